@@ -1,0 +1,114 @@
+/**
+ * The SandboxPool resource (`sandbox.fast.io/v1alpha1`): how many agent Pods there are, what each of them may run, and
+ * what they keep ready.
+ */
+import * as Schema from "effect/Schema"
+import * as Names from "./Names.ts"
+import { Condition, ObjectMeta } from "./ObjectMeta.ts"
+import { SandboxResources } from "./Sandbox.ts"
+
+/** Defaults of a SandboxPool's spec. */
+export const defaults = { maxSandboxesPerPod: 5, runtimeType: "container", network: "private" } as const
+
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** How many agents there are. Agents are counted for the pool's bounds, free slots for the buffer's. */
+export const PoolCapacity = Schema.Struct({
+  poolMin: Schema.optionalKey(Count.annotate({ description: "Agent Pods that are always there.", default: 0 })),
+  poolMax: Schema.optionalKey(Count.annotate({ description: "Most agent Pods; 0: no limit.", default: 0 })),
+  bufferMin: Schema.optionalKey(Count.annotate({ description: "Free slots that are kept at least.", default: 0 })),
+  bufferMax: Schema.optionalKey(
+    Count.annotate({ description: "Free slots above which empty agents are removed; 0: as bufferMin.", default: 0 })
+  )
+})
+
+/** How many agents there are. */
+export type PoolCapacity = typeof PoolCapacity.Type
+
+/** An image that the pool's nodes hold ready. */
+export const WarmImage = Schema.Struct({
+  image: Schema.NonEmptyString,
+  parked: Schema.optionalKey(Count.annotate({ description: "Parked slots of this image on each agent.", default: 0 }))
+})
+
+/** A PodTemplateSpec; the parts that the controller does not touch pass through as they are. */
+export const PodTemplate = Schema.Struct({
+  metadata: Schema.optionalKey(Schema.Struct({
+    labels: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
+    annotations: Schema.optionalKey(Schema.Record(Schema.String, Schema.String))
+  })),
+  spec: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown))
+})
+
+/** What the operator wants. */
+export const SandboxPoolSpec = Schema.Struct({
+  capacity: Schema.optionalKey(PoolCapacity),
+  maxSandboxesPerPod: Schema.optionalKey(
+    Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })).annotate({
+      description: "Slots of each agent.",
+      default: defaults.maxSandboxesPerPod
+    })
+  ),
+  runtimeType: Schema.optionalKey(
+    Schema.NonEmptyString.annotate({
+      description: "container, gvisor or kata.",
+      default: defaults.runtimeType
+    })
+  ),
+  runtimeBinary: Schema.optionalKey(
+    Schema.String.annotate({ description: "Absolute path of the OCI runtime on the nodes, where not the default." })
+  ),
+  agentTemplate: Schema.optionalKey(PodTemplate.annotate({ description: "What agent Pods are made from." })),
+  warmImages: Schema.optionalKey(Schema.Array(WarmImage).annotate({ description: "Images that are kept ready." })),
+  sandboxResources: Schema.optionalKey(
+    SandboxResources.annotate({ description: "Default and upper limit of each sandbox." })
+  ),
+  network: Schema.optionalKey(
+    Schema.Literals(["private", "pod", "none"]).annotate({
+      description: "private: each sandbox has a network of its own; pod: they share the agent's; none: loopback only.",
+      default: defaults.network
+    })
+  )
+})
+
+/** What the operator wants. */
+export type SandboxPoolSpec = typeof SandboxPoolSpec.Type
+
+/** What is there. Written by the controller only. */
+export const SandboxPoolStatus = Schema.Struct({
+  observedGeneration: Schema.optionalKey(Schema.Int),
+  replicas: Schema.optionalKey(Count.annotate({ description: "Agent Pods that exist." })),
+  desired: Schema.optionalKey(Count.annotate({ description: "Agent Pods that are wanted." })),
+  ready: Schema.optionalKey(Count.annotate({ description: "Agents that answer." })),
+  idle: Schema.optionalKey(Count.annotate({ description: "Agents that hold no sandbox." })),
+  busy: Schema.optionalKey(Count.annotate({ description: "Agents that hold one or more." })),
+  slots: Schema.optionalKey(Schema.Struct({
+    used: Count,
+    total: Count,
+    parked: Count
+  })),
+  slotsUsage: Schema.optionalKey(Schema.String.annotate({ description: "used/total, for people." })),
+  selector: Schema.optionalKey(Schema.String.annotate({ description: "Label selector of the pool's agent Pods." })),
+  images: Schema.optionalKey(Schema.Array(Schema.Struct({
+    image: Schema.String,
+    nodes: Count,
+    ready: Count,
+    message: Schema.optionalKey(Schema.String)
+  }))),
+  conditions: Schema.optionalKey(Schema.Array(Condition))
+})
+
+/** What is there. */
+export type SandboxPoolStatus = typeof SandboxPoolStatus.Type
+
+/** The SandboxPool resource. */
+export const SandboxPool = Schema.Struct({
+  apiVersion: Schema.Literal(Names.apiVersion),
+  kind: Schema.Literal("SandboxPool"),
+  metadata: ObjectMeta,
+  spec: SandboxPoolSpec,
+  status: Schema.optionalKey(SandboxPoolStatus)
+})
+
+/** The SandboxPool resource. */
+export type SandboxPool = typeof SandboxPool.Type
