@@ -33,6 +33,9 @@ export const drainAnnotation = `${reservedPrefix}drain` as const
 /** Annotation of Sandboxes that a fast create wrote: the claim uid that their first instance carries. */
 export const claimUidAnnotation = `${reservedPrefix}claim-uid` as const
 
+/** Annotation of Sandboxes that Fast-Path created: where their first instance was started. See `Assignment`. */
+export const assignmentAnnotation = `${reservedPrefix}assignment` as const
+
 /** Annotation of Sandboxes that a fast create wrote: the request id that makes the create a replay. */
 export const requestIdAnnotation = `${reservedPrefix}request-id` as const
 

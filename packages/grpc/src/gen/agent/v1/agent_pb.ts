@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent/v1/agent.proto.
  */
 export const file_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEi6gEKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiVQoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwiagoNQ3JlYXRlUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIeCgVjbGFpbRgCIAEoCzIPLmFnZW50LnYxLkNsYWltEiQKBHNwZWMYAyABKAsyFi5hZ2VudC52MS5JbnN0YW5jZVNwZWMiNgoOQ3JlYXRlUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIhAKDkRlbGV0ZVJlc3BvbnNlIg0KC0xpc3RSZXF1ZXN0IjUKDExpc3RSZXNwb25zZRIlCglpbnN0YW5jZXMYASADKAsyEi5hZ2VudC52MS5JbnN0YW5jZSKsAwoISW5zdGFuY2USEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjEiYKBXN0YXRlGAQgASgOMhcuYWdlbnQudjEuSW5zdGFuY2VTdGF0ZRIOCgZyZWFzb24YBSABKAkSDwoHbWVzc2FnZRgGIAEoCRIWCglleGl0X2NvZGUYByABKAVIAIgBARIOCgZzaWduYWwYCCABKAUSLgoKY3JlYXRlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiIKB3N0YXJ0dXAYDCABKAsyES5hZ2VudC52MS5TdGFydHVwEhEKCWVuZHBvaW50cxgNIAMoCUIMCgpfZXhpdF9jb2RlIj0KB1N0YXJ0dXASDAoEdGllchgBIAEoCRIkCgVzdGVwcxgCIAMoCzIVLmFnZW50LnYxLlN0YXJ0dXBTdGVwIisKC1N0YXJ0dXBTdGVwEgwKBG5hbWUYASABKAkSDgoGbWlsbGlzGAIgASgBIuUBCgtMb2dzUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgSFwoKdGFpbF9saW5lcxgDIAEoA0gAiAEBEikKBXNpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc3RyZWFtGAYgASgOMhMuYWdlbnQudjEuTG9nU3RyZWFtSAGIAQFCDQoLX3RhaWxfbGluZXNCCQoHX3N0cmVhbSIwCgxMb2dzUmVzcG9uc2USIAoFbGluZXMYASADKAsyES5hZ2VudC52MS5Mb2dMaW5lIncKB0xvZ0xpbmUSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoGc3RyZWFtGAIgASgOMhMuYWdlbnQudjEuTG9nU3RyZWFtEgwKBHRleHQYAyABKAwSDwoHcGFydGlhbBgEIAEoCCIOCgxXYXRjaFJlcXVlc3Qi2QIKDVdhdGNoUmVzcG9uc2USJQoFc3RhdGUYASABKAsyFC5hZ2VudC52MS5BZ2VudFN0YXRlSAASLgoQaW5zdGFuY2VfY2hhbmdlZBgCIAEoCzISLmFnZW50LnYxLkluc3RhbmNlSAASNQoQaW5zdGFuY2VfcmVtb3ZlZBgDIAEoCzIZLmFnZW50LnYxLkluc3RhbmNlUmVtb3ZlZEgAEi4KEGNhcGFjaXR5X2NoYW5nZWQYBCABKAsyEi5hZ2VudC52MS5DYXBhY2l0eUgAEiYKC2ltYWdlX2FkZGVkGAUgASgLMg8uYWdlbnQudjEuSW1hZ2VIABIvCg1pbWFnZV9yZW1vdmVkGAYgASgLMhYuYWdlbnQudjEuSW1hZ2VSZW1vdmVkSAASKAoJaGVhcnRiZWF0GAcgASgLMhMuYWdlbnQudjEuSGVhcnRiZWF0SABCBwoFZXZlbnQi7QEKCkFnZW50U3RhdGUSEQoJYWdlbnRfdWlkGAEgASgJEhIKCmFnZW50X25hbWUYAiABKAkSEQoJbm9kZV9uYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkSJAoIY2FwYWNpdHkYBSABKAsyEi5hZ2VudC52MS5DYXBhY2l0eRIlCglpbnN0YW5jZXMYBiADKAsyEi5hZ2VudC52MS5JbnN0YW5jZRIfCgZpbWFnZXMYByADKAsyDy5hZ2VudC52MS5JbWFnZRIVCg1ydW50aW1lX25vdGVzGAggAygJEg8KB2FkZHJlc3MYCSABKAkiUwoIQ2FwYWNpdHkSDQoFc2xvdHMYASABKA0SEgoKc2xvdHNfdXNlZBgCIAEoDRISCgpwb3J0c191c2VkGAMgAygNEhAKCGRyYWluaW5nGAQgASgIIiYKD0luc3RhbmNlUmVtb3ZlZBITCgtpbnN0YW5jZV9pZBgBIAEoCSI5CgVJbWFnZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDIhwKDEltYWdlUmVtb3ZlZBIMCgRuYW1lGAEgASgJIgsKCUhlYXJ0YmVhdCIhChBQdWxsSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIlcKEExvYWRJbWFnZVJlcXVlc3QSKwoGaGVhZGVyGAEgASgLMhkuYWdlbnQudjEuTG9hZEltYWdlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiHwoPTG9hZEltYWdlSGVhZGVyEgwKBG5hbWUYASABKAkiagoNSW1hZ2VQcm9ncmVzcxINCgVpbWFnZRgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFQoNY3VycmVudF9ieXRlcxgDIAEoAxITCgt0b3RhbF9ieXRlcxgEIAEoAxIOCgZkaWdlc3QYBSABKAkiIwoSUmVtb3ZlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE1JlbW92ZUltYWdlUmVzcG9uc2UqoAEKDUluc3RhbmNlU3RhdGUSHgoaSU5TVEFOQ0VfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdJTlNUQU5DRV9TVEFURV9DUkVBVElORxABEhoKFklOU1RBTkNFX1NUQVRFX1JVTk5JTkcQAhIbChdJTlNUQU5DRV9TVEFURV9TVE9QUElORxADEhkKFUlOU1RBTkNFX1NUQVRFX0VYSVRFRBAEKjkKCUxvZ1N0cmVhbRIVChFMT0dfU1RSRUFNX1NURE9VVBAAEhUKEUxPR19TVFJFQU1fU1RERVJSEAEywQQKDEFnZW50U2VydmljZRI7CgZDcmVhdGUSFy5hZ2VudC52MS5DcmVhdGVSZXF1ZXN0GhguYWdlbnQudjEuQ3JlYXRlUmVzcG9uc2USNQoEU3RvcBIVLmFnZW50LnYxLlN0b3BSZXF1ZXN0GhYuYWdlbnQudjEuU3RvcFJlc3BvbnNlEjsKBkRlbGV0ZRIXLmFnZW50LnYxLkRlbGV0ZVJlcXVlc3QaGC5hZ2VudC52MS5EZWxldGVSZXNwb25zZRI1CgRMaXN0EhUuYWdlbnQudjEuTGlzdFJlcXVlc3QaFi5hZ2VudC52MS5MaXN0UmVzcG9uc2USNwoETG9ncxIVLmFnZW50LnYxLkxvZ3NSZXF1ZXN0GhYuYWdlbnQudjEuTG9nc1Jlc3BvbnNlMAESOgoFV2F0Y2gSFi5hZ2VudC52MS5XYXRjaFJlcXVlc3QaFy5hZ2VudC52MS5XYXRjaFJlc3BvbnNlMAESQgoJUHVsbEltYWdlEhouYWdlbnQudjEuUHVsbEltYWdlUmVxdWVzdBoXLmFnZW50LnYxLkltYWdlUHJvZ3Jlc3MwARJECglMb2FkSW1hZ2USGi5hZ2VudC52MS5Mb2FkSW1hZ2VSZXF1ZXN0GhcuYWdlbnQudjEuSW1hZ2VQcm9ncmVzcygBMAESSgoLUmVtb3ZlSW1hZ2USHC5hZ2VudC52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHS5hZ2VudC52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEi6gEKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiawoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwSFAoMcmVzb3VyY2VfdWlkGAUgASgJImoKDUNyZWF0ZVJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjIjYKDkNyZWF0ZVJlc3BvbnNlEiQKCGluc3RhbmNlGAEgASgLMhIuYWdlbnQudjEuSW5zdGFuY2UiOAoLQmluZFJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSFAoMcmVzb3VyY2VfdWlkGAIgASgJIg4KDEJpbmRSZXNwb25zZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIhAKDkRlbGV0ZVJlc3BvbnNlIg0KC0xpc3RSZXF1ZXN0IjUKDExpc3RSZXNwb25zZRIlCglpbnN0YW5jZXMYASADKAsyEi5hZ2VudC52MS5JbnN0YW5jZSKsAwoISW5zdGFuY2USEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjEiYKBXN0YXRlGAQgASgOMhcuYWdlbnQudjEuSW5zdGFuY2VTdGF0ZRIOCgZyZWFzb24YBSABKAkSDwoHbWVzc2FnZRgGIAEoCRIWCglleGl0X2NvZGUYByABKAVIAIgBARIOCgZzaWduYWwYCCABKAUSLgoKY3JlYXRlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiIKB3N0YXJ0dXAYDCABKAsyES5hZ2VudC52MS5TdGFydHVwEhEKCWVuZHBvaW50cxgNIAMoCUIMCgpfZXhpdF9jb2RlIj0KB1N0YXJ0dXASDAoEdGllchgBIAEoCRIkCgVzdGVwcxgCIAMoCzIVLmFnZW50LnYxLlN0YXJ0dXBTdGVwIisKC1N0YXJ0dXBTdGVwEgwKBG5hbWUYASABKAkSDgoGbWlsbGlzGAIgASgBIuUBCgtMb2dzUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgSFwoKdGFpbF9saW5lcxgDIAEoA0gAiAEBEikKBXNpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoGc3RyZWFtGAYgASgOMhMuYWdlbnQudjEuTG9nU3RyZWFtSAGIAQFCDQoLX3RhaWxfbGluZXNCCQoHX3N0cmVhbSIwCgxMb2dzUmVzcG9uc2USIAoFbGluZXMYASADKAsyES5hZ2VudC52MS5Mb2dMaW5lIncKB0xvZ0xpbmUSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoGc3RyZWFtGAIgASgOMhMuYWdlbnQudjEuTG9nU3RyZWFtEgwKBHRleHQYAyABKAwSDwoHcGFydGlhbBgEIAEoCCIOCgxXYXRjaFJlcXVlc3Qi2QIKDVdhdGNoUmVzcG9uc2USJQoFc3RhdGUYASABKAsyFC5hZ2VudC52MS5BZ2VudFN0YXRlSAASLgoQaW5zdGFuY2VfY2hhbmdlZBgCIAEoCzISLmFnZW50LnYxLkluc3RhbmNlSAASNQoQaW5zdGFuY2VfcmVtb3ZlZBgDIAEoCzIZLmFnZW50LnYxLkluc3RhbmNlUmVtb3ZlZEgAEi4KEGNhcGFjaXR5X2NoYW5nZWQYBCABKAsyEi5hZ2VudC52MS5DYXBhY2l0eUgAEiYKC2ltYWdlX2FkZGVkGAUgASgLMg8uYWdlbnQudjEuSW1hZ2VIABIvCg1pbWFnZV9yZW1vdmVkGAYgASgLMhYuYWdlbnQudjEuSW1hZ2VSZW1vdmVkSAASKAoJaGVhcnRiZWF0GAcgASgLMhMuYWdlbnQudjEuSGVhcnRiZWF0SABCBwoFZXZlbnQi7QEKCkFnZW50U3RhdGUSEQoJYWdlbnRfdWlkGAEgASgJEhIKCmFnZW50X25hbWUYAiABKAkSEQoJbm9kZV9uYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkSJAoIY2FwYWNpdHkYBSABKAsyEi5hZ2VudC52MS5DYXBhY2l0eRIlCglpbnN0YW5jZXMYBiADKAsyEi5hZ2VudC52MS5JbnN0YW5jZRIfCgZpbWFnZXMYByADKAsyDy5hZ2VudC52MS5JbWFnZRIVCg1ydW50aW1lX25vdGVzGAggAygJEg8KB2FkZHJlc3MYCSABKAkiUwoIQ2FwYWNpdHkSDQoFc2xvdHMYASABKA0SEgoKc2xvdHNfdXNlZBgCIAEoDRISCgpwb3J0c191c2VkGAMgAygNEhAKCGRyYWluaW5nGAQgASgIIiYKD0luc3RhbmNlUmVtb3ZlZBITCgtpbnN0YW5jZV9pZBgBIAEoCSI5CgVJbWFnZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDIhwKDEltYWdlUmVtb3ZlZBIMCgRuYW1lGAEgASgJIgsKCUhlYXJ0YmVhdCIhChBQdWxsSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIlcKEExvYWRJbWFnZVJlcXVlc3QSKwoGaGVhZGVyGAEgASgLMhkuYWdlbnQudjEuTG9hZEltYWdlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiHwoPTG9hZEltYWdlSGVhZGVyEgwKBG5hbWUYASABKAkiagoNSW1hZ2VQcm9ncmVzcxINCgVpbWFnZRgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFQoNY3VycmVudF9ieXRlcxgDIAEoAxITCgt0b3RhbF9ieXRlcxgEIAEoAxIOCgZkaWdlc3QYBSABKAkiIwoSUmVtb3ZlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE1JlbW92ZUltYWdlUmVzcG9uc2UqoAEKDUluc3RhbmNlU3RhdGUSHgoaSU5TVEFOQ0VfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdJTlNUQU5DRV9TVEFURV9DUkVBVElORxABEhoKFklOU1RBTkNFX1NUQVRFX1JVTk5JTkcQAhIbChdJTlNUQU5DRV9TVEFURV9TVE9QUElORxADEhkKFUlOU1RBTkNFX1NUQVRFX0VYSVRFRBAEKjkKCUxvZ1N0cmVhbRIVChFMT0dfU1RSRUFNX1NURE9VVBAAEhUKEUxPR19TVFJFQU1fU1RERVJSEAEy+AQKDEFnZW50U2VydmljZRI7CgZDcmVhdGUSFy5hZ2VudC52MS5DcmVhdGVSZXF1ZXN0GhguYWdlbnQudjEuQ3JlYXRlUmVzcG9uc2USNQoEQmluZBIVLmFnZW50LnYxLkJpbmRSZXF1ZXN0GhYuYWdlbnQudjEuQmluZFJlc3BvbnNlEjUKBFN0b3ASFS5hZ2VudC52MS5TdG9wUmVxdWVzdBoWLmFnZW50LnYxLlN0b3BSZXNwb25zZRI7CgZEZWxldGUSFy5hZ2VudC52MS5EZWxldGVSZXF1ZXN0GhguYWdlbnQudjEuRGVsZXRlUmVzcG9uc2USNQoETGlzdBIVLmFnZW50LnYxLkxpc3RSZXF1ZXN0GhYuYWdlbnQudjEuTGlzdFJlc3BvbnNlEjcKBExvZ3MSFS5hZ2VudC52MS5Mb2dzUmVxdWVzdBoWLmFnZW50LnYxLkxvZ3NSZXNwb25zZTABEjoKBVdhdGNoEhYuYWdlbnQudjEuV2F0Y2hSZXF1ZXN0GhcuYWdlbnQudjEuV2F0Y2hSZXNwb25zZTABEkIKCVB1bGxJbWFnZRIaLmFnZW50LnYxLlB1bGxJbWFnZVJlcXVlc3QaFy5hZ2VudC52MS5JbWFnZVByb2dyZXNzMAESRAoJTG9hZEltYWdlEhouYWdlbnQudjEuTG9hZEltYWdlUmVxdWVzdBoXLmFnZW50LnYxLkltYWdlUHJvZ3Jlc3MoATABEkoKC1JlbW92ZUltYWdlEhwuYWdlbnQudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh0uYWdlbnQudjEuUmVtb3ZlSW1hZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * What an instance is asked to be.
@@ -124,8 +124,8 @@ export type Claim = Message<"agent.v1.Claim"> & {
   sandboxName: string;
 
   /**
-   * The uid of the Sandbox resource. In fast mode it is chosen with the instance and given to nobody else: the
-   * resource that is written behind carries it as the annotation fast-sandbox.io/claim-uid.
+   * Chosen with the first instance of a sandbox and given to nobody else; the resource carries it as the annotation
+   * fast-sandbox.io/claim-uid. Without that annotation it is the resource's uid.
    *
    * @generated from field: string claim_uid = 3;
    */
@@ -138,6 +138,13 @@ export type Claim = Message<"agent.v1.Claim"> & {
    * @generated from field: bytes manifest = 4;
    */
   manifest: Uint8Array;
+
+  /**
+   * The uid of the Sandbox resource; empty until Bind when the instance came before its resource.
+   *
+   * @generated from field: string resource_uid = 5;
+   */
+  resourceUid: string;
 };
 
 /**
@@ -194,6 +201,41 @@ export const CreateResponseSchema: GenMessage<CreateResponse> = /*@__PURE__*/
   messageDesc(file_agent_v1_agent, 4);
 
 /**
+ * @generated from message agent.v1.BindRequest
+ */
+export type BindRequest = Message<"agent.v1.BindRequest"> & {
+  /**
+   * @generated from field: string instance_id = 1;
+   */
+  instanceId: string;
+
+  /**
+   * @generated from field: string resource_uid = 2;
+   */
+  resourceUid: string;
+};
+
+/**
+ * Describes the message agent.v1.BindRequest.
+ * Use `create(BindRequestSchema)` to create a new message.
+ */
+export const BindRequestSchema: GenMessage<BindRequest> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 5);
+
+/**
+ * @generated from message agent.v1.BindResponse
+ */
+export type BindResponse = Message<"agent.v1.BindResponse"> & {
+};
+
+/**
+ * Describes the message agent.v1.BindResponse.
+ * Use `create(BindResponseSchema)` to create a new message.
+ */
+export const BindResponseSchema: GenMessage<BindResponse> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 6);
+
+/**
  * @generated from message agent.v1.StopRequest
  */
 export type StopRequest = Message<"agent.v1.StopRequest"> & {
@@ -215,7 +257,7 @@ export type StopRequest = Message<"agent.v1.StopRequest"> & {
  * Use `create(StopRequestSchema)` to create a new message.
  */
 export const StopRequestSchema: GenMessage<StopRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 5);
+  messageDesc(file_agent_v1_agent, 7);
 
 /**
  * @generated from message agent.v1.StopResponse
@@ -232,7 +274,7 @@ export type StopResponse = Message<"agent.v1.StopResponse"> & {
  * Use `create(StopResponseSchema)` to create a new message.
  */
 export const StopResponseSchema: GenMessage<StopResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 6);
+  messageDesc(file_agent_v1_agent, 8);
 
 /**
  * @generated from message agent.v1.DeleteRequest
@@ -254,7 +296,7 @@ export type DeleteRequest = Message<"agent.v1.DeleteRequest"> & {
  * Use `create(DeleteRequestSchema)` to create a new message.
  */
 export const DeleteRequestSchema: GenMessage<DeleteRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 7);
+  messageDesc(file_agent_v1_agent, 9);
 
 /**
  * @generated from message agent.v1.DeleteResponse
@@ -267,7 +309,7 @@ export type DeleteResponse = Message<"agent.v1.DeleteResponse"> & {
  * Use `create(DeleteResponseSchema)` to create a new message.
  */
 export const DeleteResponseSchema: GenMessage<DeleteResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 8);
+  messageDesc(file_agent_v1_agent, 10);
 
 /**
  * @generated from message agent.v1.ListRequest
@@ -280,7 +322,7 @@ export type ListRequest = Message<"agent.v1.ListRequest"> & {
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 9);
+  messageDesc(file_agent_v1_agent, 11);
 
 /**
  * @generated from message agent.v1.ListResponse
@@ -297,7 +339,7 @@ export type ListResponse = Message<"agent.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 10);
+  messageDesc(file_agent_v1_agent, 12);
 
 /**
  * @generated from message agent.v1.Instance
@@ -380,7 +422,7 @@ export type Instance = Message<"agent.v1.Instance"> & {
  * Use `create(InstanceSchema)` to create a new message.
  */
 export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 11);
+  messageDesc(file_agent_v1_agent, 13);
 
 /**
  * @generated from message agent.v1.Startup
@@ -404,7 +446,7 @@ export type Startup = Message<"agent.v1.Startup"> & {
  * Use `create(StartupSchema)` to create a new message.
  */
 export const StartupSchema: GenMessage<Startup> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 12);
+  messageDesc(file_agent_v1_agent, 14);
 
 /**
  * @generated from message agent.v1.StartupStep
@@ -426,7 +468,7 @@ export type StartupStep = Message<"agent.v1.StartupStep"> & {
  * Use `create(StartupStepSchema)` to create a new message.
  */
 export const StartupStepSchema: GenMessage<StartupStep> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 13);
+  messageDesc(file_agent_v1_agent, 15);
 
 /**
  * @generated from message agent.v1.LogsRequest
@@ -468,7 +510,7 @@ export type LogsRequest = Message<"agent.v1.LogsRequest"> & {
  * Use `create(LogsRequestSchema)` to create a new message.
  */
 export const LogsRequestSchema: GenMessage<LogsRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 14);
+  messageDesc(file_agent_v1_agent, 16);
 
 /**
  * @generated from message agent.v1.LogsResponse
@@ -485,7 +527,7 @@ export type LogsResponse = Message<"agent.v1.LogsResponse"> & {
  * Use `create(LogsResponseSchema)` to create a new message.
  */
 export const LogsResponseSchema: GenMessage<LogsResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 15);
+  messageDesc(file_agent_v1_agent, 17);
 
 /**
  * @generated from message agent.v1.LogLine
@@ -521,7 +563,7 @@ export type LogLine = Message<"agent.v1.LogLine"> & {
  * Use `create(LogLineSchema)` to create a new message.
  */
 export const LogLineSchema: GenMessage<LogLine> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 16);
+  messageDesc(file_agent_v1_agent, 18);
 
 /**
  * @generated from message agent.v1.WatchRequest
@@ -534,7 +576,7 @@ export type WatchRequest = Message<"agent.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 17);
+  messageDesc(file_agent_v1_agent, 19);
 
 /**
  * @generated from message agent.v1.WatchResponse
@@ -597,7 +639,7 @@ export type WatchResponse = Message<"agent.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 18);
+  messageDesc(file_agent_v1_agent, 20);
 
 /**
  * @generated from message agent.v1.AgentState
@@ -660,7 +702,7 @@ export type AgentState = Message<"agent.v1.AgentState"> & {
  * Use `create(AgentStateSchema)` to create a new message.
  */
 export const AgentStateSchema: GenMessage<AgentState> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 19);
+  messageDesc(file_agent_v1_agent, 21);
 
 /**
  * @generated from message agent.v1.Capacity
@@ -694,7 +736,7 @@ export type Capacity = Message<"agent.v1.Capacity"> & {
  * Use `create(CapacitySchema)` to create a new message.
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 20);
+  messageDesc(file_agent_v1_agent, 22);
 
 /**
  * @generated from message agent.v1.InstanceRemoved
@@ -711,7 +753,7 @@ export type InstanceRemoved = Message<"agent.v1.InstanceRemoved"> & {
  * Use `create(InstanceRemovedSchema)` to create a new message.
  */
 export const InstanceRemovedSchema: GenMessage<InstanceRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 21);
+  messageDesc(file_agent_v1_agent, 23);
 
 /**
  * @generated from message agent.v1.Image
@@ -740,7 +782,7 @@ export type Image = Message<"agent.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 22);
+  messageDesc(file_agent_v1_agent, 24);
 
 /**
  * @generated from message agent.v1.ImageRemoved
@@ -757,7 +799,7 @@ export type ImageRemoved = Message<"agent.v1.ImageRemoved"> & {
  * Use `create(ImageRemovedSchema)` to create a new message.
  */
 export const ImageRemovedSchema: GenMessage<ImageRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 23);
+  messageDesc(file_agent_v1_agent, 25);
 
 /**
  * @generated from message agent.v1.Heartbeat
@@ -770,7 +812,7 @@ export type Heartbeat = Message<"agent.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 24);
+  messageDesc(file_agent_v1_agent, 26);
 
 /**
  * @generated from message agent.v1.PullImageRequest
@@ -787,7 +829,7 @@ export type PullImageRequest = Message<"agent.v1.PullImageRequest"> & {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 25);
+  messageDesc(file_agent_v1_agent, 27);
 
 /**
  * @generated from message agent.v1.LoadImageRequest
@@ -816,7 +858,7 @@ export type LoadImageRequest = Message<"agent.v1.LoadImageRequest"> & {
  * Use `create(LoadImageRequestSchema)` to create a new message.
  */
 export const LoadImageRequestSchema: GenMessage<LoadImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 26);
+  messageDesc(file_agent_v1_agent, 28);
 
 /**
  * @generated from message agent.v1.LoadImageHeader
@@ -833,7 +875,7 @@ export type LoadImageHeader = Message<"agent.v1.LoadImageHeader"> & {
  * Use `create(LoadImageHeaderSchema)` to create a new message.
  */
 export const LoadImageHeaderSchema: GenMessage<LoadImageHeader> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 27);
+  messageDesc(file_agent_v1_agent, 29);
 
 /**
  * @generated from message agent.v1.ImageProgress
@@ -874,7 +916,7 @@ export type ImageProgress = Message<"agent.v1.ImageProgress"> & {
  * Use `create(ImageProgressSchema)` to create a new message.
  */
 export const ImageProgressSchema: GenMessage<ImageProgress> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 28);
+  messageDesc(file_agent_v1_agent, 30);
 
 /**
  * @generated from message agent.v1.RemoveImageRequest
@@ -891,7 +933,7 @@ export type RemoveImageRequest = Message<"agent.v1.RemoveImageRequest"> & {
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 29);
+  messageDesc(file_agent_v1_agent, 31);
 
 /**
  * @generated from message agent.v1.RemoveImageResponse
@@ -904,7 +946,7 @@ export type RemoveImageResponse = Message<"agent.v1.RemoveImageResponse"> & {
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 30);
+  messageDesc(file_agent_v1_agent, 32);
 
 /**
  * @generated from enum agent.v1.InstanceState
@@ -989,6 +1031,17 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof CreateRequestSchema;
     output: typeof CreateResponseSchema;
+  },
+  /**
+   * Tells the agent that the instance's resource exists now, and its uid. Until then an instance without a resource is
+   * one to adopt; from then on it is one to remove. Idempotent.
+   *
+   * @generated from rpc agent.v1.AgentService.Bind
+   */
+  bind: {
+    methodKind: "unary";
+    input: typeof BindRequestSchema;
+    output: typeof BindResponseSchema;
   },
   /**
    * Ends an instance (stop signal, grace period, SIGKILL) and frees its slot, ports, snapshot and namespaces. Its log

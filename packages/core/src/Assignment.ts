@@ -1,0 +1,47 @@
+/**
+ * Which agent runs a sandbox, and which of its incarnations is the current one. The Fast-Path server writes the first
+ * assignment as an annotation, in the very write that creates the resource: a crash between any two lines of a create
+ * leaves either no resource (the agent's instance is adopted) or one that says where its instance is.
+ */
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { assignmentAnnotation, claimUidAnnotation } from "./Names.ts"
+import type { Sandbox } from "./Sandbox.ts"
+
+/** An instance and the agent that it was given to. */
+export const Assignment = Schema.Struct({
+  instanceId: Schema.NonEmptyString,
+  pod: Schema.NonEmptyString,
+  podUid: Schema.NonEmptyString,
+  node: Schema.String
+})
+
+/** An instance and the agent that it was given to. */
+export type Assignment = typeof Assignment.Type
+
+const Json = Schema.fromJsonString(Assignment)
+const decode = Schema.decodeUnknownOption(Json)
+
+/** The annotation's text. */
+export const encode: (assignment: Assignment) => string = Schema.encodeSync(Json)
+
+/**
+ * The current assignment: the status's where there is one, else what the creator wrote. A hand-made annotation that
+ * can't be read counts as none.
+ */
+export const of = (sandbox: Sandbox): Option.Option<Assignment> => {
+  const { status } = sandbox
+  if (status?.sandboxID !== undefined && status.assignedPod !== undefined && status.assignedPodUID !== undefined) {
+    return Option.some({
+      instanceId: status.sandboxID,
+      pod: status.assignedPod,
+      podUid: status.assignedPodUID,
+      node: status.nodeName ?? ""
+    })
+  }
+  return decode(sandbox.metadata.annotations?.[assignmentAnnotation])
+}
+
+/** The claim uid that the sandbox's instances carry: the one its creator chose, else the resource's own uid. */
+export const claimUid = (sandbox: Sandbox): string =>
+  sandbox.metadata.annotations?.[claimUidAnnotation] ?? sandbox.metadata.uid ?? ""
