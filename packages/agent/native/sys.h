@@ -1,0 +1,138 @@
+/*
+ * The few system calls and string functions that the node's native programs need, so that they are built without any C
+ * library: static, a few kilobytes, started in well under a millisecond, and the same on every Linux.
+ */
+#pragma once
+
+typedef unsigned long usize;
+typedef long isize;
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long u64;
+
+#if defined(__x86_64__)
+enum {
+  SYS_read = 0,
+  SYS_write = 1,
+  SYS_close = 3,
+  SYS_lseek = 8,
+  SYS_ppoll = 271,
+  SYS_rt_sigprocmask = 14,
+  SYS_exit_group = 231,
+  SYS_ftruncate = 77,
+  SYS_fcntl = 72,
+  SYS_clock_gettime = 228,
+  SYS_openat = 257,
+  SYS_unlinkat = 263,
+  SYS_signalfd4 = 289
+};
+
+static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
+  isize result;
+  register isize r10 __asm__("r10") = d;
+  register isize r8 __asm__("r8") = e;
+  register isize r9 __asm__("r9") = f;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+
+__asm__(".globl _start\n_start:\n  xor %ebp, %ebp\n  mov %rsp, %rdi\n  and $-16, %rsp\n  call start\n");
+
+#elif defined(__aarch64__)
+enum {
+  SYS_read = 63,
+  SYS_write = 64,
+  SYS_close = 57,
+  SYS_lseek = 62,
+  SYS_ppoll = 73,
+  SYS_rt_sigprocmask = 135,
+  SYS_exit_group = 94,
+  SYS_ftruncate = 46,
+  SYS_fcntl = 25,
+  SYS_clock_gettime = 113,
+  SYS_openat = 56,
+  SYS_unlinkat = 35,
+  SYS_signalfd4 = 74
+};
+
+static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
+  register isize x8 __asm__("x8") = n;
+  register isize x0 __asm__("x0") = a;
+  register isize x1 __asm__("x1") = b;
+  register isize x2 __asm__("x2") = c;
+  register isize x3 __asm__("x3") = d;
+  register isize x4 __asm__("x4") = e;
+  register isize x5 __asm__("x5") = f;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+  return x0;
+}
+
+__asm__(".globl _start\n_start:\n  mov x29, #0\n  mov x0, sp\n  bl start\n");
+
+#else
+#error "this architecture has no system call table here yet"
+#endif
+
+#define call(n, a, b, c, d) call6((n), (isize)(a), (isize)(b), (isize)(c), (isize)(d), 0, 0)
+
+/* Numbers of the Linux ABI: include/uapi/asm-generic/{fcntl,errno,signal,poll}.h */
+enum {
+  AT_FDCWD = -100,
+  O_WRONLY = 01,
+  O_CREAT = 0100,
+  O_APPEND = 02000,
+  O_NONBLOCK = 04000,
+  O_CLOEXEC = 02000000,
+  F_GETFL = 3,
+  F_SETFL = 4,
+  EINTR = 4,
+  EAGAIN = 11,
+  SEEK_END = 2,
+  POLLIN = 1,
+  SIG_BLOCK = 0,
+  SIGINT = 2,
+  SIGTERM = 15,
+  SIGPIPE = 13,
+  CLOCK_REALTIME = 0
+};
+
+struct timespec {
+  isize seconds;
+  isize nanos;
+};
+
+struct pollfd {
+  int fd;
+  short events;
+  short revents;
+};
+
+/* The compiler may call these two on its own. */
+void *memcpy(void *to, const void *from, usize n) {
+  u8 *t = to;
+  const u8 *f = from;
+  while (n--) *t++ = *f++;
+  return to;
+}
+
+void *memset(void *to, int value, usize n) {
+  u8 *t = to;
+  while (n--) *t++ = (u8)value;
+  return to;
+}
+
+static inline usize length(const char *text) {
+  usize n = 0;
+  while (text[n]) n++;
+  return n;
+}
+
+static inline int same(const char *a, const char *b) {
+  while (*a && *a == *b) a++, b++;
+  return *a == *b;
+}
+
+static inline void leave(int code) {
+  for (;;) call(SYS_exit_group, code, 0, 0, 0);
+}
