@@ -8,13 +8,37 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { EnvelopeSchema } from "./types_pb.ts";
 import { file_containerd_types } from "./types_pb.ts";
+import type { Any, EmptySchema } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_any, file_google_protobuf_empty } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file containerd/events.proto.
  */
 export const file_containerd_events: GenFile = /*@__PURE__*/
-  fileDesc("Chdjb250YWluZXJkL2V2ZW50cy5wcm90bxIdY29udGFpbmVyZC5zZXJ2aWNlcy5ldmVudHMudjEiIwoQU3Vic2NyaWJlUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJMmQKBkV2ZW50cxJaCglTdWJzY3JpYmUSLy5jb250YWluZXJkLnNlcnZpY2VzLmV2ZW50cy52MS5TdWJzY3JpYmVSZXF1ZXN0GhouY29udGFpbmVyZC50eXBlcy5FbnZlbG9wZTABYgZwcm90bzM", [file_containerd_types]);
+  fileDesc("Chdjb250YWluZXJkL2V2ZW50cy5wcm90bxIdY29udGFpbmVyZC5zZXJ2aWNlcy5ldmVudHMudjEiRAoOUHVibGlzaFJlcXVlc3QSDQoFdG9waWMYASABKAkSIwoFZXZlbnQYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IiMKEFN1YnNjcmliZVJlcXVlc3QSDwoHZmlsdGVycxgBIAMoCTK2AQoGRXZlbnRzElAKB1B1Ymxpc2gSLS5jb250YWluZXJkLnNlcnZpY2VzLmV2ZW50cy52MS5QdWJsaXNoUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJaCglTdWJzY3JpYmUSLy5jb250YWluZXJkLnNlcnZpY2VzLmV2ZW50cy52MS5TdWJzY3JpYmVSZXF1ZXN0GhouY29udGFpbmVyZC50eXBlcy5FbnZlbG9wZTABYgZwcm90bzM", [file_containerd_types, file_google_protobuf_any, file_google_protobuf_empty]);
+
+/**
+ * @generated from message containerd.services.events.v1.PublishRequest
+ */
+export type PublishRequest = Message<"containerd.services.events.v1.PublishRequest"> & {
+  /**
+   * @generated from field: string topic = 1;
+   */
+  topic: string;
+
+  /**
+   * @generated from field: google.protobuf.Any event = 2;
+   */
+  event?: Any | undefined;
+};
+
+/**
+ * Describes the message containerd.services.events.v1.PublishRequest.
+ * Use `create(PublishRequestSchema)` to create a new message.
+ */
+export const PublishRequestSchema: GenMessage<PublishRequest> = /*@__PURE__*/
+  messageDesc(file_containerd_events, 0);
 
 /**
  * @generated from message containerd.services.events.v1.SubscribeRequest
@@ -31,12 +55,20 @@ export type SubscribeRequest = Message<"containerd.services.events.v1.SubscribeR
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_containerd_events, 0);
+  messageDesc(file_containerd_events, 1);
 
 /**
  * @generated from service containerd.services.events.v1.Events
  */
 export const Events: GenService<{
+  /**
+   * @generated from rpc containerd.services.events.v1.Events.Publish
+   */
+  publish: {
+    methodKind: "unary";
+    input: typeof PublishRequestSchema;
+    output: typeof EmptySchema;
+  },
   /**
    * @generated from rpc containerd.services.events.v1.Events.Subscribe
    */
