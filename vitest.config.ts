@@ -2,5 +2,8 @@ import { defineConfig } from "vitest/config"
 import projects from "./vitest.workspace.ts"
 
 export default defineConfig({
-  test: { projects }
+  test: {
+    projects,
+    reporters: ["default", "./packages/testkit/src/SummaryReporter.ts"]
+  }
 })

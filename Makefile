@@ -1,0 +1,51 @@
+# quickstart: from a bare Debian machine to a running sandbox. test: everything that is tested. `make help` lists all.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart build test test-contract lint format generate bench clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+quickstart: ## Install what is missing, build, start everything on this machine and run a sandbox
+	@infra/setup/debian.sh build
+	@$(MAKE) --no-print-directory build
+	@infra/setup/quickstart.sh
+
+node_modules/.package-lock.json: package.json package-lock.json $(wildcard packages/*/package.json)
+	@echo "Fetching dependencies (npm ci) ..." >&2
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@npm run --silent prepare >/dev/null
+	@touch $@
+
+build: node_modules/.package-lock.json ## Build bin/fsb-ctl and the node's native programs
+	@$(MAKE) --no-print-directory -s -C packages/agent/native OUT=$(CURDIR)/dist
+	@npm run --silent build
+
+test: ## Set up what the tests need and run all of them
+	@infra/setup/debian.sh test
+	@$(MAKE) --no-print-directory build
+	@npm run --silent check
+	@npm run --silent lint
+	@npm run --silent test
+
+test-contract: build ## Run the Kubernetes contract suite, against FSB_TEST_KUBECONFIG where it is set
+	@npx vitest run --project integration packages/local/test/contract
+
+lint: node_modules/.package-lock.json ## Check format, lint rules, types and the direction of imports
+	@npm run --silent check
+	@npm run --silent lint
+
+format: node_modules/.package-lock.json ## Format everything
+	@npm run --silent format
+
+generate: node_modules/.package-lock.json ## Make the generated code anew
+	@npm run --silent generate
+
+bench: build ## Measure starts against what you would use instead
+	@infra/setup/debian.sh test
+	@node infra/bench/main.ts
+
+clean: ## Remove what was built
+	@rm -rf bin dist bench coverage
