@@ -2,31 +2,9 @@
  * The failure of one call to containerd: which operation, which gRPC status, and containerd's own words. Callers decide
  * by the code ({@link ContainerdError.isNotFound} and the like); the words are for people.
  */
+import { codes } from "@fast-sandbox/grpc/GrpcError"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-
-/** gRPC's status codes by name, except OK. */
-export const codes = [
-  "CANCELLED",
-  "UNKNOWN",
-  "INVALID_ARGUMENT",
-  "DEADLINE_EXCEEDED",
-  "NOT_FOUND",
-  "ALREADY_EXISTS",
-  "PERMISSION_DENIED",
-  "RESOURCE_EXHAUSTED",
-  "FAILED_PRECONDITION",
-  "ABORTED",
-  "OUT_OF_RANGE",
-  "UNIMPLEMENTED",
-  "INTERNAL",
-  "UNAVAILABLE",
-  "DATA_LOSS",
-  "UNAUTHENTICATED"
-] as const
-
-/** One of {@link codes}. */
-export type Code = typeof codes[number]
 
 /** `operation` is `Service.method` of this package (`Tasks.create`), `details` is containerd's own text. */
 export class ContainerdError extends Schema.TaggedError<ContainerdError>()("ContainerdError", {

@@ -3,12 +3,17 @@
  * why it is written before the snapshot and removed after it, and carries the labels by which an agent finds its
  * sandboxes again.
  */
+import type { Container as RawContainer } from "@fast-sandbox/grpc/gen/containerd/containers_pb"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
-import type { Any } from "./Any.ts"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { type Any, fromJson, specTypeUrl } from "./Any.ts"
+import { ContainerdClient, named } from "./ContainerdClient.ts"
 import type { ContainerdError } from "./ContainerdError.ts"
+import { toMillis } from "./internal/time.ts"
 import type * as OciSpec from "./OciSpec.ts"
 import type { ShimRuntime } from "./ShimRuntime.ts"
+import { defaultSnapshotter } from "./Snapshots.ts"
 
 /** A container's record. Times are milliseconds since 1970; `spec` and `extensions` are as stored. */
 export interface Container {
@@ -57,4 +62,69 @@ export class Containers extends Context.Service<Containers, {
     extensions: Readonly<Record<string, Any>>
   ) => Effect.Effect<Container, ContainerdError>
   readonly delete: (id: string) => Effect.Effect<void, ContainerdError>
-}>()("@fast-sandbox/containerd/Containers") {}
+}>()("@fast-sandbox/containerd/Containers") {
+  static readonly layer: Layer.Layer<Containers, never, ContainerdClient> = Layer.effect(
+    Containers,
+    Effect.gen(function*() {
+      const { options, raw: { containers } } = yield* ContainerdClient
+
+      return Containers.of({
+        create: Effect.fn("Containers.create")((container) =>
+          containers.create({
+            container: {
+              id: container.id,
+              labels: { ...container.labels },
+              image: container.image ?? "",
+              runtime: { name: container.runtime.name, options: container.runtime.options },
+              spec: fromJson(container.spec, specTypeUrl),
+              snapshotter: container.snapshotter ?? defaultSnapshotter,
+              snapshotKey: container.snapshotKey ?? container.id,
+              extensions: { ...container.extensions }
+            }
+          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.create"))
+        ),
+        get: Effect.fn("Containers.get")((id) =>
+          containers.get({ id }, options.call).pipe(
+            Effect.map(({ container }) => fromRaw(container)),
+            named("Containers.get")
+          )
+        ),
+        list: Effect.fn("Containers.list")((...filters) =>
+          containers.list({ filters: [...filters] }, options.call).pipe(
+            Effect.map(({ containers }) => containers.map(fromRaw)),
+            named("Containers.list")
+          )
+        ),
+        updateLabels: Effect.fn("Containers.updateLabels")((id, labels) =>
+          containers.update({
+            container: { id, labels: { ...labels } },
+            updateMask: { paths: Object.keys(labels).map((key) => `labels.${key}`) }
+          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.updateLabels"))
+        ),
+        updateExtensions: Effect.fn("Containers.updateExtensions")((id, extensions) =>
+          containers.update({
+            container: { id, extensions: { ...extensions } },
+            updateMask: { paths: Object.keys(extensions).map((key) => `extensions.${key}`) }
+          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.updateExtensions"))
+        ),
+        delete: Effect.fn("Containers.delete")((id) =>
+          containers.delete({ id }, options.call).pipe(Effect.asVoid, named("Containers.delete"))
+        )
+      })
+    })
+  )
+}
+
+const fromRaw = (raw: RawContainer | undefined): Container => ({
+  id: raw?.id ?? "",
+  labels: raw?.labels ?? {},
+  image: raw?.image ?? "",
+  runtime: raw?.runtime?.name ?? "",
+  runtimeOptions: raw?.runtime?.options,
+  spec: raw?.spec,
+  snapshotter: raw?.snapshotter ?? "",
+  snapshotKey: raw?.snapshotKey ?? "",
+  extensions: raw?.extensions ?? {},
+  createdAtMillis: toMillis(raw?.createdAt),
+  updatedAtMillis: toMillis(raw?.updatedAt)
+})

@@ -2,9 +2,14 @@
  * Layered file systems: committed snapshots are the unpacked layers of images, an active one is a sandbox's own root
  * file system above them.
  */
+import { type Info, Kind } from "@fast-sandbox/grpc/gen/containerd/snapshots_pb"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { ContainerdClient, named } from "./ContainerdClient.ts"
 import type { ContainerdError } from "./ContainerdError.ts"
+import { toMillis } from "./internal/time.ts"
 
 /** The snapshotter that every call uses unless told otherwise. */
 export const defaultSnapshotter = "overlayfs"
@@ -71,4 +76,77 @@ export class Snapshots extends Context.Service<Snapshots, {
   readonly usage: (key: string, options?: SnapshotOptions) => Effect.Effect<SnapshotUsage, ContainerdError>
   readonly list: (options?: SnapshotOptions) => Effect.Effect<ReadonlyArray<Snapshot>, ContainerdError>
   readonly remove: (key: string, options?: NewSnapshotOptions) => Effect.Effect<void, ContainerdError>
-}>()("@fast-sandbox/containerd/Snapshots") {}
+}>()("@fast-sandbox/containerd/Snapshots") {
+  static readonly layer: Layer.Layer<Snapshots, never, ContainerdClient> = Layer.effect(
+    Snapshots,
+    Effect.gen(function*() {
+      const { options: raw, raw: { snapshots } } = yield* ContainerdClient
+      const at = (key: string, options: SnapshotOptions | undefined) => ({
+        key,
+        snapshotter: options?.snapshotter ?? defaultSnapshotter
+      })
+
+      return Snapshots.of({
+        prepare: Effect.fn("Snapshots.prepare")((key, parent, options) =>
+          snapshots.prepare(
+            { ...at(key, options), parent, labels: { ...options?.labels } },
+            raw.leased(options?.leaseId)
+          ).pipe(Effect.map(({ mounts }) => mounts), named("Snapshots.prepare"))
+        ),
+        view: Effect.fn("Snapshots.view")((key, parent, options) =>
+          snapshots.view({ ...at(key, options), parent, labels: { ...options?.labels } }, raw.leased(options?.leaseId))
+            .pipe(Effect.map(({ mounts }) => mounts), named("Snapshots.view"))
+        ),
+        mounts: Effect.fn("Snapshots.mounts")((key, options) =>
+          snapshots.mounts(at(key, options), raw.call).pipe(
+            Effect.map(({ mounts }) => mounts),
+            named("Snapshots.mounts")
+          )
+        ),
+        commit: Effect.fn("Snapshots.commit")((name, key, options) =>
+          snapshots.commit({ ...at(key, options), name, labels: { ...options?.labels } }, raw.leased(options?.leaseId))
+            .pipe(Effect.asVoid, named("Snapshots.commit"))
+        ),
+        stat: Effect.fn("Snapshots.stat")((key, options) =>
+          snapshots.stat(at(key, options), raw.call).pipe(
+            Effect.map(({ info }) => fromRaw(info)),
+            named("Snapshots.stat")
+          )
+        ),
+        usage: Effect.fn("Snapshots.usage")((key, options) =>
+          snapshots.usage(at(key, options), raw.call).pipe(
+            Effect.map(({ inodes, size }) => ({ sizeBytes: Number(size), inodes: Number(inodes) })),
+            named("Snapshots.usage")
+          )
+        ),
+        list: Effect.fn("Snapshots.list")((options) =>
+          snapshots.list({ snapshotter: options?.snapshotter ?? defaultSnapshotter }, raw.call).pipe(
+            Stream.runCollect,
+            Effect.map((pages) => pages.flatMap(({ info }) => info.map(fromRaw))),
+            named("Snapshots.list")
+          )
+        ),
+        remove: Effect.fn("Snapshots.remove")((key, options) =>
+          snapshots.remove(at(key, options), raw.leased(options?.leaseId)).pipe(
+            Effect.asVoid,
+            named("Snapshots.remove")
+          )
+        )
+      })
+    })
+  )
+}
+
+const kinds: ReadonlyMap<number, Snapshot["kind"]> = new Map([
+  [Kind.VIEW, "view"],
+  [Kind.ACTIVE, "active"],
+  [Kind.COMMITTED, "committed"]
+])
+
+const fromRaw = (raw: Info | undefined): Snapshot => ({
+  name: raw?.name ?? "",
+  parent: raw?.parent ?? "",
+  kind: kinds.get(raw?.kind ?? Kind.UNKNOWN) ?? "unknown",
+  labels: raw?.labels ?? {},
+  createdAtMillis: toMillis(raw?.createdAt)
+})
