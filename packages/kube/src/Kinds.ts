@@ -329,3 +329,12 @@ export const CustomResourceDefinition: KubeKind<CustomResourceDefinition> = {
   plural: "customresourcedefinitions",
   namespaced: false
 }
+
+/** `autoscaling/v1/Scale`, which is never addressed by itself: it is a subresource of other kinds. */
+export const Scale: KubeKind<Scale> = {
+  group: "autoscaling",
+  version: "v1",
+  kind: "Scale",
+  plural: "scales",
+  namespaced: true
+}

@@ -6,14 +6,33 @@
  * refused before anything was sent.
  */
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
-import type * as Stream from "effect/Stream"
-import type { Scale } from "./Kinds.ts"
-import type { KubeConfig, KubeConfigError } from "./KubeConfig.ts"
-import type { KubeError } from "./KubeError.ts"
-import type { Draft, KubeKind, KubeObject, ObjectRef } from "./KubeObject.ts"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as Tracer from "effect/Tracer"
+import * as Connections from "./internal/Connections.ts"
+import { exchange, type HttpResponse, readText, type TransportError } from "./internal/HttpExchange.ts"
+import { pathOf, type Query, withQuery } from "./internal/Paths.ts"
+import { reasonOf, reasonOfEvent } from "./internal/Status.ts"
+import { Scale } from "./Kinds.ts"
+import { KubeConfig } from "./KubeConfig.ts"
+import {
+  BadRequest,
+  KubeError,
+  type KubeErrorReason,
+  MalformedResponse,
+  Timeout,
+  Unauthorized,
+  Unavailable
+} from "./KubeError.ts"
+import { apiVersion, type Applied, type Draft, type KubeKind, type KubeObject, type ObjectRef } from "./KubeObject.ts"
 
 /** Which objects of a kind: without `namespace` those of all namespaces. */
 export interface Selection {
@@ -136,7 +155,7 @@ export class KubeClient extends Context.Service<KubeClient, {
   /** Creates or changes an object by declaring the fields that `fieldManager` wants; `Conflict` if others own them. */
   apply<A extends KubeObject>(
     kind: KubeKind<A>,
-    object: { readonly metadata: KubeObject["metadata"]; readonly [field: string]: unknown },
+    object: Applied<A>,
     options: ApplyOptions
   ): Effect.Effect<A, KubeError>
   /** Asks for deletion. The object stays, with a `deletionTimestamp`, until its finalizers and grace period are done. */
@@ -165,7 +184,7 @@ export class KubeClient extends Context.Service<KubeClient, {
   /** Server-side apply of the status. */
   applyStatus<A extends KubeObject>(
     kind: KubeKind<A>,
-    object: { readonly metadata: KubeObject["metadata"]; readonly [field: string]: unknown },
+    object: Applied<A>,
     options: ApplyOptions
   ): Effect.Effect<A, KubeError>
   /** Reads the scale subresource. */
@@ -185,5 +204,491 @@ export class KubeClient extends Context.Service<KubeClient, {
   request(request: RawRequest): Effect.Effect<unknown, KubeError>
 }>()("@fast-sandbox/kube/KubeClient") {
   /** The API that a {@link KubeConfig} points to. The connection pool closes with the layer's scope. */
-  declare static readonly layer: Layer.Layer<KubeClient, KubeConfigError, KubeConfig>
+  static get layer(): Layer.Layer<KubeClient, never, KubeConfig> {
+    return layer
+  }
 }
+
+/** Options of {@link make}. */
+export interface KubeClientOptions {
+  /** Limit of each attempt of a call, and of the wait for the head of a watch. Default 30 s. */
+  readonly requestTimeout?: Duration.Input | undefined
+}
+
+/** Limit of each attempt of a call where none is given: below the 60 s after which API servers give up themselves. */
+const defaultRequestTimeout = Duration.seconds(30)
+
+/** Largest answer that is taken in as a whole. A page of 500 objects of etcd's largest size would be 750 MiB. */
+const maxAnswerBytes = 256 * 1024 * 1024
+
+/** Longest line of a watch: one event carries one object, of which etcd allows 1.5 MiB. */
+const maxEventLength = 16 * 1024 * 1024
+
+/** The server may ask for a longer pause than is sensible to wait inside of one call. */
+const maxRetryAfter = Duration.seconds(30)
+
+/** Repeats what is certain not to have happened, and reads whose connection broke; at most four times. */
+const retryPolicy = Schedule.exponential("50 millis", 2).pipe(
+  Schedule.jittered,
+  Schedule.upTo({ times: 4 }),
+  Schedule.setInputType<KubeError>(),
+  Schedule.while(({ input: { method, reason } }) =>
+    reason._tag === "TooManyRequests" || (reason._tag === "Unavailable" && (!reason.sent || method === "GET"))
+  ),
+  Schedule.modifyDelay(({ duration, input: { reason } }) =>
+    Effect.succeed(
+      reason._tag === "TooManyRequests"
+        ? Duration.min(Duration.millis(reason.retryAfterMillis), maxRetryAfter)
+        : duration
+    )
+  )
+)
+
+const userAgent = "fast-sandbox"
+
+const calls = Metric.counter("fsb_kube_client_calls_total", {
+  description: "Calls of the Kubernetes API, by verb, kind and outcome",
+  incremental: true
+})
+
+const durations = Metric.histogram("fsb_kube_client_call_duration_seconds", {
+  description: "Duration of calls of the Kubernetes API, with their repetitions, by verb and kind",
+  boundaries: Metric.exponentialBoundaries({ start: 0.001, factor: 2, count: 16 })
+})
+
+interface Call {
+  readonly verb: string
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
+  readonly path: string
+  readonly query?: Query | undefined
+  readonly body?: unknown
+  readonly contentType?: string | undefined
+  readonly headers?: { readonly [name: string]: string } | undefined
+  readonly kind?: string | undefined
+  readonly name?: string | undefined
+}
+
+const failure = (call: Call, reason: KubeErrorReason): KubeError =>
+  new KubeError({
+    method: call.method,
+    path: call.path,
+    ...(call.kind === undefined ? {} : { kind: call.kind }),
+    ...(call.name === undefined ? {} : { name: call.name }),
+    reason
+  })
+
+const unavailable = (call: Call, { problem, sent }: TransportError): KubeError =>
+  failure(call, new Unavailable({ problem, sent }))
+
+const malformed = (call: Call, problem: string): KubeError => failure(call, new MalformedResponse({ problem }))
+
+const patchTypes = {
+  merge: "application/merge-patch+json",
+  json: "application/json-patch+json",
+  strategic: "application/strategic-merge-patch+json"
+} as const
+
+/** JSON is YAML, and every API server since 1.16 takes this media type. */
+const applyType = "application/apply-patch+yaml"
+
+/** Kinds without a schema are taken at the server's word, which has checked what it stores. */
+const isOfKind = <A extends KubeObject>(_kind: KubeKind<A>, value: unknown): value is A =>
+  Predicate.hasProperty(value, "metadata") && Predicate.isObject(value.metadata)
+
+/**
+ * One object as the server sent it: a schema only looks at it, since decoding would drop what the schema does not name.
+ * Items of lists lack the names of their kind, which are put back so that every object says what it is.
+ */
+const decodeObject = <A extends KubeObject>(
+  kind: KubeKind<A>,
+  call: Call,
+  value: unknown
+): Effect.Effect<A, KubeError> => {
+  const named: unknown = Predicate.isObject(value) && !("kind" in value && "apiVersion" in value)
+    ? { apiVersion: apiVersion(kind), kind: kind.kind, ...value }
+    : value
+  if (!isOfKind(kind, named)) {
+    return Effect.fail(malformed(call, "the answer is not an object with metadata"))
+  }
+  if (kind.schema === undefined) {
+    return Effect.succeed(named)
+  }
+  const { name, namespace } = named.metadata
+  return Schema.decodeUnknownEffect(kind.schema)(named).pipe(
+    Effect.as(named),
+    Effect.mapError((error) =>
+      malformed(call, `${namespace ?? ""}/${name ?? ""} does not fit its schema: ${error.message}`)
+    )
+  )
+}
+
+const parseJson = (call: Call, text: string): Effect.Effect<unknown, KubeError> =>
+  Effect.try({
+    try: (): unknown => JSON.parse(text),
+    catch: () => malformed(call, "the answer is not JSON")
+  })
+
+const ListAnswer = Schema.Struct({
+  items: Schema.optional(Schema.NullOr(Schema.Array(Schema.Unknown))),
+  metadata: Schema.Struct({
+    resourceVersion: Schema.optional(Schema.String),
+    continue: Schema.optional(Schema.String),
+    remainingItemCount: Schema.optional(Schema.NullOr(Schema.Number))
+  })
+})
+
+const WatchLine = Schema.Struct({ type: Schema.String, object: Schema.Unknown })
+
+const decodeList = Schema.decodeUnknownOption(ListAnswer)
+const decodeWatchLine = Schema.decodeUnknownOption(WatchLine)
+
+/** Makes a client whose connections close with the scope. */
+export const make = Effect.fnUntraced(function*(
+  options?: KubeClientOptions
+): Effect.fn.Return<KubeClient["Service"], never, KubeConfig | Scope.Scope> {
+  const config = yield* KubeConfig
+  const requestTimeout = Duration.fromInputUnsafe(options?.requestTimeout ?? defaultRequestTimeout)
+  const url = new URL(config.cluster.server)
+  const prefix = url.pathname.replace(/\/+$/, "")
+  const dispatcherFor = yield* Connections.make(config.cluster)
+
+  /** One attempt, up to the head of a successful answer. */
+  const send = Effect.fnUntraced(function*(call: Call): Effect.fn.Return<HttpResponse, KubeError, Scope.Scope> {
+    const credentials = yield* config.credentials.pipe(
+      Effect.mapError((error) => failure(call, new Unauthorized({ problem: error.message })))
+    )
+    const span = yield* Effect.option(Effect.currentSpan)
+    const response = yield* exchange(dispatcherFor(credentials.certificate), {
+      origin: url.origin,
+      method: call.method,
+      path: withQuery(prefix + call.path, call.query ?? {}),
+      headers: {
+        accept: "application/json",
+        "user-agent": userAgent,
+        ...(call.body === undefined ? {} : { "content-type": call.contentType ?? "application/json" }),
+        ...(Option.isSome(span) ? { traceparent: traceparent(span.value) } : {}),
+        ...credentials.headers,
+        ...call.headers
+      },
+      body: call.body === undefined ? undefined : JSON.stringify(call.body)
+    }).pipe(Effect.mapError((error) => unavailable(call, error)))
+    if (response.status < 400) {
+      return response
+    }
+    const body = yield* text(call, response)
+    return yield* failure(call, reasonOf(response.status, body, response.header("retry-after")))
+  })
+
+  const text = (call: Call, response: HttpResponse): Effect.Effect<string, KubeError> =>
+    readText(response, maxAnswerBytes).pipe(Effect.mapError((error) => unavailable(call, error)))
+
+  const inTime = (call: Call) =>
+    Effect.timeoutOrElse({
+      duration: requestTimeout,
+      orElse: () =>
+        Effect.fail(failure(call, new Timeout({ problem: `no answer within ${Duration.format(requestTimeout)}` })))
+    })
+
+  const observed = (call: Call) => <A, R>(effect: Effect.Effect<A, KubeError, R>): Effect.Effect<A, KubeError, R> => {
+    const attributes = { verb: call.verb, kind: call.kind ?? "" }
+    return effect.pipe(
+      Effect.tap(() => Metric.update(Metric.withAttributes(calls, { ...attributes, code: "OK" }), 1)),
+      Effect.tapError((error) =>
+        Metric.update(Metric.withAttributes(calls, { ...attributes, code: error.reason._tag }), 1)
+      ),
+      Effect.trackDuration(Metric.withAttributes(durations, attributes), Duration.toSeconds),
+      Effect.withSpan(`KubeClient.${call.verb}`, {
+        kind: "client",
+        attributes: {
+          "http.request.method": call.method,
+          "url.path": call.path,
+          "kube.kind": call.kind,
+          "kube.name": call.name
+        }
+      })
+    )
+  }
+
+  /** A whole call: attempts, each with its time limit, until one counts. */
+  const answer = <A>(
+    call: Call,
+    read: (text: string, response: HttpResponse) => Effect.Effect<A, KubeError>
+  ): Effect.Effect<A, KubeError> =>
+    Effect.scoped(Effect.flatMap(send(call), (response) =>
+      Effect.flatMap(text(call, response), (body) => read(body, response)))).pipe(
+        inTime(call),
+        Effect.retry(retryPolicy),
+        observed(call)
+      )
+
+  const json = <A>(call: Call, decode: (value: unknown) => Effect.Effect<A, KubeError>): Effect.Effect<A, KubeError> =>
+    answer(call, (body) => Effect.flatMap(parseJson(call, body), decode))
+
+  const object = <A extends KubeObject>(kind: KubeKind<A>, call: Call): Effect.Effect<A, KubeError> =>
+    json(call, (value) => decodeObject(kind, call, value))
+
+  const namespaceOf = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined): string | undefined =>
+    kind.namespaced ? namespace ?? config.namespace : undefined
+
+  const collection = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined) => ({
+    path: pathOf(kind, namespace),
+    kind: kind.kind
+  })
+
+  const member = <A extends KubeObject>(
+    kind: KubeKind<A>,
+    ref: ObjectRef,
+    subresource?: "status" | "scale" | undefined
+  ) => ({
+    path: pathOf(kind, namespaceOf(kind, ref.namespace), ref.name, subresource),
+    kind: kind.kind,
+    name: ref.name
+  })
+
+  const written = (options: WriteOptions | undefined): Query => ({
+    fieldManager: options?.fieldManager,
+    dryRun: options?.dryRun === true ? "All" : undefined
+  })
+
+  const selected = (selection: Selection | undefined): Query => ({
+    labelSelector: selection?.labelSelector,
+    fieldSelector: selection?.fieldSelector
+  })
+
+  const typed = <A extends KubeObject>(kind: KubeKind<A>, body: object) => ({
+    ...body,
+    apiVersion: apiVersion(kind),
+    kind: kind.kind
+  })
+
+  const read = <A extends KubeObject>(kind: KubeKind<A>, ref: ObjectRef, subresource?: "status") =>
+    object(kind, {
+      verb: subresource === undefined ? "get" : "getStatus",
+      method: "GET",
+      ...member(kind, ref, subresource)
+    })
+
+  const replace = <A extends KubeObject>(
+    kind: KubeKind<A>,
+    value: A,
+    options: WriteOptions | undefined,
+    subresource?: "status"
+  ) =>
+    withName(subresource === undefined ? "update" : "updateStatus", "PUT", kind, value, (ref, verb) =>
+      object(kind, {
+        verb,
+        method: "PUT",
+        ...member(kind, ref, subresource),
+        query: written(options),
+        body: typed(kind, value)
+      }))
+
+  const change = <A extends KubeObject>(
+    kind: KubeKind<A>,
+    ref: ObjectRef,
+    patch: Patch,
+    options: WriteOptions | undefined,
+    subresource?: "status"
+  ) =>
+    object(kind, {
+      verb: subresource === undefined ? "patch" : "patchStatus",
+      method: "PATCH",
+      ...member(kind, ref, subresource),
+      query: written(options),
+      body: patch.body,
+      contentType: patchTypes[patch.type]
+    })
+
+  const declare = <A extends KubeObject>(
+    kind: KubeKind<A>,
+    value: Applied<A>,
+    options: ApplyOptions,
+    subresource?: "status"
+  ) =>
+    withName(subresource === undefined ? "apply" : "applyStatus", "PATCH", kind, value, (ref, verb) =>
+      object(kind, {
+        verb,
+        method: "PATCH",
+        ...member(kind, ref, subresource),
+        query: { ...written(options), force: options.force },
+        body: typed(kind, value),
+        contentType: applyType
+      }))
+
+  const withName = <A extends KubeObject, B>(
+    verb: string,
+    method: "PUT" | "PATCH",
+    kind: KubeKind<A>,
+    value: { readonly metadata: KubeObject["metadata"] },
+    use: (ref: ObjectRef, verb: string) => Effect.Effect<B, KubeError>
+  ): Effect.Effect<B, KubeError> => {
+    const { name, namespace } = value.metadata
+    return name === undefined
+      ? Effect.fail(failure(
+        { verb, method, ...collection(kind, namespaceOf(kind, namespace)) },
+        new BadRequest({ problem: "the object has no metadata.name" })
+      ))
+      : use({ name, namespace }, verb)
+  }
+
+  const deletion = (options: DeleteOptions | undefined) => ({ apiVersion: "v1", kind: "DeleteOptions", ...options })
+
+  const scaleOf = <A extends KubeObject>(kind: KubeKind<A>, call: Call) =>
+    json(call, (value) => decodeObject(Scale, { ...call, kind: `${kind.kind}/scale` }, value))
+
+  return KubeClient.of({
+    get: (kind, ref) => read(kind, ref),
+    getStatus: (kind, ref) => read(kind, ref, "status"),
+    list: (kind, options) => {
+      const call: Call = {
+        verb: "list",
+        method: "GET",
+        ...collection(kind, options?.namespace),
+        query: {
+          ...selected(options),
+          limit: options?.limit,
+          continue: options?.continue,
+          resourceVersion: options?.resourceVersion,
+          resourceVersionMatch: options?.resourceVersionMatch
+        }
+      }
+      return json(call, (value) =>
+        Option.match(decodeList(value), {
+          onNone: () => Effect.fail(malformed(call, "the answer is not a list")),
+          onSome: ({ items, metadata }) =>
+            Effect.map(Effect.forEach(items ?? [], (item) => decodeObject(kind, call, item)), (items) => ({
+              items,
+              resourceVersion: metadata.resourceVersion ?? "",
+              ...(metadata.continue === undefined || metadata.continue === "" ? {} : { continue: metadata.continue }),
+              ...(typeof metadata.remainingItemCount === "number"
+                ? { remainingItemCount: metadata.remainingItemCount }
+                : {})
+            }))
+        }))
+    },
+    create: (kind, value, options) =>
+      object(kind, {
+        verb: "create",
+        method: "POST",
+        ...collection(kind, namespaceOf(kind, value.metadata.namespace)),
+        ...(value.metadata.name === undefined ? {} : { name: value.metadata.name }),
+        query: written(options),
+        body: typed(kind, value)
+      }),
+    update: (kind, value, options) => replace(kind, value, options),
+    updateStatus: (kind, value, options) => replace(kind, value, options, "status"),
+    patch: (kind, ref, patch, options) => change(kind, ref, patch, options),
+    patchStatus: (kind, ref, patch, options) => change(kind, ref, patch, options, "status"),
+    apply: (kind, value, options) => declare(kind, value, options),
+    applyStatus: (kind, value, options) => declare(kind, value, options, "status"),
+    delete: (kind, ref, options) =>
+      answer(
+        { verb: "delete", method: "DELETE", ...member(kind, ref), body: deletion(options) },
+        () => Effect.void
+      ),
+    deleteCollection: (kind, selection, options) =>
+      answer({
+        verb: "deletecollection",
+        method: "DELETE",
+        ...collection(kind, namespaceOf(kind, selection.namespace)),
+        query: selected(selection),
+        body: deletion(options)
+      }, () => Effect.void),
+    getScale: (kind, ref) => scaleOf(kind, { verb: "getScale", method: "GET", ...member(kind, ref, "scale") }),
+    setScale: (kind, ref, replicas) =>
+      scaleOf(kind, {
+        verb: "setScale",
+        method: "PATCH",
+        ...member(kind, ref, "scale"),
+        body: { spec: { replicas } },
+        contentType: patchTypes.merge
+      }),
+    watch: (kind, options) => {
+      const call: Call = {
+        verb: "watch",
+        method: "GET",
+        ...collection(kind, options?.namespace),
+        query: {
+          ...selected(options),
+          watch: true,
+          allowWatchBookmarks: true,
+          resourceVersion: options?.resourceVersion,
+          timeoutSeconds: options?.timeout === undefined
+            ? undefined
+            : Math.max(1, Math.ceil(Duration.toSeconds(options.timeout)))
+        }
+      }
+      return Stream.unwrap(
+        Effect.map(send(call).pipe(inTime(call), observed(call)), (response) => watchEvents(kind, call, response))
+      )
+    },
+    request: ({ body, headers, method, path, query }) =>
+      answer(
+        { verb: "request", method: method ?? "GET", path, query, body, headers },
+        (text, response) =>
+          response.header("content-type")?.includes("json") === true
+            ? parseJson({ verb: "request", method: method ?? "GET", path }, text)
+            : Effect.succeed(text)
+      )
+  })
+})
+
+/**
+ * The events in the body of a watch: one JSON value a line. A last line without its end is what a broken connection
+ * leaves behind, and no event.
+ */
+const watchEvents = <A extends KubeObject>(
+  kind: KubeKind<A>,
+  call: Call,
+  response: HttpResponse
+): Stream.Stream<WatchEvent<A>, KubeError> =>
+  response.body.pipe(
+    Stream.mapError((error) => unavailable(call, error)),
+    Stream.decodeText(),
+    Stream.mapAccumEffect(() => "", (rest, chunk) => {
+      const lines = (rest + chunk).split("\n")
+      const last = lines.pop() ?? ""
+      return last.length > maxEventLength
+        ? Effect.fail(malformed(call, `a watch event is longer than ${maxEventLength} characters`))
+        : Effect.succeed([last, lines] as const)
+    }),
+    Stream.filter((line) => line.trim() !== ""),
+    Stream.mapEffect((line) =>
+      Effect.flatMap(parseJson(call, line), (value) =>
+        Option.match(decodeWatchLine(value), {
+          onNone: () => Effect.fail(malformed(call, "a line of the watch is not an event")),
+          onSome: ({ object, type }) => decodeEvent(kind, call, type, object)
+        }))
+    )
+  )
+
+const eventTags = { ADDED: "Added", MODIFIED: "Modified", DELETED: "Deleted" } as const
+
+const decodeEvent = <A extends KubeObject>(
+  kind: KubeKind<A>,
+  call: Call,
+  type: string,
+  object: unknown
+): Effect.Effect<WatchEvent<A>, KubeError> => {
+  switch (type) {
+    case "ADDED":
+    case "MODIFIED":
+    case "DELETED":
+      return Effect.map(decodeObject(kind, call, object), (object) => ({ _tag: eventTags[type], object }))
+    case "BOOKMARK":
+      return Effect.map(
+        decodeObject({ ...kind, schema: undefined }, call, object),
+        ({ metadata }) => ({ _tag: "Bookmark", resourceVersion: metadata.resourceVersion ?? "" })
+      )
+    case "ERROR":
+      return Effect.fail(failure(call, reasonOfEvent(object)))
+    default:
+      return Effect.fail(malformed(call, `the watch reports an event of the unknown type ${JSON.stringify(type)}`))
+  }
+}
+
+/** https://www.w3.org/TR/trace-context/#traceparent-header */
+const traceparent = (span: Tracer.Span): string =>
+  `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
+
+const layer: Layer.Layer<KubeClient, never, KubeConfig> = Layer.effect(KubeClient, make())

@@ -27,7 +27,7 @@ export interface ObjectMeta {
   readonly uid?: string | undefined
   readonly resourceVersion?: string | undefined
   readonly generation?: number | undefined
-  readonly creationTimestamp?: string | undefined
+  readonly creationTimestamp?: string | null | undefined
   readonly deletionTimestamp?: string | undefined
   readonly deletionGracePeriodSeconds?: number | undefined
 }
@@ -55,9 +55,18 @@ export type Draft<A extends KubeObject> = Omit<A, "apiVersion" | "kind" | "metad
   readonly status?: A extends { readonly status?: infer S } ? S | undefined : undefined
 }
 
+/** Any part of a value, down to the elements of lists. */
+export type PartOf<T> = T extends ReadonlyArray<infer Item> ? ReadonlyArray<PartOf<Item>>
+  : T extends object ? { readonly [K in keyof T]?: PartOf<T[K]> | undefined }
+  : T
+
+/** What one field manager declares of an object with server-side apply. */
+export type Applied<A extends KubeObject> = PartOf<Omit<A, "metadata">> & { readonly metadata: ObjectMeta }
+
 /**
  * A kind of object whose values have the type `A`. `group` is empty for the core group. Where `schema` is given, what
- * the server sends is decoded with it and what is written is encoded, both keeping the fields it does not name.
+ * the server sends is checked with it, and fields that it does not name are kept. `A` is the JSON form: a schema that
+ * decodes to something else does not fit.
  */
 export interface KubeKind<A extends KubeObject> {
   readonly group: string
@@ -65,7 +74,7 @@ export interface KubeKind<A extends KubeObject> {
   readonly kind: string
   readonly plural: string
   readonly namespaced: boolean
-  readonly schema?: Schema.Codec<A, unknown> | undefined
+  readonly schema?: Schema.Codec<A, A> | undefined
 }
 
 /** The name of one object. `namespace` defaults to the one of the current context, and is ignored for cluster kinds. */
