@@ -1,0 +1,62 @@
+/**
+ * The folder in which the one-machine stack keeps everything: a `rm -rf` of it, after `fsb-ctl down`, leaves nothing
+ * behind. Every path that more than one part needs has its name here.
+ */
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as Effect from "effect/Effect"
+import { isAbsolute, join, resolve } from "node:path"
+
+/** Where the stack lives when nobody says otherwise: it runs as root, as containerd does. */
+export const defaultDirectory = "/var/lib/fast-sandbox"
+
+/** The longest path of a unix socket that Linux takes: `sun_path` of unix(7), less its closing zero. */
+const socketPathBytes = 107
+
+/** The longest socket path below a home: an agent's, with the longest name that Kubernetes gives a Pod (63 here). */
+const longestSocketSuffix = "/agents//agent.sock".length + 63
+
+/** The paths of one home. */
+export interface Home {
+  readonly directory: string
+  /** Names the running stack: its process id and start time. */
+  readonly pidFile: string
+  readonly log: string
+  readonly fastPathSocket: string
+  readonly apiServerDirectory: string
+  readonly kubeconfig: string
+  readonly containerdDirectory: string
+  /** One folder for each agent Pod: its socket and its state. */
+  readonly agentsDirectory: string
+  /** One folder for each instance: the output of its program. */
+  readonly logsDirectory: string
+}
+
+/** The paths below `directory`, which must be absolute or relative to the working directory and not too long. */
+export const make = (directory: string): Effect.Effect<Home, InvalidArgument> => {
+  const root = resolve(directory)
+  const excess = Buffer.byteLength(root) + longestSocketSuffix - socketPathBytes
+  return !isAbsolute(root) || excess > 0
+    ? Effect.fail(
+      new InvalidArgument({
+        field: "--home",
+        problem: `${root} is ${excess} bytes too long for the sockets below it; choose a shorter path`
+      })
+    )
+    : Effect.succeed({
+      directory: root,
+      pidFile: join(root, "run", "stack.pid"),
+      log: join(root, "log", "stack.log"),
+      fastPathSocket: join(root, "run", "fastpath.sock"),
+      apiServerDirectory: join(root, "apiserver"),
+      kubeconfig: join(root, "kubeconfig"),
+      containerdDirectory: join(root, "containerd"),
+      agentsDirectory: join(root, "agents"),
+      logsDirectory: join(root, "logs")
+    })
+}
+
+/** The folder of one agent Pod. */
+export const agentDirectory = (home: Home, podName: string): string => join(home.agentsDirectory, podName)
+
+/** The socket of one agent Pod. */
+export const agentSocket = (home: Home, podName: string): string => join(agentDirectory(home, podName), "agent.sock")
