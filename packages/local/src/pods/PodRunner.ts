@@ -88,6 +88,11 @@ const takeAddress = (taken: Set<number>, wanted: string | undefined): Effect.Eff
     (index) => Effect.sync(() => taken.delete(index))
   ).pipe(Effect.map(addressOf))
 
+const refOf = (pod: Pod) => ({
+  namespace: pod.metadata.namespace ?? Names.defaultNamespace,
+  name: pod.metadata.name
+})
+
 const condition = (type: string, value: boolean, at: string, reason?: string): Condition => ({
   type,
   status: value ? "True" : "False",
@@ -155,11 +160,6 @@ const make = (options: PodRunnerOptions) =>
     const runs = yield* FiberMap.make<string, void, never>()
     const store = yield* Reflector.make(Pod, {
       labelSelector: `${Names.agentAppLabel.key}=${Names.agentAppLabel.value}`
-    })
-
-    const refOf = (pod: Pod) => ({
-      namespace: pod.metadata.namespace ?? Names.defaultNamespace,
-      name: pod.metadata.name
     })
 
     /** A Pod that is gone needs no report. */
