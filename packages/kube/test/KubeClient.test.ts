@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigMap, Namespace } from "@fast-sandbox/kube/Kinds"
+import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeErrorReason } from "@fast-sandbox/kube/KubeError"
 import { Clock, Deferred, Effect, Fiber, Metric, Stream } from "effect"
-import { configMap, reply, served, status } from "./ScriptedServer.ts"
+import { clientOf, configMap, eventually, reply, served, status } from "./ScriptedServer.ts"
 
 describe("KubeClient", () => {
   it.live("reads and writes over one kept-alive connection", () =>
@@ -191,19 +192,10 @@ describe("KubeClient", () => {
 
   it.live("knows that nothing was sent where nobody listens", () =>
     Effect.gen(function*() {
-      const { client } = yield* Effect.scoped(served(() => {})).pipe(
-        Effect.flatMap(({ server }) => served(() => {}).pipe(Effect.map(() => server))),
-        Effect.flatMap((server) =>
-          Effect.gen(function*() {
-            const { clientOf } = yield* Effect.promise(() => import("./ScriptedServer.ts"))
-            const { KubeClient } = yield* Effect.promise(() => import("@fast-sandbox/kube/KubeClient"))
-            const client = yield* KubeClient.pipe(Effect.provide(clientOf(server)))
-            return { client }
-          })
-        )
-      )
+      const { server } = yield* Effect.scoped(served(() => {}))
+      const client = yield* Effect.provide(KubeClient, clientOf(server))
       const error = yield* Effect.flip(client.create(ConfigMap, { metadata: { name: "a" } }))
-      assert.deepInclude(error.reason, { _tag: "Unavailable" })
+      assert.deepInclude(error.reason, { _tag: "Unavailable", sent: false })
     }))
 
   it.live("gives up when the server does not answer, and closes the connection", () =>
@@ -333,10 +325,3 @@ describe("KubeClient", () => {
       assert.strictEqual(server.asked[0]?.url.search, "?verbose=true")
     }))
 })
-
-const eventually = (condition: () => boolean): Effect.Effect<void> =>
-  Effect.suspend(() => condition() ? Effect.void : Effect.flatMap(Effect.sleep("5 millis"), () => eventually(condition)))
-    .pipe(Effect.timeoutOrElse({
-      duration: "5 seconds",
-      orElse: () => Effect.die(new Error(`never: ${condition}`))
-    }))

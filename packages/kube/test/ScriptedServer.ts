@@ -122,3 +122,11 @@ export const served = Effect.fnUntraced(function*(answer: Answer, options?: Para
   const client = yield* Effect.provide(KubeClient.use((client) => Effect.succeed(client)), context)
   return { client, context, server }
 })
+
+/** Waits, for five seconds at most, until the condition holds. */
+export const eventually = (condition: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => condition() ? Effect.void : Effect.flatMap(Effect.sleep("5 millis"), () => eventually(condition)))
+    .pipe(Effect.timeoutOrElse({
+      duration: "5 seconds",
+      orElse: () => Effect.die(new Error(`never: ${condition}`))
+    }))

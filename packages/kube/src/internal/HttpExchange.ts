@@ -79,6 +79,8 @@ export const exchange = Effect.fnUntraced(function*(
     dispatcher.dispatch({
       ...request,
       body: request.body ?? null,
+      // Without it undici closes the connection after every DELETE that has a body.
+      reset: false,
       headersTimeout: 0,
       bodyTimeout: 0
     }, {
@@ -108,7 +110,9 @@ export const exchange = Effect.fnUntraced(function*(
       },
       onResponseEnd: () => {
         finished = true
-        Queue.endUnsafe(chunks)
+        // undici takes the connection back in an immediate that it schedules after this callback. Whoever sends the
+        // next request before that gets another connection, so the end is told behind it.
+        queueMicrotask(() => setImmediate(() => Queue.endUnsafe(chunks)))
       },
       onResponseError: (_, error) => fail(error)
     })
