@@ -98,13 +98,15 @@ const text = (value: string): string =>
 
 const MILLIS_PER_SECOND = 1000
 const NANOS_PER_MILLI = 1_000_000
+const NANOS_PER_SECOND = 1_000_000_000n
+
+/** Longest time that is told to a caller; what is longer, or no number, means that nobody knows. */
+const MAX_DURATION_MILLIS = 24 * 60 * 60 * MILLIS_PER_SECOND
 
 const durationFromMillis = (millis: number): ProtoDuration => {
-  const seconds = Math.trunc(millis / MILLIS_PER_SECOND)
-  return create(DurationSchema, {
-    seconds: BigInt(seconds),
-    nanos: Math.round((millis - seconds * MILLIS_PER_SECOND) * NANOS_PER_MILLI)
-  })
+  const bounded = millis >= 0 && millis <= MAX_DURATION_MILLIS ? millis : MAX_DURATION_MILLIS
+  const nanos = BigInt(Math.round(bounded * NANOS_PER_MILLI))
+  return create(DurationSchema, { seconds: nanos / NANOS_PER_SECOND, nanos: Number(nanos % NANOS_PER_SECOND) })
 }
 
 const millisFromDuration = (duration: ProtoDuration): number =>

@@ -328,7 +328,7 @@ const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<Grpc
   })
   const context = yield* Effect.context<never>()
   const health = Context.getOption(context, GrpcHealth)
-  // finalizers run last in, first out: the handlers' fibers must outlive the drain
+  // finalizers run last in, first out: health says no, socket files go, running calls drain, their fibers end
   const fibers = yield* FiberSet.make()
   const run = yield* FiberSet.runtime(fibers)<R>()
   for (const service of options.services) {
@@ -337,8 +337,8 @@ const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<Grpc
       if (made !== undefined) register(server, method.methodKind, made)
     }
   }
-  const addresses = yield* Effect.forEach(options.listeners, (listener) => listen(server, listener))
   yield* Effect.addFinalizer(() => drain(server, fibers, options.grace ?? DRAIN_GRACE))
+  const addresses = yield* Effect.forEach(options.listeners, (listener) => listen(server, listener))
   if (Option.isSome(health)) {
     yield* health.value.setInitial([SERVER, ...options.services.map((service) => service.descriptor)], "SERVING")
     yield* Effect.addFinalizer(() => health.value.setAllNotServing)
