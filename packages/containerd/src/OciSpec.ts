@@ -1,6 +1,8 @@
 /**
  * The OCI runtime spec of a sandbox, as a pure function of the image's configuration and of what the sandbox asks for.
  */
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 
 /** A capability set, by the kernel's names (`CAP_CHOWN`). */
 export interface Capabilities {
@@ -154,7 +156,7 @@ export interface SandboxSpec extends SandboxProcess {
   /** As the hierarchy wants it, e.g. `/fast-sandbox/<id>`, or `slice:prefix:name` with systemd. */
   readonly cgroupsPath: string
   readonly resources?: Resources | undefined
-  /** A network namespace to join (`/run/netns/x`); a new one with nothing but loopback (down) when absent. */
+  /** A network namespace to join (`/run/netns/x`); a new one with nothing but loopback when absent. */
   readonly netnsPath?: string | undefined
   readonly mounts?: ReadonlyArray<SpecMount> | undefined
   readonly readonlyRoot?: boolean | undefined
@@ -163,3 +165,230 @@ export interface SandboxSpec extends SandboxProcess {
   /** Those of the `ShimRuntime`, and one's own. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
 }
+
+/** Neither the image nor the sandbox says what to run. */
+export class NoCommand extends Schema.TaggedError<NoCommand>()("NoCommand", {}) {
+  override get message(): string {
+    return "nothing to run: the image has neither ENTRYPOINT nor CMD, and the sandbox neither command nor args"
+  }
+}
+
+const kibi = 1024
+const mebi = kibi * kibi
+
+/** What a sandbox may use when nobody says otherwise: enough for an interpreter, too little to hurt a node. */
+export const defaultResources = { cpu: 1, memoryBytes: 512 * mebi, pids: 512 } as const satisfies Required<Resources>
+
+/**
+ * What root may do inside a sandbox: docker's default set without NET_RAW (forged packets), MKNOD (devices) and SETFCAP
+ * (useless under no_new_privs). Enough to install packages and to run a server on port 80.
+ */
+export const rootCapabilities: ReadonlyArray<string> = [
+  "CAP_AUDIT_WRITE",
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_KILL",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_SETGID",
+  "CAP_SETPCAP",
+  "CAP_SETUID",
+  "CAP_SYS_CHROOT"
+]
+
+/** Kernel interfaces that tell about the host or its other tenants. */
+export const maskedPaths: ReadonlyArray<string> = [
+  "/proc/acpi",
+  "/proc/asound",
+  "/proc/interrupts",
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/sched_debug",
+  "/proc/scsi",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/sys/devices/virtual/powercap",
+  "/sys/firmware"
+]
+
+/** Kernel interfaces that may be read but would change the host when written. */
+export const readonlyPaths: ReadonlyArray<string> = [
+  "/proc/bus",
+  "/proc/fs",
+  "/proc/irq",
+  "/proc/sys",
+  "/proc/sysrq-trigger"
+]
+
+/** Devices that programs expect: null, zero, full, random, urandom, tty, console, ptmx and the pseudo-terminals. */
+const allowedDevices: ReadonlyArray<readonly [major: number, minor: number | undefined]> = [
+  [1, 3],
+  [1, 5],
+  [1, 7],
+  [1, 8],
+  [1, 9],
+  [5, 0],
+  [5, 1],
+  [5, 2],
+  [136, undefined]
+]
+
+/** Scratch space in memory (`/dev`, `/dev/shm`) counts against the memory limit; 64 MiB bound it further. */
+const mounts: ReadonlyArray<SpecMount> = [
+  { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+  {
+    destination: "/dev",
+    type: "tmpfs",
+    source: "tmpfs",
+    options: ["nosuid", "strictatime", "mode=755", "size=65536k"]
+  },
+  {
+    destination: "/dev/pts",
+    type: "devpts",
+    source: "devpts",
+    options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+  },
+  {
+    destination: "/dev/shm",
+    type: "tmpfs",
+    source: "shm",
+    options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+  },
+  { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+  { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+  {
+    destination: "/sys/fs/cgroup",
+    type: "cgroup",
+    source: "cgroup",
+    options: ["nosuid", "noexec", "nodev", "relatime", "ro"]
+  }
+]
+
+/** The scheduler's period; docker's and the kernel's default. Quotas are parts of it. */
+const cpuPeriodMicros = 100_000
+/** The least that the kernel accepts as quota. */
+const minCpuQuotaMicros = 1000
+/** The weight of one core, and the least weight, on cgroup v1's scale. */
+const sharesPerCpu = 1024
+const minShares = 2
+
+/** A sandbox goes before anything else of the node when memory runs out; containerd and the agent are far below 0. */
+const oomScoreAdj = 500
+
+/**
+ * No core dumps: the kernel would hand them to the host's handler. The number of open files is what containerd's own
+ * limit says, because raising a hard limit takes a privilege that containerd may lack.
+ */
+const rlimits: ReadonlyArray<Rlimit> = [{ type: "RLIMIT_CORE", soft: 0, hard: 0 }]
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/**
+ * What is run, by Kubernetes' rules: `command` replaces ENTRYPOINT and drops CMD, `args` replaces CMD; an empty list is
+ * the same as none.
+ */
+export const argv = (
+  image: ImageRunConfig,
+  process: SandboxProcess
+): Result.Result<ReadonlyArray<string>, NoCommand> => {
+  const command = process.command ?? []
+  const args = process.args ?? []
+  const all = command.length > 0
+    ? [...command, ...args]
+    : [...image.entrypoint, ...(args.length > 0 ? args : image.cmd)]
+  return all.length > 0 ? Result.succeed(all) : Result.fail(new NoCommand({}))
+}
+
+const nameOf = (variable: string): string => variable.split("=", 1)[0] ?? ""
+
+const environment = (
+  image: ImageRunConfig,
+  hostname: string,
+  process: SandboxProcess
+): ReadonlyArray<string> => {
+  const variables = new Map([
+    ["PATH", `PATH=${defaultPath}`],
+    ["HOSTNAME", `HOSTNAME=${hostname}`],
+    ...(process.terminal === true ? [["TERM", "TERM=xterm"] as const] : []),
+    ...image.env.map((variable) => [nameOf(variable), variable] as const),
+    ...Object.entries(process.env ?? {}).map(([name, value]) => [name, `${name}=${value}`] as const)
+  ])
+  return [...variables.values()]
+}
+
+/** Absolute, whatever the image says. */
+const directory = (path: string): string => path.startsWith("/") ? path : `/${path}`
+
+const root: User = { uid: 0, gid: 0 }
+
+/** A process for a sandbox's init or for an exec in it. */
+export const makeProcess = (
+  image: ImageRunConfig,
+  hostname: string,
+  process: SandboxProcess
+): Result.Result<Process, NoCommand> =>
+  Result.map(argv(image, process), (args) => {
+    const user = process.user ?? root
+    const isRoot = user.uid === 0
+    return {
+      terminal: process.terminal ?? false,
+      user,
+      args,
+      env: environment(image, hostname, process),
+      cwd: directory(process.workingDir ?? image.workingDir),
+      capabilities: {
+        bounding: rootCapabilities,
+        effective: isRoot ? rootCapabilities : [],
+        permitted: isRoot ? rootCapabilities : []
+      },
+      rlimits,
+      noNewPrivileges: true,
+      oomScoreAdj
+    }
+  })
+
+/** The limits as a cgroup has them; also what `Tasks.update` takes. */
+export const makeResources = (resources: Resources): LinuxResources => {
+  const cpu = resources.cpu ?? defaultResources.cpu
+  return {
+    devices: [
+      { allow: false, access: "rwm" },
+      ...allowedDevices.map(([major, minor]) => ({ allow: true, type: "c", major, minor, access: "rwm" }))
+    ],
+    memory: { limit: resources.memoryBytes ?? defaultResources.memoryBytes },
+    cpu: {
+      period: cpuPeriodMicros,
+      quota: Math.max(minCpuQuotaMicros, Math.round(cpu * cpuPeriodMicros)),
+      shares: Math.max(minShares, Math.round(cpu * sharesPerCpu))
+    },
+    pids: { limit: resources.pids ?? defaultResources.pids }
+  }
+}
+
+/** The spec of a sandbox: namespaces, cgroup and file system of its own, and as few privileges as programs bear. */
+export const make = (sandbox: SandboxSpec): Result.Result<Spec, NoCommand> =>
+  Result.map(makeProcess(sandbox.image, sandbox.hostname, sandbox), (process) => ({
+    ociVersion: "1.0.2",
+    process,
+    root: { path: "rootfs", readonly: sandbox.readonlyRoot ?? false },
+    hostname: sandbox.hostname,
+    mounts: [...mounts, ...(sandbox.mounts ?? [])],
+    annotations: sandbox.annotations ?? {},
+    linux: {
+      namespaces: [
+        { type: "pid" },
+        { type: "ipc" },
+        { type: "uts" },
+        { type: "mount" },
+        { type: "cgroup" },
+        sandbox.netnsPath === undefined ? { type: "network" } : { type: "network", path: sandbox.netnsPath }
+      ],
+      cgroupsPath: sandbox.cgroupsPath,
+      resources: makeResources(sandbox.resources ?? {}),
+      ...(sandbox.seccomp === undefined ? {} : { seccomp: sandbox.seccomp }),
+      maskedPaths,
+      readonlyPaths
+    }
+  }))
