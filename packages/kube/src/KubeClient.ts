@@ -11,13 +11,13 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import * as Connections from "./internal/Connections.ts"
+import { decodeObject } from "./internal/Decode.ts"
 import { exchange, type HttpResponse, readText, type TransportError } from "./internal/HttpExchange.ts"
 import { pathOf, type Query, withQuery } from "./internal/Paths.ts"
 import { reasonOf, reasonOfEvent } from "./internal/Status.ts"
@@ -291,36 +291,8 @@ const patchTypes = {
 /** JSON is YAML, and every API server since 1.16 takes this media type. */
 const applyType = "application/apply-patch+yaml"
 
-/** Kinds without a schema are taken at the server's word, which has checked what it stores. */
-const isOfKind = <A extends KubeObject>(_kind: KubeKind<A>, value: unknown): value is A =>
-  Predicate.hasProperty(value, "metadata") && Predicate.isObject(value.metadata)
-
-/**
- * One object as the server sent it: a schema only looks at it, since decoding would drop what the schema does not name.
- * Items of lists lack the names of their kind, which are put back so that every object says what it is.
- */
-const decodeObject = <A extends KubeObject>(
-  kind: KubeKind<A>,
-  call: Call,
-  value: unknown
-): Effect.Effect<A, KubeError> => {
-  const named: unknown = Predicate.isObject(value) && !("kind" in value && "apiVersion" in value)
-    ? { apiVersion: apiVersion(kind), kind: kind.kind, ...value }
-    : value
-  if (!isOfKind(kind, named)) {
-    return Effect.fail(malformed(call, "the answer is not an object with metadata"))
-  }
-  if (kind.schema === undefined) {
-    return Effect.succeed(named)
-  }
-  const { name, namespace } = named.metadata
-  return Schema.decodeUnknownEffect(kind.schema)(named).pipe(
-    Effect.as(named),
-    Effect.mapError((error) =>
-      malformed(call, `${namespace ?? ""}/${name ?? ""} does not fit its schema: ${error.message}`)
-    )
-  )
-}
+const objectOf = <A extends KubeObject>(kind: KubeKind<A>, call: Call, value: unknown): Effect.Effect<A, KubeError> =>
+  Effect.mapError(decodeObject(kind, value), (reason) => failure(call, reason))
 
 const parseJson = (call: Call, text: string): Effect.Effect<unknown, KubeError> =>
   Effect.try({
@@ -414,18 +386,19 @@ export const make = Effect.fnUntraced(function*(
     call: Call,
     read: (text: string, response: HttpResponse) => Effect.Effect<A, KubeError>
   ): Effect.Effect<A, KubeError> =>
-    Effect.scoped(Effect.flatMap(send(call), (response) =>
-      Effect.flatMap(text(call, response), (body) => read(body, response)))).pipe(
-        inTime(call),
-        Effect.retry(retryPolicy),
-        observed(call)
-      )
+    Effect.scoped(
+      Effect.flatMap(send(call), (response) => Effect.flatMap(text(call, response), (body) => read(body, response)))
+    ).pipe(
+      inTime(call),
+      Effect.retry(retryPolicy),
+      observed(call)
+    )
 
   const json = <A>(call: Call, decode: (value: unknown) => Effect.Effect<A, KubeError>): Effect.Effect<A, KubeError> =>
     answer(call, (body) => Effect.flatMap(parseJson(call, body), decode))
 
   const object = <A extends KubeObject>(kind: KubeKind<A>, call: Call): Effect.Effect<A, KubeError> =>
-    json(call, (value) => decodeObject(kind, call, value))
+    json(call, (value) => objectOf(kind, call, value))
 
   const namespaceOf = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined): string | undefined =>
     kind.namespaced ? namespace ?? config.namespace : undefined
@@ -534,7 +507,7 @@ export const make = Effect.fnUntraced(function*(
   const deletion = (options: DeleteOptions | undefined) => ({ apiVersion: "v1", kind: "DeleteOptions", ...options })
 
   const scaleOf = <A extends KubeObject>(kind: KubeKind<A>, call: Call) =>
-    json(call, (value) => decodeObject(Scale, { ...call, kind: `${kind.kind}/scale` }, value))
+    json(call, (value) => objectOf(Scale, { ...call, kind: `${kind.kind}/scale` }, value))
 
   return KubeClient.of({
     get: (kind, ref) => read(kind, ref),
@@ -556,7 +529,7 @@ export const make = Effect.fnUntraced(function*(
         Option.match(decodeList(value), {
           onNone: () => Effect.fail(malformed(call, "the answer is not a list")),
           onSome: ({ items, metadata }) =>
-            Effect.map(Effect.forEach(items ?? [], (item) => decodeObject(kind, call, item)), (items) => ({
+            Effect.map(Effect.forEach(items ?? [], (item) => objectOf(kind, call, item)), (items) => ({
               items,
               resourceVersion: metadata.resourceVersion ?? "",
               ...(metadata.continue === undefined || metadata.continue === "" ? {} : { continue: metadata.continue }),
@@ -674,10 +647,10 @@ const decodeEvent = <A extends KubeObject>(
     case "ADDED":
     case "MODIFIED":
     case "DELETED":
-      return Effect.map(decodeObject(kind, call, object), (object) => ({ _tag: eventTags[type], object }))
+      return Effect.map(objectOf(kind, call, object), (object) => ({ _tag: eventTags[type], object }))
     case "BOOKMARK":
       return Effect.map(
-        decodeObject({ ...kind, schema: undefined }, call, object),
+        objectOf({ ...kind, schema: undefined }, call, object),
         ({ metadata }) => ({ _tag: "Bookmark", resourceVersion: metadata.resourceVersion ?? "" })
       )
     case "ERROR":

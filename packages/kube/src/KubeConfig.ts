@@ -5,7 +5,14 @@
  */
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodePath from "@effect/platform-node/NodePath"
-import { type Cluster as FileCluster, type Context as FileContext, type User, newClusters, newContexts, newUsers } from "@kubernetes/client-node/dist/config_types.js"
+import {
+  type Cluster as FileCluster,
+  type Context as FileContext,
+  newClusters,
+  newContexts,
+  newUsers,
+  type User
+} from "@kubernetes/client-node/dist/config_types.js"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -268,7 +275,9 @@ const credentialsOf = Effect.fnUntraced(function*(
   const services = yield* Effect.context<FileSystem.FileSystem>()
   const path = yield* Path.Path
   const inDirectory = (name: string | undefined) => name === undefined ? undefined : path.resolve(directory, name)
-  const impersonation = text(user.impersonateUser) === undefined ? {} : { "impersonate-user": user.impersonateUser ?? "" }
+  const impersonation = text(user.impersonateUser) === undefined
+    ? {}
+    : { "impersonate-user": user.impersonateUser ?? "" }
   const provider = text(field(user.authProvider, "name"))
 
   const exec: unknown = user.exec
@@ -276,7 +285,11 @@ const credentialsOf = Effect.fnUntraced(function*(
     const { ExecAuth } = yield* Effect.promise(() => import("@kubernetes/client-node/dist/exec_auth.js"))
     const authenticator = new ExecAuth()
     const prepared: User = { ...user, exec: withExecInfo(exec, cluster, inDirectory) }
-    return yield* authenticated(source, impersonation, (options) => authenticator.applyAuthentication(prepared, options))
+    return yield* authenticated(
+      source,
+      impersonation,
+      (options) => authenticator.applyAuthentication(prepared, options)
+    )
   }
   if (provider === "oidc") {
     const { OpenIDConnectAuth } = yield* Effect.promise(() => import("@kubernetes/client-node/dist/oidc_auth.js"))
@@ -331,8 +344,7 @@ const authenticated = Effect.fnUntraced(function*(
         }
       })
     },
-    catch: (error) =>
-      new KubeConfigError({ source, problem: error instanceof Error ? error.message : String(error) })
+    catch: (error) => new KubeConfigError({ source, problem: error instanceof Error ? error.message : String(error) })
   }).pipe(one.withPermits(1))
 })
 

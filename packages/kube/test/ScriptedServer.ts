@@ -125,7 +125,9 @@ export const served = Effect.fnUntraced(function*(answer: Answer, options?: Para
 
 /** Waits, for five seconds at most, until the condition holds. */
 export const eventually = (condition: () => boolean): Effect.Effect<void> =>
-  Effect.suspend(() => condition() ? Effect.void : Effect.flatMap(Effect.sleep("5 millis"), () => eventually(condition)))
+  Effect.suspend(() =>
+    condition() ? Effect.void : Effect.flatMap(Effect.sleep("5 millis"), () => eventually(condition))
+  )
     .pipe(Effect.timeoutOrElse({
       duration: "5 seconds",
       orElse: () => Effect.die(new Error(`never: ${condition}`))

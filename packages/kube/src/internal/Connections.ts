@@ -50,9 +50,7 @@ export const make = Effect.fnUntraced(function*(
       : new ProxyAgent({ ...shared, uri: cluster.proxyUrl, requestTls: tls })
   }
 
-  yield* Effect.addFinalizer(() =>
-    Effect.promise(() => Promise.all(Array.from(pools, (pool) => pool.destroy())))
-  )
+  yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all(Array.from(pools, (pool) => pool.destroy()))))
 
   return (certificate) => {
     const key = certificate === undefined ? "" : certificate.cert + certificate.key
