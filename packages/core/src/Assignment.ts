@@ -22,24 +22,37 @@ export type Assignment = typeof Assignment.Type
 const Json = Schema.fromJsonString(Assignment)
 const decode = Schema.decodeUnknownOption(Json)
 
+/**
+ * How long after its creation a resource that has an assignment but no status belongs to the Fast-Path server that wrote
+ * it, in milliseconds. Its creates end well before; afterwards the SandboxController takes the resource over.
+ */
+export const creatorGraceMillis = 15_000
+
 /** The annotation's text. */
 export const encode: (assignment: Assignment) => string = Schema.encodeSync(Json)
 
+/** What the creator wrote. A hand-made annotation that can't be read counts as none. */
+export const ofCreator = (sandbox: Sandbox): Option.Option<Assignment> =>
+  decode(sandbox.metadata.annotations?.[assignmentAnnotation])
+
 /**
- * The current assignment: the status's where there is one, else what the creator wrote. A hand-made annotation that
- * can't be read counts as none.
+ * The current assignment: what the creator wrote as long as there is no status, from then on the status's alone,
+ * because a sandbox that waits for a new instance must not be taken for its first one.
  */
 export const of = (sandbox: Sandbox): Option.Option<Assignment> => {
   const { status } = sandbox
-  if (status?.sandboxID !== undefined && status.assignedPod !== undefined && status.assignedPodUID !== undefined) {
-    return Option.some({
+  if (status?.phase === undefined) {
+    return ofCreator(sandbox)
+  }
+  return status.phase === "Pending" || status.sandboxID === undefined || status.assignedPod === undefined ||
+      status.assignedPodUID === undefined
+    ? Option.none()
+    : Option.some({
       instanceId: status.sandboxID,
       pod: status.assignedPod,
       podUid: status.assignedPodUID,
       node: status.nodeName ?? ""
     })
-  }
-  return decode(sandbox.metadata.annotations?.[assignmentAnnotation])
 }
 
 /** The claim uid that the sandbox's instances carry: the one its creator chose, else the resource's own uid. */
