@@ -135,8 +135,9 @@ const callOptions = (options: CallOptions | undefined): Grpc.CallOptions =>
 
 const codeOfStatus = (status: { readonly code: number }): Code => codes[status.code] ?? "UNKNOWN"
 
-/** Counts a call that this side gave up. */
-const endUnlessEnded = <E>(method: Method<E>, beganAt: number, fiber: Fiber.Fiber<unknown, unknown>) => {
+/** Counts the call once, however many of its ends are seen. */
+const countOnce = <E>(method: Method<E>, fiber: Fiber.Fiber<unknown, unknown>) => {
+  const beganAt = method.instruments.begin()
   let ended = false
   return (code: Code) => {
     if (ended) return
@@ -145,47 +146,58 @@ const endUnlessEnded = <E>(method: Method<E>, beganAt: number, fiber: Fiber.Fibe
   }
 }
 
+const NO_ANSWER = { code: Grpc.status.INTERNAL, details: "the server ended the call without an answer" } as const
+
+/** The end of a call with one response. */
+const settle =
+  <E>(method: Method<E>, count: (code: Code) => void, resume: (outcome: Effect.Effect<Message, E>) => void) =>
+  (error: Grpc.ServiceError | null, response?: Message) => {
+    if (error === null && response !== undefined) {
+      count("OK")
+      return resume(Effect.succeed(response))
+    }
+    const status = error ?? NO_ANSWER
+    count(codeOfStatus(status))
+    resume(Effect.fail(method.fail(status)))
+  }
+
 const unary = <E>(method: Method<E>) => (request: Init, options?: CallOptions): Effect.Effect<Message, E> =>
-  Effect.flatMap(
-    method.metadata(options),
-    (metadata) =>
-      Effect.withFiber((fiber) =>
-        Effect.callback<Message, E>((resume) => {
-          const end = endUnlessEnded(method, method.instruments.begin(), fiber)
-          const call = method.client.makeUnaryRequest(
-            method.path,
-            identity,
-            method.decode,
-            method.encode(request),
-            metadata,
-            callOptions(options),
-            (error, response) => {
-              if (error === null && response !== undefined) {
-                end("OK")
-                resume(Effect.succeed(response))
-              } else if (error !== null) {
-                end(codeOfStatus(error))
-                resume(Effect.fail(method.fail(error)))
-              }
-            }
-          )
-          return Effect.sync(() => {
-            end("CANCELLED")
-            call.cancel()
+  Effect.withSpan(
+    Effect.flatMap(
+      method.metadata(options),
+      (metadata) =>
+        Effect.withFiber((fiber) =>
+          Effect.callback<Message, E>((resume) => {
+            const count = countOnce(method, fiber)
+            const call = method.client.makeUnaryRequest(
+              method.path,
+              identity,
+              method.decode,
+              method.encode(request),
+              metadata,
+              callOptions(options),
+              settle(method, count, resume)
+            )
+            return Effect.sync(() => {
+              count("CANCELLED")
+              call.cancel()
+            })
           })
-        })
-      )
-  ).pipe(Effect.withSpan(method.path, method.spanOptions))
+        )
+    ),
+    method.path,
+    method.spanOptions
+  )
 
 const clientStreaming = <E>(method: Method<E>) =>
 <E2, R2>(
   requests: Stream.Stream<Init, E2, R2>,
   options?: CallOptions
-): Effect.Effect<Message, E | E2, R2> =>
-  Effect.flatMap(method.metadata(options), (metadata) =>
+): Effect.Effect<Message, E | E2, R2> => {
+  const open = (metadata: Grpc.Metadata) =>
     Effect.withFiber((fiber) =>
-      Effect.suspend(() => {
-        const end = endUnlessEnded(method, method.instruments.begin(), fiber)
+      Effect.sync(() => {
+        const count = countOnce(method, fiber)
         const response = Deferred.makeUnsafe<Message, E>()
         const call = method.client.makeClientStreamRequest(
           method.path,
@@ -193,72 +205,76 @@ const clientStreaming = <E>(method: Method<E>) =>
           method.decode,
           metadata,
           callOptions(options),
-          (error, message) => {
-            if (error === null && message !== undefined) {
-              end("OK")
-              Deferred.doneUnsafe(response, Effect.succeed(message))
-            } else if (error !== null) {
-              end(codeOfStatus(error))
-              Deferred.doneUnsafe(response, Effect.fail(method.fail(error)))
-            }
-          }
+          settle(method, count, (outcome) => Deferred.doneUnsafe(response, outcome))
         )
-        const writer = Pump.write(requests, call, method.encode).pipe(
-          Effect.andThen(Effect.sync(() => call.end())),
-          Effect.andThen(Effect.never)
-        )
-        // the server may answer before it has read everything; whichever ends first ends the other
-        return Effect.raceFirst(Deferred.await(response), writer).pipe(
-          Effect.onExit((exit) =>
-            Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => {
-              end("CANCELLED")
-              call.cancel()
-            })
-          )
-        )
+        return { call, count, response }
       })
-    )).pipe(Effect.withSpan(method.path, method.spanOptions))
+    )
+  return Effect.withSpan(
+    Effect.flatMap(method.metadata(options), (metadata) =>
+      Effect.acquireUseRelease(
+        open(metadata),
+        ({ call, response }) =>
+          // the server may answer before it has read everything; whichever ends first ends the other
+          Effect.raceFirst(
+            Deferred.await(response),
+            Pump.write(requests, call, method.encode).pipe(
+              Effect.andThen(Effect.sync(() => call.end())),
+              Effect.andThen(Effect.never)
+            )
+          ),
+        ({ call, count }, exit) =>
+          Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => {
+            count("CANCELLED")
+            call.cancel()
+          })
+      )),
+    method.path,
+    method.spanOptions
+  )
+}
 
-/** The messages of a call whose status decides, after the last message, whether its stream fails. */
-const responses = <E>(
+/** Opens a call with a stream of responses and leaves it with the scope. Its status decides how that stream ends. */
+const openStream = <E, Call extends Grpc.ClientReadableStream<Buffer>>(
   method: Method<E>,
-  fiber: Fiber.Fiber<unknown, unknown>,
-  open: () => Grpc.ClientReadableStream<Buffer>
-) =>
-  Effect.gen(function*() {
-    const end = endUnlessEnded(method, method.instruments.begin(), fiber)
+  open: () => Call
+): Effect.Effect<{ readonly call: Call; readonly responses: Stream.Stream<Message, E> }, never, Scope.Scope> =>
+  Effect.withFiber((fiber) => {
     let status: Grpc.StatusObject | undefined
-    const call = yield* Effect.acquireRelease(
-      Effect.sync(open),
-      (call) =>
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        const count = countOnce(method, fiber)
+        const call = open()
+        // "status" follows with the same content; an "error" without a listener would end the process
+        call.on("error", () => {})
+        call.on("status", (final) => {
+          status = final
+          count(codeOfStatus(final))
+        })
+        const responses = Pump.read(call, {
+          decode: method.decode,
+          malformed: () =>
+            method.fail({ code: Grpc.status.INTERNAL, details: "the server's answer is no message of this method" }),
+          atEnd: Effect.suspend(() =>
+            status?.code === Grpc.status.OK ? Effect.void : Effect.fail(method.fail(status ?? NO_ANSWER))
+          )
+        })
+        return { call, count, responses }
+      }),
+      ({ call, count }) =>
         Effect.sync(() => {
-          end("CANCELLED")
+          count("CANCELLED")
           // destroying the Readable is not enough: only `cancel` resets the HTTP/2 stream
           if (status === undefined) call.cancel()
         })
     )
-    // "status" follows with the same content; an "error" without a listener would end the process
-    call.on("error", () => {})
-    call.on("status", (final) => {
-      status = final
-      end(codeOfStatus(final))
-    })
-    return Pump.read(call, {
-      decode: method.decode,
-      malformed: () =>
-        method.fail({ code: Grpc.status.INTERNAL, details: "the server's answer is no message of this method" }),
-      atEnd: Effect.suspend(() =>
-        status === undefined || status.code === Grpc.status.OK ? Effect.void : Effect.fail(method.fail(status))
-      )
-    })
   })
 
 const serverStreaming = <E>(method: Method<E>) => (request: Init, options?: CallOptions): Stream.Stream<Message, E> =>
-  Effect.flatMap(
-    method.metadata(options),
-    (metadata) =>
-      Effect.withFiber((fiber) =>
-        responses(method, fiber, () =>
+  Stream.withSpan(
+    Stream.unwrap(Effect.flatMap(method.metadata(options), (metadata) =>
+      Effect.map(
+        openStream(method, () =>
           method.client.makeServerStreamRequest(
             method.path,
             identity,
@@ -266,46 +282,49 @@ const serverStreaming = <E>(method: Method<E>) => (request: Init, options?: Call
             method.encode(request),
             metadata,
             callOptions(options)
-          ))
-      )
-  ).pipe(Stream.unwrap, Stream.withSpan(method.path, method.spanOptions))
+          )),
+        ({ responses }) => responses
+      ))),
+    method.path,
+    method.spanOptions
+  )
 
 const bidiStreaming = <E>(method: Method<E>) =>
 <E2, R2>(
   requests: Stream.Stream<Init, E2, R2>,
   options?: CallOptions
-): Stream.Stream<Message, E | E2, R2> =>
-  Effect.flatMap(method.metadata(options), (metadata) =>
-    Effect.withFiber((fiber) =>
-      Effect.gen(function*() {
-        const call = method.client.makeBidiStreamRequest<Buffer, Buffer>(
-          method.path,
-          identity,
-          identity,
-          metadata,
-          callOptions(options)
-        )
-        const received = yield* responses(method, fiber, () => call)
-        let failure: Cause.Cause<E2> | undefined
-        yield* Pump.write(requests, call, method.encode).pipe(
-          Effect.matchCause({
-            onSuccess: () => {
-              call.end()
-            },
-            onFailure: (cause) => {
-              failure = cause
-              call.cancel()
-            }
-          }),
-          Effect.forkScoped
-        )
-        // when the requests fail, their failure ends the call, not the CANCELLED that it caused
-        return Stream.catchCause(
-          received,
-          (cause) => failure === undefined ? Stream.failCause(cause) : Stream.failCause<E | E2>(failure)
-        )
-      })
-    )).pipe(Stream.unwrap, Stream.withSpan(method.path, method.spanOptions))
+): Stream.Stream<Message, E | E2, R2> => {
+  const open = Effect.gen(function*() {
+    const metadata = yield* method.metadata(options)
+    const { call, responses } = yield* openStream(method, () =>
+      method.client.makeBidiStreamRequest<Buffer, Buffer>(
+        method.path,
+        identity,
+        identity,
+        metadata,
+        callOptions(options)
+      ))
+    let failure: Cause.Cause<E2> | undefined
+    yield* Pump.write(requests, call, method.encode).pipe(
+      Effect.matchCause({
+        onSuccess: () => {
+          call.end()
+        },
+        onFailure: (cause) => {
+          failure = cause
+          call.cancel()
+        }
+      }),
+      Effect.forkScoped
+    )
+    // when the requests fail, their failure ends the call, not the CANCELLED that it caused
+    return Stream.catchCause(
+      responses,
+      (cause) => failure === undefined ? Stream.failCause(cause) : Stream.failCause<E | E2>(failure)
+    )
+  })
+  return Stream.withSpan(Stream.unwrap(open), method.path, method.spanOptions)
+}
 
 const isUnixAddress = (address: string): boolean => address.startsWith("unix:")
 

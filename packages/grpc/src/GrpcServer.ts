@@ -319,6 +319,7 @@ const drain = (server: Grpc.Server, fibers: FiberSet.FiberSet, grace: Duration.I
 
 const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<GrpcService<R>>, R>) {
   const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
+  // channelz stays on, as it is by default: without it `forceShutdown` does not find the connections to cut
   const server = new Grpc.Server({
     "grpc.max_receive_message_length": maxMessageBytes,
     "grpc.max_send_message_length": maxMessageBytes,
@@ -334,7 +335,9 @@ const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<Grpc
   for (const service of options.services) {
     for (const method of service.descriptor.methods) {
       const made = makeMethod(method, service, run, context, options.authenticate)
-      if (made !== undefined) register(server, method.methodKind, made)
+      if (made !== undefined && !register(server, method.methodKind, made)) {
+        return yield* Effect.die(new Error(`${made.path} is served twice by one server`))
+      }
     }
   }
   yield* Effect.addFinalizer(() => drain(server, fibers, options.grace ?? DRAIN_GRACE))

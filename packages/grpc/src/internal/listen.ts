@@ -98,7 +98,7 @@ const listenUnix = Effect.fnUntraced(function*(server: Grpc.Server, path: string
   const address = `unix:${path}`
   yield* removeStale(address, path)
   const place = Effect.acquireUseRelease(
-    attempt(address, () => Fs.mkdtempSync(Path.join(Path.dirname(path), "."))),
+    attempt(address, () => Fs.mkdtempSync(Path.join(Path.dirname(path), ".fsb-"))),
     (folder) => {
       const nascent = Path.join(folder, "s")
       return Effect.andThen(
