@@ -1,0 +1,36 @@
+/**
+ * The machine that the numbers come from: a number without it says nothing.
+ */
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { cpus, loadavg, release, totalmem } from "node:os"
+import * as Command from "./Command.ts"
+
+/** Versions of the programs that take part, by name; those that are missing say so. */
+const programs = ["containerd", "crun", "runc", "podman", "docker"] as const
+
+const firstLine = (file: string, args: ReadonlyArray<string>) =>
+  Command.run(file, args).pipe(
+    Effect.map(({ stdout }) => stdout.split("\n")[0] ?? ""),
+    Effect.orElseSucceed(() => "not installed")
+  )
+
+/** What a reader needs to judge the numbers. */
+export const read = Effect.gen(function*() {
+  const versions = yield* Effect.forEach(
+    programs,
+    (name) => firstLine(name, ["--version"]).pipe(Effect.map((version) => [name, version] as const))
+  )
+  const processor = Option.fromUndefinedOr(cpus()[0])
+  return {
+    time: DateTime.formatIso(yield* DateTime.now),
+    processor: Option.match(processor, { onNone: () => "unknown", onSome: ({ model }) => model.trim() }),
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    kernel: release(),
+    node: process.version,
+    loadBefore: loadavg()[0] ?? 0,
+    ...Object.fromEntries(versions)
+  }
+})

@@ -1,0 +1,35 @@
+/**
+ * The report: a table for people, and the raw samples beside it for everybody who wants to check.
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import { type Metric, summarise, type Summary } from "./Statistics.ts"
+
+/** Metrics by name, each with the boundary that it was measured between. */
+export type Metrics = ReadonlyMap<string, Metric & { readonly boundary: string }>
+
+const columns = [30, 7, 10, 10, 10] as const
+
+const row = (cells: ReadonlyArray<string>): string =>
+  cells.map((cell, at) => at === 0 ? cell.padEnd(columns[0]) : cell.padStart(columns[at] ?? 0)).join("")
+
+/** A table of 70 columns and the boundaries below it. */
+export const table = (metrics: Metrics): string => {
+  const summaries = [...metrics].map(([name, metric]): readonly [string, Summary] => [name, summarise(metric)])
+  return [
+    row(["", "n", "p50", "p90", "p99"]),
+    ...summaries.map(([name, { n, p50, p90, p99, unit }]) =>
+      row([`${name} (${unit})`, String(n), p50.toFixed(2), p90.toFixed(2), p99.toFixed(2)])
+    ),
+    "",
+    ...[...metrics].map(([name, { boundary }]) => `${name}: ${boundary}`)
+  ].join("\n")
+}
+
+/** Writes `{ environment, metrics: { name: { unit, boundary, n, p50, p90, p99, samples } } }`. */
+export const write = (path: string, environment: object, metrics: Metrics) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const summaries = Object.fromEntries([...metrics].map(([name, metric]) => [name, summarise(metric)]))
+    yield* files.writeFileString(path, `${JSON.stringify({ environment, metrics: summaries }, undefined, 2)}\n`)
+  })
