@@ -6,6 +6,8 @@ import { TestClock } from "effect/testing"
 /** What the schedule would give without jitter, in milliseconds. */
 const plain = (attempt: number): number => Math.min(1000 * 2 ** (attempt - 1), 300_000)
 
+const seeded = <A, E, R>(self: Effect.Effect<A, E, R>) => Random.withSeed(self, "one seed")
+
 describe("Recovery", () => {
   it.effect("doubles from one second to five minutes, jittered, twenty times", () =>
     Effect.gen(function*() {
@@ -26,7 +28,6 @@ describe("Recovery", () => {
 
   it.effect("repeats an effect exactly when the draw says, to the millisecond", () =>
     Effect.gen(function*() {
-      const seeded = <A, E, R>(self: Effect.Effect<A, E, R>) => Random.withSeed(self, "one seed")
       const delays = yield* seeded(Recovery.drawDelays)
       const runs = yield* Ref.make(0)
       const fiber = yield* seeded(
