@@ -24,7 +24,7 @@ const suffixes: Readonly<Record<string, number>> = {
 }
 
 /** Matches every quantity that {@link parse} accepts. */
-export const pattern = /^(\d+|\d+\.\d*|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?$/
+export const pattern = /^(\d+|\d+\.\d*|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?$/u
 
 /** The value in base units (cores, bytes), or none when the text is not a quantity. */
 export const parse = (text: string): Option.Option<number> => {
