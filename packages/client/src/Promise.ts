@@ -1,0 +1,152 @@
+/**
+ * The client library for programs without Effect: promises, async iterators and `await using`.
+ *
+ * ```ts
+ * await using client = connect({ endpoint: "127.0.0.1:9090" })
+ * await using sandbox = await client.run({ image: "alpine", args: ["echo", "hello"] })
+ * for await (const line of sandbox.logs({ follow: true })) console.log(LogLine.text(line))
+ * const { exitCode } = await sandbox.wait()
+ * ```
+ *
+ * Promises reject with the failures of `@fast-sandbox/core/Errors`; compare their `_tag`. Every call takes a `signal`:
+ * aborting it cancels the call at the server.
+ */
+import type * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as LogLine from "./LogLine.ts"
+import * as Sandboxes from "./Sandboxes.ts"
+import type * as SandboxInfo from "./SandboxInfo.ts"
+
+/** Where the server is, and how the client proves itself. */
+export interface ConnectOptions extends Omit<Sandboxes.ConnectOptions, "token"> {
+  /** Sent with every call, as a bearer token. */
+  readonly token?: string | undefined
+}
+
+/** Lets a call be given up. */
+export interface Abortable {
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A sandbox that is stopped gracefully and deleted when it is disposed of. */
+export interface Sandbox extends Sandboxes.Created, AsyncDisposable {
+  readonly info: (options?: Abortable) => Promise<SandboxInfo.SandboxInfo>
+  /** Waits for one of the phases; for the end of the program where none are given. */
+  readonly wait: (
+    options?: Partial<Omit<Sandboxes.WaitOptions, "namespace">> & Abortable
+  ) => Promise<SandboxInfo.SandboxInfo>
+  readonly logs: (options?: Omit<Sandboxes.LogsOptions, "namespace">) => AsyncIterable<LogLine.LogLine>
+}
+
+/** The calls of a Fast-Path server. They mean what those of the service `Sandboxes` mean. */
+export interface Client extends AsyncDisposable {
+  /** Creates a sandbox for `await using`. */
+  readonly run: (options: Sandboxes.CreateOptions & Abortable) => Promise<Sandbox>
+  /** Creates a sandbox that stays until it is deleted. */
+  readonly create: (options: Sandboxes.CreateOptions & Abortable) => Promise<Sandboxes.Created>
+  readonly get: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<SandboxInfo.SandboxInfo>
+  readonly list: (
+    options?: Sandboxes.ListOptions & Abortable
+  ) => Promise<ReadonlyArray<SandboxInfo.SandboxInfo>>
+  readonly watch: (options?: Sandboxes.WatchOptions) => AsyncIterable<Sandboxes.WatchEvent>
+  readonly wait: (
+    name: string,
+    options: Sandboxes.WaitOptions & Abortable
+  ) => Promise<SandboxInfo.SandboxInfo>
+  readonly waitForDeletion: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<void>
+  readonly delete: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<void>
+  readonly update: (
+    name: string,
+    options: Sandboxes.UpdateOptions & Abortable
+  ) => Promise<SandboxInfo.SandboxInfo>
+  readonly reset: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<SandboxInfo.SandboxInfo>
+  readonly logs: (name: string, options?: Sandboxes.LogsOptions) => AsyncIterable<LogLine.LogLine>
+  readonly images: {
+    readonly list: (options?: Sandboxes.ImageOptions & Abortable) => Promise<ReadonlyArray<Sandboxes.ImageInfo>>
+    readonly pull: (image: string, options?: Sandboxes.ImageOptions) => AsyncIterable<Sandboxes.ImageProgress>
+    readonly load: (
+      archive: AsyncIterable<Uint8Array>,
+      options?: Sandboxes.ImageOptions & { readonly name?: string | undefined }
+    ) => AsyncIterable<Sandboxes.ImageProgress>
+    readonly remove: (image: string, options?: Sandboxes.ImageOptions & Abortable) => Promise<ReadonlyArray<string>>
+  }
+  /** Ends every call and deletes the sandboxes that are still in use. */
+  readonly close: () => Promise<void>
+}
+
+/** Connects with the first call. A malformed endpoint rejects that call. */
+export const connect = (options: ConnectOptions): Client => {
+  const runtime = ManagedRuntime.make(Sandboxes.Sandboxes.layer({
+    ...options,
+    token: options.token === undefined ? undefined : Redacted.make(options.token)
+  }))
+  const inUse = new Set<Scope.Closeable>()
+
+  const call = <A, E>(
+    options: Abortable | undefined,
+    use: (sandboxes: Sandboxes.Sandboxes["Service"]) => Effect.Effect<A, E>
+  ): Promise<A> => runtime.runPromise(Sandboxes.Sandboxes.use(use), { signal: options?.signal })
+
+  const iterate = <A, E>(
+    use: (sandboxes: Sandboxes.Sandboxes["Service"]) => Stream.Stream<A, E>
+  ): AsyncIterable<A> => ({
+    async *[Symbol.asyncIterator]() {
+      const context = await runtime.context()
+      yield* Stream.toAsyncIterableWith(Stream.unwrap(Sandboxes.Sandboxes.useSync(use)), context)
+    }
+  })
+
+  const release = async (scope: Scope.Closeable) => {
+    if (inUse.delete(scope)) await runtime.runPromise(Scope.close(scope, Exit.void))
+  }
+
+  const run: Client["run"] = async (options) => {
+    const scope = Scope.makeUnsafe()
+    inUse.add(scope)
+    try {
+      const sandbox = await call(options, (sandboxes) => Scope.provide(sandboxes.scoped(options), scope))
+      return {
+        ...sandbox,
+        info: (options) => call(options, () => sandbox.info),
+        wait: (options) => call(options, () => sandbox.wait({ for: Sandboxes.terminal, ...options })),
+        logs: (options) => iterate(() => sandbox.logs(options)),
+        [Symbol.asyncDispose]: () => release(scope)
+      }
+    } catch (error) {
+      await release(scope)
+      throw error
+    }
+  }
+
+  const close = async () => {
+    await Promise.all([...inUse].map(release))
+    await runtime.dispose()
+  }
+
+  return {
+    run,
+    create: (options) => call(options, (sandboxes) => sandboxes.create(options)),
+    get: (name, options) => call(options, (sandboxes) => sandboxes.get(name, options)),
+    list: (options) => call(options, (sandboxes) => sandboxes.list(options)),
+    watch: (options) => iterate((sandboxes) => sandboxes.watch(options)),
+    wait: (name, options) => call(options, (sandboxes) => sandboxes.wait(name, options)),
+    waitForDeletion: (name, options) => call(options, (sandboxes) => sandboxes.waitForDeletion(name, options)),
+    delete: (name, options) => call(options, (sandboxes) => sandboxes.delete(name, options)),
+    update: (name, options) => call(options, (sandboxes) => sandboxes.update(name, options)),
+    reset: (name, options) => call(options, (sandboxes) => sandboxes.reset(name, options)),
+    logs: (name, options) => iterate((sandboxes) => sandboxes.logs(name, options)),
+    images: {
+      list: (options) => call(options, (sandboxes) => sandboxes.images.list(options)),
+      pull: (image, options) => iterate((sandboxes) => sandboxes.images.pull(image, options)),
+      load: (archive, options) =>
+        iterate((sandboxes) => sandboxes.images.load(Stream.fromAsyncIterable(archive, (cause) => cause), options)),
+      remove: (image, options) => call(options, (sandboxes) => sandboxes.images.remove(image, options))
+    },
+    close,
+    [Symbol.asyncDispose]: close
+  }
+}

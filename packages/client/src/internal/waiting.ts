@@ -1,0 +1,43 @@
+/**
+ * What a wait makes of each event of a watch. Level-triggered: the state that a new watch begins with says the same as
+ * the events that were missed.
+ */
+import { FailedPrecondition, NotFound } from "@fast-sandbox/core/Errors"
+import { type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type { WatchEvent } from "../Sandboxes.ts"
+import type { SandboxInfo } from "../SandboxInfo.ts"
+
+/**
+ * Whether an event ends a wait, and how. `last` is the state that the same watch told before, if any.
+ */
+export type Decide<A> = (
+  last: SandboxInfo | undefined,
+  event: WatchEvent
+) => Option.Option<Result.Result<A, NotFound | FailedPrecondition>>
+
+const ended = (sandbox: SandboxInfo) => {
+  const why = sandbox.message === "" ? "" : ` (${sandbox.message})`
+  return new FailedPrecondition({
+    reason: "Ended",
+    problem: `sandbox ${sandbox.name} is ${sandbox.phase}${why} and gets no further without a reset`
+  })
+}
+
+/** Waits until a sandbox has one of the phases. */
+export const forPhase = (name: string, phases: ReadonlySet<Phase>): Decide<SandboxInfo> => (last, event) => {
+  const gone = Option.some(Result.fail(new NotFound({ kind: "sandbox", name })))
+  if (event._tag === "Synced") return last === undefined ? gone : Option.none()
+  if (event._tag === "Deleted") return gone
+  const { sandbox } = event
+  if (sandbox.phase === "Unknown") return Option.none()
+  if (phases.has(sandbox.phase)) return Option.some(Result.succeed(sandbox))
+  return terminalPhases.has(sandbox.phase) ? Option.some(Result.fail(ended(sandbox))) : Option.none()
+}
+
+/** Waits until a sandbox is gone. */
+export const forDeletion: Decide<void> = (last, event) =>
+  event._tag === "Deleted" || (event._tag === "Synced" && last === undefined)
+    ? Option.some(Result.void)
+    : Option.none()
