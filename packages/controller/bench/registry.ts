@@ -1,0 +1,113 @@
+/**
+ * How fast the Registry reserves, on one core:
+ *
+ *     node packages/controller/bench/registry.ts [agents=1000] [slots=100] [images=10] [samples.json]
+ *
+ * Fills a quarter of one pool's slots to warm up, measures the next half one reservation at a time (microseconds, with
+ * the scope that holds the reservation), and prints percentiles and throughput. With a file name the samples are
+ * written to it. The boundary is the call of `reserve`; confirmations and agents' views are measured apart.
+ */
+import { create } from "@bufbuild/protobuf"
+import { type Image, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Agent from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import { writeFileSync } from "node:fs"
+import { cpus } from "node:os"
+import type { AgentView } from "../src/agents/Agents.ts"
+import { make } from "../src/registry/Registry.ts"
+
+const [agentCount = 1000, slots = 100, imageCount = 10] = process.argv.slice(2, 5).map(Number)
+const file = process.argv[5]
+
+const images: ReadonlyMap<string, Image> = new Map(
+  Array.from({ length: imageCount }, (_, index) => {
+    const name = `docker.io/library/image-${index}:latest`
+    return [name, create(Agent.ImageSchema, { name, digest: `sha256:${String(index).padStart(64, "0")}` })]
+  })
+)
+
+const viewOf = (index: number): AgentView => ({
+  uid: `agent-uid-${index}`,
+  pod: `pool-agent-${index}`,
+  namespace: "default",
+  pool: "default-pool",
+  node: `node-${index}`,
+  connection: "synced",
+  since: 0,
+  draining: false,
+  slots,
+  slotsUsed: 0,
+  portsUsed: new Set(),
+  instances: new Map(),
+  images,
+  runtimeNotes: []
+})
+
+const percentile = (sorted: ReadonlyArray<number>, share: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
+
+const summary = (samples: ReadonlyArray<number>) => {
+  const sorted = samples.toSorted((left, right) => left - right)
+  const micros = (share: number) => percentile(sorted, share).toFixed(1)
+  const total = samples.reduce((sum, sample) => sum + sample, 0)
+  return `p50 ${micros(0.5)} us, p99 ${micros(0.99)} us, p99.9 ${micros(0.999)} us, max ${micros(1)} us, ` +
+    `${Math.round(samples.length / total * 1e6)}/s (${samples.length} samples)`
+}
+
+const program = Effect.gen(function*() {
+  const registry = yield* make
+  yield* Effect.forEach(Array.from({ length: agentCount }, (_, index) => viewOf(index)), registry.upsertAgent, {
+    discard: true
+  })
+  const scope = yield* Scope.make()
+  let created = 0
+  const reserve = Effect.suspend(() => {
+    const id = created++
+    return registry.reserve({
+      instanceId: `instance-${id}`,
+      namespace: "default",
+      name: `sandbox-${id}`,
+      pool: "default-pool",
+      image: "docker.io/library/image-3:latest",
+      ports: []
+    })
+  }).pipe(Scope.provide(scope))
+
+  const total = agentCount * slots
+  for (let n = 0; n < total / 4; n++) {
+    yield* reserve
+  }
+  const samples: Array<number> = []
+  for (let n = 0; n < total / 2; n++) {
+    const before = performance.now()
+    yield* reserve
+    samples.push((performance.now() - before) * 1000)
+  }
+  yield* Console.log(
+    `${agentCount} agents, ${slots} slots each, ${imageCount} images each, ${cpus()[0]?.model}, Node ${process.version}`
+  )
+  yield* Console.log(`reserve: ${summary(samples)}`)
+
+  const views: Array<number> = []
+  for (let index = 0; index < Math.min(agentCount, 1000); index++) {
+    const view = viewOf(index)
+    const instances = Array.from({ length: slots }, (_, slot) =>
+      create(Agent.InstanceSchema, {
+        instanceId: `shown-${index}-${slot}`,
+        claim: { namespace: "default", sandboxName: `shown-${index}-${slot}` },
+        state: InstanceState.RUNNING
+      }))
+    const shown: AgentView = { ...view, instances: new Map(instances.map((one) => [one.instanceId, one])) }
+    const before = performance.now()
+    yield* registry.upsertAgent(shown)
+    views.push((performance.now() - before) * 1000)
+  }
+  yield* Console.log(`upsertAgent with ${slots} new instances: ${summary(views)}`)
+  if (file !== undefined) {
+    writeFileSync(file, JSON.stringify({ agentCount, slots, imageCount, reserveMicros: samples, upsertMicros: views }))
+  }
+})
+
+Effect.runFork(program)

@@ -1,0 +1,345 @@
+/**
+ * Who gets which slot. The Registry holds the controller's view of the agents' slots and ports and reserves in it
+ * optimistically: one transaction takes a name, a slot and ports. The agent has the last word, by its own admission.
+ *
+ * The truth of each agent is one transactional cell, the truth of the names one transactional map; what finds the best
+ * agent quickly is an index that is derived from the cells after every commit. Nothing is stored: at the start the
+ * Registry is empty and filled by what the agents show.
+ */
+import { AlreadyExists, NotFound, ResourceExhausted } from "@fast-sandbox/core/Errors"
+import * as ImageName from "@fast-sandbox/core/ImageName"
+import * as Sandbox from "@fast-sandbox/core/Sandbox"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as HashMap from "effect/HashMap"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as TxRef from "effect/TxRef"
+import type { AgentView } from "../agents/Agents.ts"
+import * as AgentSlots from "./internal/AgentSlots.ts"
+import { PoolIndex } from "./internal/PoolIndex.ts"
+
+/** What is asked for. */
+export interface ReserveRequest {
+  /** The instance that will take the slot; by it the Registry recognises it in the agent's view. */
+  readonly instanceId: string
+  readonly namespace: string
+  readonly name: string
+  /** A pool of the same namespace. */
+  readonly pool: string
+  /** In any spelling. */
+  readonly image: string
+  readonly ports: ReadonlyArray<number>
+  /** Uids of agents that are not to be offered, because they have refused already. */
+  readonly excluding?: ReadonlySet<string> | undefined
+  /** The instance whose place in the name the new one takes: a lost or ending one that the view may still show. */
+  readonly replacing?: string | undefined
+}
+
+/** A slot, ports and a name that nobody else is given. */
+export interface Reservation {
+  readonly instanceId: string
+  /** `namespace/name` of the sandbox. */
+  readonly key: string
+  readonly agent: Pick<AgentView, "uid" | "pod" | "namespace" | "pool" | "node">
+}
+
+/** What a pool's agents have to give now. */
+export interface PoolUsage {
+  /** Agents that answer and admit. */
+  readonly ready: number
+  readonly slots: number
+  /** Neither taken nor reserved. */
+  readonly free: number
+}
+
+/** Why a reservation was refused. */
+export type ReserveError = AlreadyExists | NotFound | ResourceExhausted
+
+/** Reserves slots. */
+export class Registry extends Context.Service<Registry, {
+  /**
+   * Takes a name, a slot and ports in one transaction, on the best agent: one that holds the image, else any; the one
+   * with most free slots; the one known longest. Given back when the scope closes, unless it was confirmed.
+   */
+  reserve(request: ReserveRequest): Effect.Effect<Reservation, ReserveError, Scope.Scope>
+  /**
+   * The agent has the instance: from now on the agent's view counts, and the scope gives nothing back. The name is held
+   * until the agent shows that the instance has ended.
+   */
+  confirm(reservation: Reservation): Effect.Effect<void>
+  /** Takes in what an agent shows. */
+  upsertAgent(view: AgentView): Effect.Effect<void>
+  /** The agent's Pod is gone, and with it what ran there. */
+  removeAgent(uid: string): Effect.Effect<void>
+  /** A pool exists, also when it has no agents. */
+  addPool(namespace: string, pool: string): Effect.Effect<void>
+  removePool(namespace: string, pool: string): Effect.Effect<void>
+  /** None for an unknown pool. */
+  usage(namespace: string, pool: string): Effect.Effect<Option.Option<PoolUsage>>
+  /** The instance that holds a name: reserved, or shown by an agent as not ended. */
+  holder(namespace: string, name: string): Effect.Effect<Option.Option<string>>
+}>()("@fast-sandbox/controller/registry/Registry") {
+  /** Knows nothing at first. */
+  static get layer(): Layer.Layer<Registry> {
+    return layer
+  }
+}
+
+/** What callers that find no room are told to wait, in milliseconds: about as long as a pool needs to add an agent. */
+export const retryAfterMillis = 1_000
+
+const outcomes = Metric.counter("fsb_registry_reservations_total", {
+  description: "Reservations of a slot, by outcome",
+  incremental: true
+})
+const reserved = Metric.withAttributes(outcomes, { outcome: "reserved" })
+const refused = Metric.withAttributes(outcomes, { outcome: "refused" })
+
+interface Pool {
+  readonly index: PoolIndex<Agent>
+  /** It exists by itself, not just through its agents. */
+  declared: boolean
+}
+
+interface Agent {
+  readonly pool: Pool
+  readonly poolKey: string
+  readonly ordinal: number
+  readonly cell: TxRef.TxRef<AgentSlots.AgentSlots>
+}
+
+/** By `namespace/name` of a sandbox, the instance that holds the name. */
+type Names = HashMap.HashMap<string, string>
+
+const nobody: ReadonlySet<string> = new Set()
+const noInstances: AgentView["instances"] = new Map()
+
+const normalized = (image: string): string =>
+  Result.match(ImageName.parse(image), {
+    onFailure: () => image,
+    onSuccess: ImageName.format
+  })
+
+const dropName = (names: Names, key: string, instanceId: string): Names =>
+  Option.contains(HashMap.get(names, key), instanceId) ? HashMap.remove(names, key) : names
+
+/** The names after an agent's cell has changed. */
+const followAgent = (names: Names, before: AgentSlots.AgentSlots, after: AgentSlots.AgentSlots): Names => {
+  let next = names
+  for (const [instanceId, key] of before.live) {
+    if (!AgentSlots.holds(after, instanceId)) {
+      next = dropName(next, key, instanceId)
+    }
+  }
+  if (before.pending !== after.pending) {
+    for (const { instanceId, key } of HashMap.values(before.pending)) {
+      if (!AgentSlots.holds(after, instanceId)) {
+        next = dropName(next, key, instanceId)
+      }
+    }
+  }
+  for (const [instanceId, key] of after.live) {
+    if (!HashMap.has(next, key)) {
+      next = HashMap.set(next, key, instanceId)
+    }
+  }
+  return next
+}
+
+/** Why a pool has no room, in a sentence that says what is short. */
+const exhausted = (poolKey: string, pool: Pool, { excluding, ports }: ReserveRequest): ResourceExhausted => {
+  const { free, ready, slots } = pool.index.totals
+  const agents = `${ready} ${ready === 1 ? "agent" : "agents"}`
+  const port = ports.find((port) => pool.index.find({ image: "", ports: [port], accepts: () => true }) === -1)
+  const [resource, problem] = ready === 0
+    ? ["slots", `pool ${poolKey} has no agent that answers`]
+    : free === 0
+    ? ["slots", `all ${slots} slots of the ${agents} of pool ${poolKey} are taken`]
+    : port !== undefined
+    ? [`port ${port}`, `it is taken on each of the ${agents} of pool ${poolKey} that have a free slot`]
+    : ports.length > 0
+    ? [`ports ${ports.join(", ")}`, `no agent of pool ${poolKey} with a free slot has all of them`]
+    : ["slots", `${excluding?.size ?? 0} of the ${agents} of pool ${poolKey} refused, the others are full`]
+  return new ResourceExhausted({ resource, problem, retryAfterMillis })
+}
+
+/** Makes an empty Registry. */
+export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
+  const names = TxRef.makeUnsafe<Names>(HashMap.empty())
+  const agents = new Map<string, Agent>()
+  const pools = new Map<string, Pool>()
+
+  const poolOf = (key: string): Pool => {
+    const known = pools.get(key)
+    if (known !== undefined) {
+      return known
+    }
+    const pool: Pool = { index: new PoolIndex(), declared: false }
+    pools.set(key, pool)
+    return pool
+  }
+
+  const forgetUnusedPool = (key: string, pool: Pool): void => {
+    if (!pool.declared && pool.index.isEmpty) {
+      pools.delete(key)
+    }
+  }
+
+  /** The index follows whatever is committed by now, so that late followers can't undo later ones. */
+  const follow = (agent: Agent): void => agent.pool.index.refresh(agent.ordinal, agent.cell.value)
+
+  const take = Effect.fnUntraced(function*(request: ReserveRequest, key: string, image: string, poolKey: string) {
+    const pool = pools.get(poolKey)
+    if (pool === undefined) {
+      return yield* new NotFound({ kind: "pool", name: poolKey, hint: "create it, or name one of the same namespace" })
+    }
+    const taken = yield* TxRef.get(names)
+    const holder = HashMap.get(taken, key)
+    if (Option.isSome(holder) && holder.value !== request.replacing) {
+      return yield* new AlreadyExists({ kind: "sandbox", name: key, hint: "choose another name, or delete it first" })
+    }
+    const { excluding = nobody, instanceId, ports } = request
+    // The index may be a moment behind the cells: what it proposes wrongly is left out in the next round.
+    const full = new Set<number>()
+    const accepts = (ordinal: number): boolean => {
+      const agent = pool.index.agent(ordinal)
+      return agent !== undefined && !full.has(ordinal) && !excluding.has(agent.cell.value.view.uid)
+    }
+    for (let ordinal = pool.index.find({ image, ports, accepts }); ordinal !== -1;) {
+      const agent = pool.index.agent(ordinal)
+      const slots = agent === undefined ? undefined : yield* TxRef.get(agent.cell)
+      if (agent !== undefined && slots !== undefined && AgentSlots.fits(slots, ports)) {
+        yield* TxRef.set(
+          agent.cell,
+          AgentSlots.reserve(slots, { instanceId, key, ports, confirmedAt: undefined })
+        )
+        yield* TxRef.set(names, HashMap.set(taken, key, instanceId))
+        return agent
+      }
+      full.add(ordinal)
+      ordinal = pool.index.find({ image, ports, accepts })
+    }
+    return yield* exhausted(poolKey, pool, request)
+  }, Effect.tx)
+
+  /** Changes what an agent has of an instance; a name that neither the agent nor a reservation holds comes back. */
+  const settle = (
+    { agent: { uid }, instanceId, key }: Reservation,
+    step: (slots: AgentSlots.AgentSlots) => AgentSlots.AgentSlots
+  ): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const agent = agents.get(uid)
+      return Effect.gen(function*() {
+        const before = agent === undefined ? undefined : yield* TxRef.get(agent.cell)
+        const after = before === undefined ? undefined : step(before)
+        if (agent !== undefined && after !== undefined && after !== before) {
+          yield* TxRef.set(agent.cell, after)
+        }
+        if (after === undefined || !AgentSlots.holds(after, instanceId)) {
+          yield* TxRef.update(names, (names) => dropName(names, key, instanceId))
+        }
+      }).pipe(
+        Effect.tx,
+        Effect.map(() => {
+          if (agent !== undefined) {
+            follow(agent)
+          }
+        })
+      )
+    })
+
+  const release = (reservation: Reservation): Effect.Effect<void> =>
+    settle(reservation, (slots) => AgentSlots.release(slots, reservation.instanceId))
+
+  const confirm = (reservation: Reservation): Effect.Effect<void> =>
+    Effect.flatMap(
+      Clock.currentTimeMillis,
+      (now) => settle(reservation, (slots) => AgentSlots.confirm(slots, reservation.instanceId, now))
+    )
+
+  const reserve = (request: ReserveRequest): Effect.Effect<Reservation, ReserveError, Scope.Scope> => {
+    const key = Sandbox.key(request.namespace, request.name)
+    const poolKey = Sandbox.key(request.namespace, request.pool)
+    return Effect.acquireRelease(
+      Effect.map(take(request, key, normalized(request.image), poolKey), (agent): Reservation => {
+        follow(agent)
+        return { instanceId: request.instanceId, key, agent: agent.cell.value.view }
+      }).pipe(
+        Effect.tap(() => Metric.update(reserved, 1)),
+        Effect.tapError(() => Metric.update(refused, 1))
+      ),
+      release
+    )
+  }
+
+  /** A new agent is taken in empty, so that its first view arrives like every later one. */
+  const join = (view: AgentView): Agent => {
+    const poolKey = Sandbox.key(view.namespace, view.pool)
+    const pool = poolOf(poolKey)
+    const cell = TxRef.makeUnsafe(AgentSlots.ofView({ ...view, connection: "connecting", instances: noInstances }))
+    const agent: Agent = pool.index.add((ordinal) => ({ pool, poolKey, ordinal, cell }))
+    agents.set(view.uid, agent)
+    return agent
+  }
+
+  const upsertAgent = (view: AgentView): Effect.Effect<void> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const agent = agents.get(view.uid) ?? join(view)
+      return Effect.gen(function*() {
+        const before = yield* TxRef.get(agent.cell)
+        const after = AgentSlots.observe(before, view, now)
+        yield* TxRef.set(agent.cell, after)
+        yield* TxRef.update(names, (names) => followAgent(names, before, after))
+      }).pipe(Effect.tx, Effect.map(() => follow(agent)))
+    })
+
+  const removeAgent = (uid: string): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const agent = agents.get(uid)
+      if (agent === undefined) {
+        return Effect.void
+      }
+      agents.delete(uid)
+      agent.pool.index.remove(agent.ordinal)
+      forgetUnusedPool(agent.poolKey, agent.pool)
+      return Effect.gen(function*() {
+        const before = yield* TxRef.get(agent.cell)
+        const after = AgentSlots.withoutAgent(before)
+        // Written, so that a reservation that has read the cell and is not committed yet looks again.
+        yield* TxRef.set(agent.cell, after)
+        yield* TxRef.update(names, (names) => followAgent(names, before, after))
+      }).pipe(Effect.tx)
+    })
+
+  return Registry.of({
+    reserve,
+    confirm,
+    upsertAgent,
+    removeAgent,
+    addPool: (namespace, pool) =>
+      Effect.sync(() => {
+        poolOf(Sandbox.key(namespace, pool)).declared = true
+      }),
+    removePool: (namespace, name) =>
+      Effect.sync(() => {
+        const key = Sandbox.key(namespace, name)
+        const pool = pools.get(key)
+        if (pool !== undefined) {
+          pool.declared = false
+          forgetUnusedPool(key, pool)
+        }
+      }),
+    usage: (namespace, pool) =>
+      Effect.sync(() =>
+        Option.map(Option.fromNullishOr(pools.get(Sandbox.key(namespace, pool))), ({ index }) => index.totals)
+      ),
+    holder: (namespace, name) => Effect.map(TxRef.get(names), HashMap.get(Sandbox.key(namespace, name)))
+  })
+})
+
+const layer: Layer.Layer<Registry> = Layer.effect(Registry, make)

@@ -1,0 +1,78 @@
+/**
+ * What agents say, in the words of `core`: the bridge from their wire format to the state machine.
+ */
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt"
+import * as Assignment from "@fast-sandbox/core/Assignment"
+import { AgentPresence, type ObservedInstance } from "@fast-sandbox/core/Decision"
+import * as Instant from "@fast-sandbox/core/Instant"
+import type { Sandbox, Startup } from "@fast-sandbox/core/Sandbox"
+import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Option from "effect/Option"
+import type { AgentView } from "../agents/Agents.ts"
+
+/** The sandbox that an instance says it belongs to, as a key `namespace/name`; none when it makes no sense. */
+export const keyOf = ({ claim }: Instance): Option.Option<string> =>
+  claim === undefined || claim.namespace === "" || claim.sandboxName === ""
+    ? Option.none()
+    : Option.some(`${claim.namespace}/${claim.sandboxName}`)
+
+/**
+ * Whether an instance of the sandbox's name is the sandbox's own. Before it is bound the claim decides, afterwards the
+ * resource's uid alone: annotations can be copied to another resource, uids can't.
+ */
+export const belongsTo = ({ claim }: Instance, sandbox: Sandbox): boolean =>
+  claim !== undefined &&
+  (claim.resourceUid === "" ? claim.claimUid === Assignment.claimUid(sandbox) : claim.resourceUid === sandbox.metadata.uid)
+
+/** Whether an instance was bound to a resource that is not this one. */
+export const isOrphan = ({ claim }: Instance, uid: string | undefined): boolean =>
+  claim !== undefined && claim.resourceUid !== "" && claim.resourceUid !== uid
+
+const states: { readonly [state in InstanceState]: ObservedInstance["state"] } = {
+  // A state that this version does not know is one that it can't call ended.
+  [InstanceState.UNSPECIFIED]: "Running",
+  [InstanceState.CREATING]: "Creating",
+  [InstanceState.RUNNING]: "Running",
+  [InstanceState.STOPPING]: "Stopping",
+  [InstanceState.EXITED]: "Exited"
+}
+
+const ages: ReadonlyArray<ObservedInstance["state"]> = ["Creating", "Running", "Stopping", "Exited"]
+
+/** Of two descriptions of one instance the later one: an instance never goes back. */
+export const later = (a: Instance, b: Instance): Instance =>
+  ages.indexOf(states[b.state]) > ages.indexOf(states[a.state]) ? b : a
+
+const instant = (timestamp: Timestamp | undefined): string | undefined =>
+  timestamp === undefined ? undefined : Instant.format(timestampMs(timestamp))
+
+const startupOf = ({ startup }: Instance): Startup | undefined => {
+  const tier = startup?.tier
+  return startup !== undefined && (tier === "parked" || tier === "prepared" || tier === "cold")
+    ? { tier, steps: startup.steps.map(({ millis, name }) => ({ name, millis })) }
+    : undefined
+}
+
+/** An instance for the state machine. */
+export const observe = (agent: AgentView, instance: Instance): ObservedInstance => ({
+  instanceId: instance.instanceId,
+  pod: agent.pod,
+  podUid: agent.uid,
+  node: agent.node,
+  reachable: agent.connection === "synced",
+  bound: (instance.claim?.resourceUid ?? "") !== "",
+  state: states[instance.state],
+  reason: instance.reason,
+  message: instance.message,
+  exitCode: instance.exitCode,
+  signal: instance.signal,
+  createdAt: instant(instance.createdAt),
+  startedAt: instant(instance.startedAt),
+  finishedAt: instant(instance.finishedAt),
+  startup: startupOf(instance),
+  endpoints: instance.endpoints
+})
+
+/** What is known of an agent whose Pod exists. */
+export const presenceOf = (agent: AgentView): AgentPresence =>
+  agent.connection === "synced" ? AgentPresence.Synced() : AgentPresence.Silent({ sinceMillis: agent.since })
