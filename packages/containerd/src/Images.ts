@@ -23,7 +23,7 @@ import * as ImageTree from "./internal/imageTree.ts"
 import { toMillis } from "./internal/time.ts"
 import { type Lease, Leases } from "./Leases.ts"
 import type { ImageRunConfig } from "./OciSpec.ts"
-import { defaultSnapshotter, Snapshots } from "./Snapshots.ts"
+import { defaultSnapshotter, Snapshots, toRawMount } from "./Snapshots.ts"
 
 /** An image's name, as containerd keeps it (`docker.io/library/alpine:latest`), and the digest that it points to. */
 export interface Image {
@@ -211,7 +211,7 @@ const make = Effect.gen(function*() {
       const mounts = yield* snapshots.prepare(key, layer.parent, { snapshotter, leaseId })
       const { applied } = yield* raw.diff.apply({
         diff: { mediaType: descriptor.mediaType ?? "", digest: descriptor.digest, size: BigInt(descriptor.size) },
-        mounts: mounts.map((mount) => ({ ...mount, target: mount.target ?? "", options: [...mount.options] }))
+        mounts: mounts.map(toRawMount)
       }, { ...rawOptions.apply, metadata: rawOptions.leased(leaseId).metadata }).pipe(
         named("Diff.apply"),
         Effect.catchIf(
@@ -302,9 +302,6 @@ const make = Effect.gen(function*() {
 
   const isStored = (digest: string) =>
     content.info(digest).pipe(Effect.as(true), Effect.catchIf(isNotFound, () => Effect.succeed(false)))
-
-  const references = (digests: ReadonlyArray<readonly [suffix: string, digest: string]>) =>
-    Object.fromEntries(digests.map(([suffix, digest]) => [`${gcContent}.${suffix}`, digest]))
 
   const admit = Effect.fnUntraced(function*(archived: ImageArchive.ArchivedImage, leaseId: string) {
     const name = yield* ImageName.normalize(archived.name)
@@ -424,6 +421,9 @@ const make = Effect.gen(function*() {
     remove
   })
 })
+
+const references = (digests: ReadonlyArray<readonly [suffix: string, digest: string]>) =>
+  Object.fromEntries(digests.map(([suffix, digest]) => [`${gcContent}.${suffix}`, digest]))
 
 const fromRaw = (raw: RawImage | undefined): Image => ({
   name: raw?.name ?? "",

@@ -53,7 +53,17 @@ export interface NewSnapshotOptions extends SnapshotOptions {
  * flush waits for every other writer of the disk. A snapshot that was mounted so can't be mounted again after a crash.
  */
 export const volatile = (mounts: ReadonlyArray<Mount>): ReadonlyArray<Mount> =>
-  mounts.map((mount) => mount.type === "overlay" ? { ...mount, options: [...mount.options, "volatile"] } : mount)
+  mounts.map((mount) =>
+    mount.type === "overlay" ? Object.assign({}, mount, { options: [...mount.options, "volatile"] }) : mount
+  )
+
+/** A mount as containerd's own messages have it. */
+export const toRawMount = (mount: Mount) => ({
+  type: mount.type,
+  source: mount.source,
+  target: mount.target ?? "",
+  options: [...mount.options]
+})
 
 /**
  * The snapshots of one containerd namespace. `prepare` makes a writable one, `view` a read-only one; `parent` is a chain
@@ -81,11 +91,6 @@ export class Snapshots extends Context.Service<Snapshots, {
     Snapshots,
     Effect.gen(function*() {
       const { options: raw, raw: { snapshots } } = yield* ContainerdClient
-      const at = (key: string, options: SnapshotOptions | undefined) => ({
-        key,
-        snapshotter: options?.snapshotter ?? defaultSnapshotter
-      })
-
       return Snapshots.of({
         prepare: Effect.fn("Snapshots.prepare")((key, parent, options) =>
           snapshots.prepare(
@@ -136,6 +141,11 @@ export class Snapshots extends Context.Service<Snapshots, {
     })
   )
 }
+
+const at = (key: string, options: SnapshotOptions | undefined) => ({
+  key,
+  snapshotter: options?.snapshotter ?? defaultSnapshotter
+})
 
 const kinds: ReadonlyMap<number, Snapshot["kind"]> = new Map([
   [Kind.VIEW, "view"],

@@ -16,7 +16,7 @@ import type { ContainerdError } from "./ContainerdError.ts"
 import { toMillis } from "./internal/time.ts"
 import type * as OciSpec from "./OciSpec.ts"
 import type { ShimRuntime } from "./ShimRuntime.ts"
-import type { Mount } from "./Snapshots.ts"
+import { type Mount, toRawMount } from "./Snapshots.ts"
 
 /**
  * Where a process reads and writes. Each is empty (nowhere), the absolute path of an existing file or FIFO, or a URI that
@@ -123,7 +123,7 @@ export class Tasks extends Context.Service<Tasks, {
         create: Effect.fn("Tasks.create")((task) =>
           tasks.create({
             containerId: task.containerId,
-            rootfs: task.rootfs.map((mount) => ({ ...mount, target: mount.target ?? "", options: [...mount.options] })),
+            rootfs: task.rootfs.map(toRawMount),
             options: task.runtime.options,
             ...toStdio(task.stdio)
           }, options.call).pipe(Effect.map(({ pid }) => pid), named("Tasks.create"))

@@ -1,0 +1,125 @@
+/**
+ * Makes a machine fast for sandboxes, and puts it back. Only for machines that are ours to set up: one that runs the
+ * embedded stack, or a test's. A cluster's node is prepared by whoever runs the cluster.
+ *
+ * What is shared by all users of a machine (cgroup mounts) is undone by the last one; each user leaves a mark while it
+ * needs them.
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import type * as PlatformError from "effect/PlatformError"
+import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import { createHash } from "node:crypto"
+import { type CommandError, run } from "./internal/command.ts"
+import * as Proc from "./Proc.ts"
+
+/** What the functions here need of the system. */
+export type System = FileSystem.FileSystem | ChildProcessSpawner.ChildProcessSpawner
+
+const cgroupRoot = "/sys/fs/cgroup"
+const unifiedRoot = `${cgroupRoot}/unified`
+
+/** Marks of those who need the shared mounts, and what was changed for them. Gone after a reboot, as the mounts are. */
+const marksDirectory = "/run/fast-sandbox/machine"
+const ownersDirectory = `${marksDirectory}/owners`
+const changesDirectory = `${marksDirectory}/changes`
+
+const markOf = (owner: string): string =>
+  `${ownersDirectory}/${createHash("sha256").update(owner).digest("hex").slice(0, 16)}`
+
+const favordynmods = "favordynmods"
+
+/** The unified hierarchy's mount point, alone or beside the old one. */
+const unifiedMount = Effect.map(
+  Proc.mounts,
+  (mounts) => mounts.find(({ path, type }) => type === "cgroup2" && (path === cgroupRoot || path === unifiedRoot))
+)
+
+/**
+ * Prepares the cgroups of the machine on behalf of `owner` (a directory's path, for example): controllers left on v2 of
+ * a hybrid hierarchy, which crun refuses, get a v1 mount; and where the kernel knows it, moving a process into a cgroup
+ * stops waiting for a grace period (6 to 15 ms at every start). The second stays with the kernel until a reboot.
+ */
+export const prepareCgroups = Effect.fn("MachineSetup.prepareCgroups")(function*(
+  owner: string
+): Effect.fn.Return<void, CommandError | PlatformError.PlatformError, System> {
+  const fileSystem = yield* FileSystem.FileSystem
+  yield* fileSystem.makeDirectory(ownersDirectory, { recursive: true })
+  yield* fileSystem.makeDirectory(changesDirectory, { recursive: true })
+  yield* fileSystem.writeFileString(markOf(owner), owner)
+  const controllers = yield* Effect.orElseSucceed(
+    fileSystem.readFileString(`${unifiedRoot}/cgroup.controllers`),
+    () => ""
+  )
+  for (const controller of controllers.split(/\s+/).filter((name) => name !== "")) {
+    const directory = `${cgroupRoot}/${controller}`
+    yield* fileSystem.makeDirectory(directory, { recursive: true })
+    yield* fileSystem.writeFileString(`${changesDirectory}/${controller}`, directory)
+    yield* run("mount", "-t", "cgroup", "-o", controller, "cgroup", directory)
+  }
+  const unified = yield* unifiedMount
+  if (unified !== undefined && !unified.options.has(favordynmods)) {
+    // Linux before 6.0 does not know the option; sandboxes then start slower.
+    yield* run("mount", "-o", `remount,${favordynmods}`, unified.path).pipe(
+      Effect.andThen(fileSystem.writeFileString(`${changesDirectory}/${favordynmods}`, unified.path)),
+      Effect.catchTag("CommandError", (error) => Effect.logInfo("favordynmods is not available", error.message))
+    )
+  }
+})
+
+/** Takes `owner`'s mark away and, when nobody else needs them, undoes the changes. Safe to repeat. */
+export const releaseCgroups = Effect.fn("MachineSetup.releaseCgroups")(function*(
+  owner: string
+): Effect.fn.Return<void, PlatformError.PlatformError, System> {
+  const fileSystem = yield* FileSystem.FileSystem
+  yield* fileSystem.remove(markOf(owner), { force: true })
+  const owners = yield* Effect.orElseSucceed(fileSystem.readDirectory(ownersDirectory), () => [])
+  const alive = yield* Effect.filter(owners, (mark) =>
+    fileSystem.readFileString(`${ownersDirectory}/${mark}`).pipe(
+      // An owner whose directory is gone was killed without undoing anything.
+      Effect.flatMap((path) => fileSystem.exists(path)),
+      Effect.orElseSucceed(() => false)
+    ))
+  if (alive.length > 0) {
+    return
+  }
+  const changes = yield* Effect.orElseSucceed(fileSystem.readDirectory(changesDirectory), () => [])
+  for (const change of changes) {
+    const path = yield* fileSystem.readFileString(`${changesDirectory}/${change}`)
+    yield* (change === favordynmods
+      ? run("mount", "-o", "remount,nofavordynmods", path)
+      : Effect.andThen(run("umount", path), fileSystem.remove(path, { recursive: true }))).pipe(
+        Effect.ignore({ log: "Debug" })
+      )
+  }
+  yield* fileSystem.remove(marksDirectory, { recursive: true, force: true })
+})
+
+/**
+ * Binds an OCI runtime's binary read-only to `target`. A runtime that can't be written to need not copy itself at every
+ * start (1 to 2 ms, four times in a sandbox's life), which protects it from being overwritten by a container.
+ */
+export const bindReadOnly = Effect.fn("MachineSetup.bindReadOnly")(function*(
+  binary: string,
+  target: string
+): Effect.fn.Return<void, CommandError | PlatformError.PlatformError, System> {
+  const fileSystem = yield* FileSystem.FileSystem
+  if ((yield* Proc.mounts).some(({ path }) => path === target)) {
+    return
+  }
+  yield* fileSystem.writeFileString(target, "")
+  yield* run("mount", "--bind", binary, target)
+  yield* run("mount", "-o", "remount,ro,bind", target)
+})
+
+/** Unmounts everything at and below `directory`, innermost first. Safe to repeat. */
+export const unmountBelow = Effect.fn("MachineSetup.unmountBelow")(function*(
+  directory: string
+): Effect.fn.Return<void, never, System> {
+  const below = (yield* Proc.mounts).filter(({ path }) => path === directory || path.startsWith(`${directory}/`))
+  yield* Effect.forEach(
+    below.toReversed(),
+    ({ path }) => run("umount", "-l", path).pipe(Effect.ignore({ log: "Warn" })),
+    { discard: true }
+  )
+})
