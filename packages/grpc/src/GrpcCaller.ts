@@ -12,7 +12,10 @@ export interface Caller {
 
 /** Where a call comes from. */
 export interface Peer {
-  /** `host:port`, or `unix` for a caller on a unix socket. */
+  /**
+   * `host:port`, or `unknown` for a caller on a unix socket and for one that is already gone: never a reason to trust.
+   * A server that trusts its unix socket and asks for proof on TCP is two servers.
+   */
   readonly address: string
   /** The certificate that the caller proved to own; only over mutual TLS. */
   readonly certificate: PeerCertificate | undefined

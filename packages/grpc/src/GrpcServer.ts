@@ -46,7 +46,7 @@ export { BindError, type Listener, type ServerTls }
 /** Mode of a unix socket's file: its owner only. */
 export const UNIX_SOCKET_MODE = 0o600
 
-/** How long running calls may go on when the server ends. Half of a Pod's usual termination grace period. */
+/** How long running calls may go on when the server ends. Far below a Pod's usual termination grace period (30 s). */
 export const DRAIN_GRACE: Duration.Input = "5 seconds"
 
 /** After the grace period, the time for the last statuses to reach their callers before connections are cut. */
@@ -122,16 +122,10 @@ const metadataOf = (call: Call): Metadata => ({
   get: (name) => call.metadata.get(name).find((value) => typeof value === "string")
 })
 
-const UNKNOWN_PEER = "unknown"
-
-const peerOf = (call: Call): Peer => {
-  const address = call.getPeer()
-  return {
-    // grpc-js knows no address of a caller on a unix socket
-    address: address === UNKNOWN_PEER ? "unix" : address,
-    certificate: call.getAuthContext().sslPeerCertificate
-  }
-}
+const peerOf = (call: Call): Peer => ({
+  address: call.getPeer(),
+  certificate: call.getAuthContext().sslPeerCertificate
+})
 
 const parentSpan = (call: Call): Option.Option<Tracer.ExternalSpan> => {
   const [value] = call.metadata.get(Wire.TRACEPARENT)
