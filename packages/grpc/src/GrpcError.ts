@@ -269,9 +269,6 @@ export const toStatus = (
   return { code, details, metadata }
 }
 
-/** The code under which a failure is sent and counted. */
-export const codeOf = (error: HandlerError): Code => error._tag === "GrpcError" ? error.code : describe(error)[0]
-
 const find = <Tag extends Detail["_tag"]>(
   error: GrpcError,
   tag: Tag
