@@ -89,13 +89,17 @@ disabled_plugins = ${JSON.stringify(disabled)}
 const runtimeNames = ["crun", "runc"]
 
 /**
- * The variable tells a runc-like runtime that it runs from a copy that can't be overwritten, which the read-only bind
- * makes true. `$1` is the configuration, `$2` the log, `$3` the pid file.
+ * Starts containerd in a session of its own, and returns when it has one: until then it would be killed together with
+ * this script. `$1` is the configuration, `$2` the log, `$3` the pid file. The variable tells runc-like runtimes that they
+ * run from a copy that can't be overwritten, which the read-only bind makes true.
  */
 const startScript = `
 PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; export PATH
-_LIBCONTAINER_CLONED_BINARY=1 setsid nohup containerd --config "$1" >>"$2" 2>&1 </dev/null &
-echo $! > "$3"
+rm -f "$3"
+setsid sh -c 'echo $$ >"$3.new" && mv "$3.new" "$3"
+  _LIBCONTAINER_CLONED_BINARY=1 exec containerd --config "$1" >>"$2" 2>&1 </dev/null' sh "$@" >/dev/null 2>&1 &
+tries=500
+while [ ! -e "$3" ] && [ $tries -gt 0 ]; do sleep 0.01; tries=$((tries - 1)); done
 `
 
 /** 20 ms apart for 20 s: it is up in 0.1 s, but a loaded machine may take long to replay its database. */
@@ -116,6 +120,15 @@ const isAlive = (pid: number, directory: string) =>
     Proc.processes,
     (all) => all.some((process) => process.pid === pid && process.args.includes(pathsOf(directory).config))
   )
+
+/** Whether the process of the pid file is there, even while it has no command line because it is being replaced. */
+const exists = Effect.fnUntraced(function*(directory: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  return yield* fileSystem.readFileString(pathsOf(directory).pid).pipe(
+    Effect.flatMap((pid) => fileSystem.exists(`/proc/${pid.trim()}`)),
+    Effect.orElseSucceed(() => false)
+  )
+})
 
 const answers = (directory: string) =>
   Effect.gen(function*() {
@@ -167,7 +180,7 @@ export const start = Effect.fn("ContainerdDaemon.start")(function*(
   yield* answers(directory).pipe(
     Effect.retry({
       schedule: untilUp,
-      while: () => Effect.map(find(directory), (daemon) => daemon !== undefined)
+      while: () => exists(directory)
     }),
     Effect.catchTag("GrpcError", (error) => fail(`it does not answer: ${error.details}`))
   )

@@ -77,7 +77,8 @@ export interface Usage {
  * - `exec` adds a process to a running container; `start` it with its `execId`, `delete` it when it has ended.
  * - `kill` signals one process, `killAll` every process of the container.
  * - `wait` returns when the process has ended (at once when it has already); the process may be deleted meanwhile.
- * - `delete` of a running process is refused with FAILED_PRECONDITION.
+ * - `delete` of a running process is refused (FAILED_PRECONDITION; UNKNOWN by containerd 1.6). Output is complete only
+ *   when it returns: the shim may still be copying after `wait`.
  * - `list` asks every shim: 0.1 ms each; for exits listen to `Events` instead.
  */
 export class Tasks extends Context.Service<Tasks, {
