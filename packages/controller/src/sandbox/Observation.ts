@@ -22,26 +22,35 @@ export const keyOf = ({ claim }: Instance): Option.Option<string> =>
  */
 export const belongsTo = ({ claim }: Instance, sandbox: Sandbox): boolean =>
   claim !== undefined &&
-  (claim.resourceUid === "" ? claim.claimUid === Assignment.claimUid(sandbox) : claim.resourceUid === sandbox.metadata.uid)
+  (claim.resourceUid === ""
+    ? claim.claimUid === Assignment.claimUid(sandbox)
+    : claim.resourceUid === sandbox.metadata.uid)
 
 /** Whether an instance was bound to a resource that is not this one. */
 export const isOrphan = ({ claim }: Instance, uid: string | undefined): boolean =>
   claim !== undefined && claim.resourceUid !== "" && claim.resourceUid !== uid
 
-const states: { readonly [state in InstanceState]: ObservedInstance["state"] } = {
-  // A state that this version does not know is one that it can't call ended.
-  [InstanceState.UNSPECIFIED]: "Running",
-  [InstanceState.CREATING]: "Creating",
-  [InstanceState.RUNNING]: "Running",
-  [InstanceState.STOPPING]: "Stopping",
-  [InstanceState.EXITED]: "Exited"
+const stateOf = ({ state }: Instance): ObservedInstance["state"] => {
+  switch (state) {
+    case InstanceState.CREATING:
+      return "Creating"
+    case InstanceState.STOPPING:
+      return "Stopping"
+    case InstanceState.EXITED:
+      return "Exited"
+    // A state that this version does not know is one that it can't call ended.
+    case InstanceState.RUNNING:
+    case InstanceState.UNSPECIFIED:
+    default:
+      return "Running"
+  }
 }
 
 const ages: ReadonlyArray<ObservedInstance["state"]> = ["Creating", "Running", "Stopping", "Exited"]
 
 /** Of two descriptions of one instance the later one: an instance never goes back. */
 export const later = (a: Instance, b: Instance): Instance =>
-  ages.indexOf(states[b.state]) > ages.indexOf(states[a.state]) ? b : a
+  ages.indexOf(stateOf(b)) > ages.indexOf(stateOf(a)) ? b : a
 
 const instant = (timestamp: Timestamp | undefined): string | undefined =>
   timestamp === undefined ? undefined : Instant.format(timestampMs(timestamp))
@@ -61,7 +70,7 @@ export const observe = (agent: AgentView, instance: Instance): ObservedInstance 
   node: agent.node,
   reachable: agent.connection === "synced",
   bound: (instance.claim?.resourceUid ?? "") !== "",
-  state: states[instance.state],
+  state: stateOf(instance),
   reason: instance.reason,
   message: instance.message,
   exitCode: instance.exitCode,

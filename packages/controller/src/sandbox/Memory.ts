@@ -1,0 +1,90 @@
+/**
+ * What the SandboxController remembers of one sandbox between two looks at it. All of it may be lost at any moment: it
+ * saves calls and closes the gap between an answer and the caches that hear of it a moment later, nothing else.
+ */
+import type { StartRefusal } from "@fast-sandbox/core/Decision"
+import type { Sandbox } from "@fast-sandbox/core/Sandbox"
+import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type * as Scope from "effect/Scope"
+import * as Observation from "./Observation.ts"
+
+/** For how long an agent's answer counts against a view of it that says less, in milliseconds. */
+export const viewLagMillis = 5_000
+
+/** See the module. */
+export class Memory {
+  /** Agents whose view may show instances of this sandbox. */
+  readonly homes = new Set<string>()
+  /** Agents that had no room for the instance that is being placed. */
+  readonly refusedBy = new Set<string>()
+  readonly refusals = new Map<string, StartRefusal>()
+  /** The running call to an agent: what it does, so that the same decision does not make it twice. */
+  operation: string | undefined
+  /** The slot that is held for an instance until its start has been answered. */
+  reservation: { readonly instanceId: string; readonly scope: Scope.Closeable } | undefined
+
+  private readonly gone = new Map<string, number>()
+  private readonly answers = new Map<string, { readonly at: number; readonly instance: Instance }>()
+  private written: { readonly object: Sandbox; readonly replaced: ReadonlySet<string> } | undefined
+
+  /** A write of ours was answered with this object. */
+  wrote(before: Sandbox, object: Sandbox): void {
+    const replaced = new Set(this.written?.object === before ? this.written.replaced : [])
+    this.written = { object, replaced: replaced.add(before.metadata.resourceVersion ?? "") }
+  }
+
+  /** The newer one of what the cache has and what we wrote. */
+  newest(cached: Sandbox): Sandbox {
+    const { written } = this
+    if (
+      written !== undefined && written.object.metadata.uid === cached.metadata.uid &&
+      written.replaced.has(cached.metadata.resourceVersion ?? "")
+    ) {
+      return written.object
+    }
+    this.written = undefined
+    return cached
+  }
+
+  /** An agent answered that the instance is gone. */
+  isGone(instanceId: string, now: number): void {
+    this.gone.set(instanceId, now)
+    this.answers.delete(instanceId)
+  }
+
+  /** An agent answered with the instance. */
+  answered(instance: Instance, now: number): void {
+    this.answers.set(instance.instanceId, { at: now, instance })
+  }
+
+  /**
+   * An agent shows the instance: the later one of the view and the answer. What an agent goes on showing after it said
+   * that it is gone, came back: a start that was under way when it was deleted.
+   */
+  shown(instance: Instance, now: number): Instance {
+    const { instanceId } = instance
+    if ((this.gone.get(instanceId) ?? now) < now - viewLagMillis) {
+      this.gone.delete(instanceId)
+    }
+    const answer = this.answers.get(instanceId)
+    if (answer === undefined) {
+      return instance
+    }
+    if (answer.at < now - viewLagMillis) {
+      this.answers.delete(instanceId)
+      return instance
+    }
+    return Observation.later(instance, answer.instance)
+  }
+
+  /** An answer about an instance that the agent's view does not show yet. */
+  answerOf(instanceId: string, now: number): Instance | undefined {
+    const answer = this.answers.get(instanceId)
+    return answer === undefined || answer.at < now - viewLagMillis ? undefined : answer.instance
+  }
+
+  /** Instances that are gone by their agents' own word. */
+  get provenGone(): ReadonlySet<string> {
+    return new Set(this.gone.keys())
+  }
+}
