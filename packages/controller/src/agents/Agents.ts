@@ -3,7 +3,7 @@
  * view is rebuilt from the agents at every start and after every broken stream; it ranks and observes, the agent decides.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf"
-import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, Unavailable } from "@fast-sandbox/core/Errors"
 import type { Image, ImageProgress, Instance, LogsResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { CreateRequestSchema, LogsRequestSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
@@ -50,6 +50,9 @@ export type AgentChange =
     readonly namespace: string
     readonly sandboxName: string
   }
+
+/** There was no connection to the agent, so the call was certainly not made. Fails calls at once. */
+export class NotConnected extends Unavailable {}
 
 /** The controller's view of the agents, and its calls to them. Calls name the agent by the uid of its Pod. */
 export class Agents extends Context.Service<Agents, {

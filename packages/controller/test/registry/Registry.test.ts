@@ -349,6 +349,6 @@ describe("Registry: invariants", () => {
           Array.from({ length: 6 }, () => Option.none())
         )
       }),
-    { arbitrary: { numRuns: 300 } }
+    { arbitrary: { runs: 300 } }
   )
 })

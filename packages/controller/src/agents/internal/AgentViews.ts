@@ -1,0 +1,138 @@
+/**
+ * How the view of one agent follows what the agent says and what its Pod shows. Pure: each step gives a new view, the
+ * maps of the one before are never touched.
+ */
+import { agentAppLabel, drainAnnotation, poolLabel } from "@fast-sandbox/core/Names"
+import type { Image, Instance, WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { Pod } from "@fast-sandbox/kube/Kinds"
+import type { AgentChange, AgentView } from "../Agents.ts"
+
+/** Selects the Pods in which agents run. */
+export const podSelector = `${agentAppLabel.key}=${agentAppLabel.value}`
+
+/** What is known of an agent when only its Pod is known. */
+export const ofPod = ({ metadata, spec }: Pod, now: number): AgentView => ({
+  uid: metadata.uid,
+  pod: metadata.name,
+  namespace: metadata.namespace ?? "",
+  pool: metadata.labels?.[poolLabel] ?? "",
+  node: spec.nodeName ?? "",
+  connection: "connecting",
+  since: now,
+  draining: false,
+  slots: 0,
+  slotsUsed: 0,
+  portsUsed: new Set(),
+  instances: new Map(),
+  images: new Map(),
+  runtimeNotes: []
+})
+
+/** Whether the Pod itself says that its agent is going away. */
+export const isPodDraining = ({ metadata }: Pod): boolean =>
+  metadata.deletionTimestamp !== undefined || (metadata.annotations?.[drainAnnotation] ?? "false") !== "false"
+
+/** What a batch of an agent's messages makes of its view. `saidDraining`: the last word of the agent on that. */
+export interface Followed {
+  readonly view: AgentView
+  readonly saidDraining: boolean | undefined
+  readonly changes: ReadonlyArray<AgentChange>
+}
+
+/** The change that one instance makes. */
+export const instanceChange = (uid: string, { claim, instanceId }: Instance): AgentChange => ({
+  _tag: "InstanceChanged",
+  uid,
+  instanceId,
+  namespace: claim?.namespace ?? "",
+  sandboxName: claim?.sandboxName ?? ""
+})
+
+/** The view after one more description of an instance. */
+export const withInstance = (view: AgentView, instance: Instance): AgentView => ({
+  ...view,
+  instances: new Map(view.instances).set(instance.instanceId, instance)
+})
+
+/** The view without an instance. */
+export const withoutInstance = (view: AgentView, instanceId: string): AgentView => {
+  const instances = new Map(view.instances)
+  instances.delete(instanceId)
+  return { ...view, instances }
+}
+
+/** Takes in messages in their order. The maps are copied once for each batch, however many messages touch them. */
+export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, now: number): Followed => {
+  let next = view
+  let saidDraining: boolean | undefined
+  let instances: Map<string, Instance> | undefined
+  let images: Map<string, Image> | undefined
+  const changed = new Map<string, AgentChange>()
+  const agentChanged = () => changed.set("", { _tag: "AgentChanged", uid: view.uid })
+  for (const { event } of messages) {
+    switch (event.case) {
+      case "state": {
+        const { capacity, nodeName, runtimeNotes } = event.value
+        instances = new Map(event.value.instances.map((instance) => [instance.instanceId, instance]))
+        images = new Map(event.value.images.map((image) => [image.name, image]))
+        next = {
+          ...next,
+          node: nodeName === "" ? next.node : nodeName,
+          connection: "synced",
+          since: now,
+          slots: capacity?.slots ?? 0,
+          slotsUsed: capacity?.slotsUsed ?? 0,
+          portsUsed: new Set(capacity?.portsUsed),
+          runtimeNotes
+        }
+        saidDraining = capacity?.draining ?? false
+        agentChanged()
+        break
+      }
+      case "instanceChanged": {
+        const instance = event.value
+        instances ??= new Map(next.instances)
+        instances.set(instance.instanceId, instance)
+        changed.set(instance.instanceId, instanceChange(view.uid, instance))
+        break
+      }
+      case "instanceRemoved": {
+        const { instanceId } = event.value
+        instances ??= new Map(next.instances)
+        const instance = instances.get(instanceId)
+        if (instance !== undefined) {
+          instances.delete(instanceId)
+          changed.set(instanceId, instanceChange(view.uid, instance))
+        }
+        break
+      }
+      case "capacityChanged": {
+        const { draining, portsUsed, slots, slotsUsed } = event.value
+        next = { ...next, slots, slotsUsed, portsUsed: new Set(portsUsed) }
+        saidDraining = draining
+        agentChanged()
+        break
+      }
+      case "imageAdded":
+        images ??= new Map(next.images)
+        images.set(event.value.name, event.value)
+        agentChanged()
+        break
+      case "imageRemoved":
+        images ??= new Map(next.images)
+        images.delete(event.value.name)
+        agentChanged()
+        break
+      case "heartbeat":
+      case undefined:
+        break
+    }
+  }
+  return {
+    view: instances === undefined && images === undefined
+      ? next
+      : { ...next, instances: instances ?? next.instances, images: images ?? next.images },
+    saidDraining,
+    changes: [...changed.values()]
+  }
+}
