@@ -121,7 +121,7 @@ const convertUnion = (alternatives: ReadonlyArray<unknown>, path: string, resolv
   if (first !== undefined && second === undefined) {
     return { ...first, ...nullable }
   }
-  if (values.length === 2 && [first?.type, second?.type].sort().join() === "integer,string") {
+  if (values.length === 2 && [first?.type, second?.type].toSorted().join() === "integer,string") {
     return { "x-kubernetes-int-or-string": true, ...nullable }
   }
   throw notStructural(path, "a union of these types can't be expressed")

@@ -66,6 +66,8 @@ const dropped = Metric.counter("fsb_events_dropped_total", {
   incremental: true
 })
 
+const drop = (cause: "rate" | "queue" | "api") => Metric.update(Metric.withAttributes(dropped, { cause }), 1)
+
 /** One event and how often it happened. */
 interface Entry {
   readonly object: ObjectReference
@@ -103,8 +105,6 @@ const make = Effect.fnUntraced(function*(
   const allowances = new Map<string, Allowance>()
   const pending = new Set<Entry>()
   const wake = yield* Queue.sliding<void>(1)
-
-  const drop = (cause: "rate" | "queue" | "api") => Metric.update(Metric.withAttributes(dropped, { cause }), 1)
 
   const isAllowed = (key: string, now: number): boolean => {
     const { refilledAt, tokens } = allowances.get(key) ?? { tokens: burst, refilledAt: now }

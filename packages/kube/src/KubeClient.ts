@@ -2,36 +2,26 @@
  * The Kubernetes API: typed reads, writes and watches of any kind of object over one pool of kept-alive connections.
  *
  * Every call has a time limit, is aborted when its fiber is interrupted, carries the current trace, and is counted. Only
- * what is certainly safe is repeated by itself, a few times: a call that was throttled, and one whose connection was
- * refused before anything was sent.
+ * what is certainly safe is repeated by itself, a few times: a call that was throttled, one whose connection was refused
+ * before anything was sent, and a read whose connection broke.
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Tracer from "effect/Tracer"
-import * as Connections from "./internal/Connections.ts"
+import * as Calls from "./internal/Calls.ts"
+import { type Call, failure, malformed, parseJson, unavailable } from "./internal/Calls.ts"
 import { decodeObject } from "./internal/Decode.ts"
-import { exchange, type HttpResponse, readText, type TransportError } from "./internal/HttpExchange.ts"
-import { pathOf, type Query, withQuery } from "./internal/Paths.ts"
-import { reasonOf, reasonOfEvent } from "./internal/Status.ts"
+import type { HttpResponse } from "./internal/HttpExchange.ts"
+import { pathOf, type Query } from "./internal/Paths.ts"
+import { reasonOfEvent } from "./internal/Status.ts"
 import { Scale } from "./Kinds.ts"
 import { KubeConfig } from "./KubeConfig.ts"
-import {
-  BadRequest,
-  KubeError,
-  type KubeErrorReason,
-  MalformedResponse,
-  Timeout,
-  Unauthorized,
-  Unavailable
-} from "./KubeError.ts"
+import { BadRequest, type KubeError } from "./KubeError.ts"
 import { apiVersion, type Applied, type Draft, type KubeKind, type KubeObject, type ObjectRef } from "./KubeObject.ts"
 
 /** Which objects of a kind: without `namespace` those of all namespaces. */
@@ -218,69 +208,8 @@ export interface KubeClientOptions {
 /** Limit of each attempt of a call where none is given: below the 60 s after which API servers give up themselves. */
 const defaultRequestTimeout = Duration.seconds(30)
 
-/** Largest answer that is taken in as a whole. A page of 500 objects of etcd's largest size would be 750 MiB. */
-const maxAnswerBytes = 256 * 1024 * 1024
-
 /** Longest line of a watch: one event carries one object, of which etcd allows 1.5 MiB. */
 const maxEventLength = 16 * 1024 * 1024
-
-/** The server may ask for a longer pause than is sensible to wait inside of one call. */
-const maxRetryAfter = Duration.seconds(30)
-
-/** Repeats what is certain not to have happened, and reads whose connection broke; at most four times. */
-const retryPolicy = Schedule.exponential("50 millis", 2).pipe(
-  Schedule.jittered,
-  Schedule.upTo({ times: 4 }),
-  Schedule.setInputType<KubeError>(),
-  Schedule.while(({ input: { method, reason } }) =>
-    reason._tag === "TooManyRequests" || (reason._tag === "Unavailable" && (!reason.sent || method === "GET"))
-  ),
-  Schedule.modifyDelay(({ duration, input: { reason } }) =>
-    Effect.succeed(
-      reason._tag === "TooManyRequests"
-        ? Duration.min(Duration.millis(reason.retryAfterMillis), maxRetryAfter)
-        : duration
-    )
-  )
-)
-
-const userAgent = "fast-sandbox"
-
-const calls = Metric.counter("fsb_kube_client_calls_total", {
-  description: "Calls of the Kubernetes API, by verb, kind and outcome",
-  incremental: true
-})
-
-const durations = Metric.histogram("fsb_kube_client_call_duration_seconds", {
-  description: "Duration of calls of the Kubernetes API, with their repetitions, by verb and kind",
-  boundaries: Metric.exponentialBoundaries({ start: 0.001, factor: 2, count: 16 })
-})
-
-interface Call {
-  readonly verb: string
-  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
-  readonly path: string
-  readonly query?: Query | undefined
-  readonly body?: unknown
-  readonly contentType?: string | undefined
-  readonly headers?: { readonly [name: string]: string } | undefined
-  readonly kind?: string | undefined
-  readonly name?: string | undefined
-}
-
-const failure = (call: Call, reason: KubeErrorReason): KubeError =>
-  new KubeError({
-    method: call.method,
-    path: call.path,
-    ...(call.kind === undefined ? {} : { kind: call.kind }),
-    ...(call.name === undefined ? {} : { name: call.name }),
-    reason
-  })
-
-const unavailable = (call: Call, { problem, sent }: TransportError): KubeError =>
-  failure(call, new Unavailable({ problem, sent }))
-
-const malformed = (call: Call, problem: string): KubeError => failure(call, new MalformedResponse({ problem }))
 
 const patchTypes = {
   merge: "application/merge-patch+json",
@@ -293,12 +222,6 @@ const applyType = "application/apply-patch+yaml"
 
 const objectOf = <A extends KubeObject>(kind: KubeKind<A>, call: Call, value: unknown): Effect.Effect<A, KubeError> =>
   Effect.mapError(decodeObject(kind, value), (reason) => failure(call, reason))
-
-const parseJson = (call: Call, text: string): Effect.Effect<unknown, KubeError> =>
-  Effect.try({
-    try: (): unknown => JSON.parse(text),
-    catch: () => malformed(call, "the answer is not JSON")
-  })
 
 const ListAnswer = Schema.Struct({
   items: Schema.optional(Schema.NullOr(Schema.Array(Schema.Unknown))),
@@ -314,85 +237,38 @@ const WatchLine = Schema.Struct({ type: Schema.String, object: Schema.Unknown })
 const decodeList = Schema.decodeUnknownOption(ListAnswer)
 const decodeWatchLine = Schema.decodeUnknownOption(WatchLine)
 
+const collection = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined) => ({
+  path: pathOf(kind, namespace),
+  kind: kind.kind
+})
+
+const written = (options: WriteOptions | undefined): Query => ({
+  fieldManager: options?.fieldManager,
+  dryRun: options?.dryRun === true ? "All" : undefined
+})
+
+const selected = (selection: Selection | undefined): Query => ({
+  labelSelector: selection?.labelSelector,
+  fieldSelector: selection?.fieldSelector
+})
+
+const typed = <A extends KubeObject>(kind: KubeKind<A>, body: object) => ({
+  ...body,
+  apiVersion: apiVersion(kind),
+  kind: kind.kind
+})
+
+const deletion = (options: DeleteOptions | undefined) => ({ apiVersion: "v1", kind: "DeleteOptions", ...options })
+
 /** Makes a client whose connections close with the scope. */
 export const make = Effect.fnUntraced(function*(
   options?: KubeClientOptions
 ): Effect.fn.Return<KubeClient["Service"], never, KubeConfig | Scope.Scope> {
   const config = yield* KubeConfig
-  const requestTimeout = Duration.fromInputUnsafe(options?.requestTimeout ?? defaultRequestTimeout)
-  const url = new URL(config.cluster.server)
-  const prefix = url.pathname.replace(/\/+$/, "")
-  const dispatcherFor = yield* Connections.make(config.cluster)
-
-  /** One attempt, up to the head of a successful answer. */
-  const send = Effect.fnUntraced(function*(call: Call): Effect.fn.Return<HttpResponse, KubeError, Scope.Scope> {
-    const credentials = yield* config.credentials.pipe(
-      Effect.mapError((error) => failure(call, new Unauthorized({ problem: error.message })))
-    )
-    const span = yield* Effect.option(Effect.currentSpan)
-    const response = yield* exchange(dispatcherFor(credentials.certificate), {
-      origin: url.origin,
-      method: call.method,
-      path: withQuery(prefix + call.path, call.query ?? {}),
-      headers: {
-        accept: "application/json",
-        "user-agent": userAgent,
-        ...(call.body === undefined ? {} : { "content-type": call.contentType ?? "application/json" }),
-        ...(Option.isSome(span) ? { traceparent: traceparent(span.value) } : {}),
-        ...credentials.headers,
-        ...call.headers
-      },
-      body: call.body === undefined ? undefined : JSON.stringify(call.body)
-    }).pipe(Effect.mapError((error) => unavailable(call, error)))
-    if (response.status < 400) {
-      return response
-    }
-    const body = yield* text(call, response)
-    return yield* failure(call, reasonOf(response.status, body, response.header("retry-after")))
-  })
-
-  const text = (call: Call, response: HttpResponse): Effect.Effect<string, KubeError> =>
-    readText(response, maxAnswerBytes).pipe(Effect.mapError((error) => unavailable(call, error)))
-
-  const inTime = (call: Call) =>
-    Effect.timeoutOrElse({
-      duration: requestTimeout,
-      orElse: () =>
-        Effect.fail(failure(call, new Timeout({ problem: `no answer within ${Duration.format(requestTimeout)}` })))
-    })
-
-  const observed = (call: Call) => <A, R>(effect: Effect.Effect<A, KubeError, R>): Effect.Effect<A, KubeError, R> => {
-    const attributes = { verb: call.verb, kind: call.kind ?? "" }
-    return effect.pipe(
-      Effect.tap(() => Metric.update(Metric.withAttributes(calls, { ...attributes, code: "OK" }), 1)),
-      Effect.tapError((error) =>
-        Metric.update(Metric.withAttributes(calls, { ...attributes, code: error.reason._tag }), 1)
-      ),
-      Effect.trackDuration(Metric.withAttributes(durations, attributes), Duration.toSeconds),
-      Effect.withSpan(`KubeClient.${call.verb}`, {
-        kind: "client",
-        attributes: {
-          "http.request.method": call.method,
-          "url.path": call.path,
-          "kube.kind": call.kind,
-          "kube.name": call.name
-        }
-      })
-    )
-  }
-
-  /** A whole call: attempts, each with its time limit, until one counts. */
-  const answer = <A>(
-    call: Call,
-    read: (text: string, response: HttpResponse) => Effect.Effect<A, KubeError>
-  ): Effect.Effect<A, KubeError> =>
-    Effect.scoped(
-      Effect.flatMap(send(call), (response) => Effect.flatMap(text(call, response), (body) => read(body, response)))
-    ).pipe(
-      inTime(call),
-      Effect.retry(retryPolicy),
-      observed(call)
-    )
+  const { answer, open } = yield* Calls.make(
+    config,
+    Duration.fromInputUnsafe(options?.requestTimeout ?? defaultRequestTimeout)
+  )
 
   const json = <A>(call: Call, decode: (value: unknown) => Effect.Effect<A, KubeError>): Effect.Effect<A, KubeError> =>
     answer(call, (body) => Effect.flatMap(parseJson(call, body), decode))
@@ -403,11 +279,6 @@ export const make = Effect.fnUntraced(function*(
   const namespaceOf = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined): string | undefined =>
     kind.namespaced ? namespace ?? config.namespace : undefined
 
-  const collection = <A extends KubeObject>(kind: KubeKind<A>, namespace: string | undefined) => ({
-    path: pathOf(kind, namespace),
-    kind: kind.kind
-  })
-
   const member = <A extends KubeObject>(
     kind: KubeKind<A>,
     ref: ObjectRef,
@@ -416,22 +287,6 @@ export const make = Effect.fnUntraced(function*(
     path: pathOf(kind, namespaceOf(kind, ref.namespace), ref.name, subresource),
     kind: kind.kind,
     name: ref.name
-  })
-
-  const written = (options: WriteOptions | undefined): Query => ({
-    fieldManager: options?.fieldManager,
-    dryRun: options?.dryRun === true ? "All" : undefined
-  })
-
-  const selected = (selection: Selection | undefined): Query => ({
-    labelSelector: selection?.labelSelector,
-    fieldSelector: selection?.fieldSelector
-  })
-
-  const typed = <A extends KubeObject>(kind: KubeKind<A>, body: object) => ({
-    ...body,
-    apiVersion: apiVersion(kind),
-    kind: kind.kind
   })
 
   const read = <A extends KubeObject>(kind: KubeKind<A>, ref: ObjectRef, subresource?: "status") =>
@@ -503,8 +358,6 @@ export const make = Effect.fnUntraced(function*(
       ))
       : use({ name, namespace }, verb)
   }
-
-  const deletion = (options: DeleteOptions | undefined) => ({ apiVersion: "v1", kind: "DeleteOptions", ...options })
 
   const scaleOf = <A extends KubeObject>(kind: KubeKind<A>, call: Call) =>
     json(call, (value) => objectOf(Scale, { ...call, kind: `${kind.kind}/scale` }, value))
@@ -592,7 +445,7 @@ export const make = Effect.fnUntraced(function*(
         }
       }
       return Stream.unwrap(
-        Effect.map(send(call).pipe(inTime(call), observed(call)), (response) => watchEvents(kind, call, response))
+        Effect.map(open(call), (response) => watchEvents(kind, call, response))
       )
     },
     request: ({ body, headers, method, path, query }) =>
@@ -659,9 +512,5 @@ const decodeEvent = <A extends KubeObject>(
       return Effect.fail(malformed(call, `the watch reports an event of the unknown type ${JSON.stringify(type)}`))
   }
 }
-
-/** https://www.w3.org/TR/trace-context/#traceparent-header */
-const traceparent = (span: Tracer.Span): string =>
-  `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
 
 const layer: Layer.Layer<KubeClient, never, KubeConfig> = Layer.effect(KubeClient, make())

@@ -204,17 +204,16 @@ const parseFile = Effect.fnUntraced(function*(file: string) {
   const content = yield* readFile(file)
   const yaml = yield* Effect.promise(() => import("yaml"))
   const directory = path.dirname(path.resolve(file))
-  const absolute = <A extends string | undefined>(name: A) =>
-    typeof name === "string" ? path.resolve(directory, name) : name
+  const absolute = (name: string | undefined) =>
+    text(name) === undefined ? undefined : path.resolve(directory, name ?? "")
   return yield* Effect.try({
     try: (): Parsed => {
       const document: unknown = yaml.parse(content)
       const users = field(document, "users")
       return {
-        clusters: newClusters(field(document, "clusters")).map((cluster) => {
-          const caFile = absolute(cluster.caFile)
-          return caFile === undefined ? cluster : { ...cluster, caFile }
-        }),
+        clusters: newClusters(field(document, "clusters")).map((cluster) =>
+          Object.assign(cluster, { caFile: absolute(cluster.caFile) })
+        ),
         contexts: newContexts(field(document, "contexts")),
         users: newUsers(users).map((user, at) => ({
           user,

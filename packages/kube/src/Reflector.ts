@@ -57,6 +57,8 @@ const dropManagedFields = <A extends KubeObject>(object: A): A => {
 const keepsVersion = (reason: KubeErrorReason): boolean =>
   reason._tag === "Unavailable" || reason._tag === "TooManyRequests"
 
+const logMalformed = (reason: KubeErrorReason) => Effect.logWarning("an object is left out of the cache", reason)
+
 /**
  * Starts a reflector in the background of the scope and returns its store, which fills up at once; wait for
  * `store.synced` before deciding anything from absence. It never fails: what goes wrong is logged, shown in
@@ -112,8 +114,6 @@ export const make = Effect.fnUntraced(function*<A extends KubeObject, const I ex
     })
     yield* Effect.forEach(malformed.values(), (reason) => logMalformed(reason), { discard: true })
   })
-
-  const logMalformed = (reason: KubeErrorReason) => Effect.logWarning("an object is left out of the cache", reason)
 
   /** A list whose continue token expired on the way, because it is so long, is fetched in one piece instead. */
   const relist = list(options?.pageSize ?? defaultPageSize).pipe(

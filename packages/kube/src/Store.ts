@@ -208,7 +208,7 @@ export const make = <A extends KubeObject, I extends string>(
   const subscribe = Effect.acquireRelease(
     Effect.map(Queue.sliding<void>(1), (wake) => {
       const subscriber: Subscriber<A> = {
-        seen: new Map(Array.from(objects.keys()).sort().map((key) => [key, undefined])),
+        seen: new Map(Array.from(objects.keys()).toSorted().map((key) => [key, undefined])),
         synced: Deferred.isDoneUnsafe(synced),
         wake
       }
@@ -235,9 +235,11 @@ export const make = <A extends KubeObject, I extends string>(
 
   const store: Store<A, I> = {
     get: (ref) => Effect.sync(() => Option.fromUndefinedOr(objects.get(keyOf(ref)))),
-    list: Effect.sync(() => Array.from(objects).sort(byKey).map(([, object]) => object)),
+    list: Effect.sync(() => Array.from(objects).toSorted(byKey).map(([, object]) => object)),
     byIndex: (name, value) =>
-      Effect.sync(() => Array.from(index.get(name)?.get(value) ?? []).sort().flatMap((key) => objects.get(key) ?? [])),
+      Effect.sync(() =>
+        Array.from(index.get(name)?.get(value) ?? []).toSorted().flatMap((key) => objects.get(key) ?? [])
+      ),
     synced: Deferred.await(synced),
     changes: Stream.fromPull(Effect.map(subscribe, next)).pipe(Stream.scoped),
     health: Effect.sync(() => ({ synced: Deferred.isDoneUnsafe(synced), problem })),

@@ -65,6 +65,13 @@ const metrics = {
   })
 }
 
+const resultOf = <E>(exit: Exit.Exit<Outcome, E>): QueueState.Result =>
+  Exit.isFailure(exit)
+    ? { _tag: "Failed" }
+    : exit.value === undefined
+    ? { _tag: "Done" }
+    : { _tag: "Again", delayMillis: Duration.toMillis(exit.value.requeueAfter) }
+
 /** Makes a queue. `name` labels its metrics, logs and spans. */
 export const make = Effect.fnUntraced(function*<K extends string = string>(options: {
   readonly name: string
@@ -90,13 +97,6 @@ export const make = Effect.fnUntraced(function*<K extends string = string>(optio
         Effect.as(result)
       )
     })
-
-  const resultOf = <E>(exit: Exit.Exit<Outcome, E>): QueueState.Result =>
-    Exit.isFailure(exit)
-      ? { _tag: "Failed" }
-      : exit.value === undefined
-      ? { _tag: "Done" }
-      : { _tag: "Again", delayMillis: Duration.toMillis(exit.value.requeueAfter) }
 
   const run = <E, R>(
     { workers }: { readonly workers: number },

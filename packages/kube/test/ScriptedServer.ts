@@ -36,6 +36,11 @@ export const scripted = (answer: Answer) =>
       const asked: Array<Asked> = []
       const sockets = new Set<Socket>()
       let connections = 0
+      const reset = () => {
+        for (const socket of sockets) {
+          socket.resetAndDestroy()
+        }
+      }
       const server = createServer((request, response) => {
         const chunks: Array<Buffer> = []
         request.on("data", (chunk) => chunks.push(chunk)).on("end", () => {
@@ -57,11 +62,6 @@ export const scripted = (answer: Answer) =>
       server.listen(0, "127.0.0.1", () => {
         const address = server.address()
         const port = typeof address === "object" && address !== null ? address.port : 0
-        const reset = () => {
-          for (const socket of sockets) {
-            socket.resetAndDestroy()
-          }
-        }
         resume(Effect.succeed({
           url: `http://127.0.0.1:${port}`,
           port,

@@ -64,7 +64,7 @@ export const addAt = <K>(state: QueueState<K>, key: K, at: number, now: number):
 
 /** Moves the delayed keys whose time has come, in the order of their times. Answers with the next time, if any. */
 export const advance = <K>(state: QueueState<K>, now: number): number | undefined => {
-  const due = Array.from(state.delayed).filter(([, at]) => at <= now).sort(([, one], [, other]) => one - other)
+  const due = Array.from(state.delayed).filter(([, at]) => at <= now).toSorted(([, one], [, other]) => one - other)
   for (const [key, at] of due) {
     makeReady(state, key, at)
   }
