@@ -8,6 +8,7 @@ import { Containers } from "./Containers.ts"
 import { Content } from "./Content.ts"
 import { Events } from "./Events.ts"
 import { Images } from "./Images.ts"
+import { ImageUsers } from "./ImageUser.ts"
 import { Introspection } from "./Introspection.ts"
 import { Leases } from "./Leases.ts"
 import { Snapshots } from "./Snapshots.ts"
@@ -20,6 +21,7 @@ export type Containerd =
   | Content
   | Events
   | Images
+  | ImageUsers
   | Introspection
   | Leases
   | Snapshots
@@ -30,7 +32,7 @@ export const layer = (options: {
   readonly socket?: string | undefined
   readonly namespace: string
 }): Layer.Layer<Containerd, never, FileSystem.FileSystem> =>
-  Images.layer.pipe(
+  Layer.merge(Images.layer, ImageUsers.layer).pipe(
     Layer.provideMerge(Layer.mergeAll(
       Containers.layer,
       Content.layer,

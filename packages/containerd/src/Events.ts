@@ -81,7 +81,7 @@ export class Events extends Context.Service<Events, {
 
       // A subscription is in force at some moment after the call: containerd answers nothing until the first event. So
       // an event of our own is published until it comes back; what comes after it can't have been missed.
-      const subscribe = (generation: number): Stream.Stream<ContainerdEvent, ContainerdError> =>
+      const subscribe = (nextGeneration: () => number): Stream.Stream<ContainerdEvent, ContainerdError> =>
         Stream.unwrap(Effect.gen(function*() {
           const token = yield* Effect.sync(() => randomUUID())
           let isInForce = false
@@ -99,7 +99,7 @@ export class Events extends Context.Service<Events, {
               if (envelope.topic === probeTopic) {
                 const isFirst = !isInForce && isProbe(envelope, token)
                 isInForce ||= isFirst
-                return isFirst ? Stream.make({ _tag: "Subscribed", generation }) : Stream.empty
+                return isFirst ? Stream.make({ _tag: "Subscribed", generation: nextGeneration() }) : Stream.empty
               }
               return isInForce ? Stream.fromIterable(decode(envelope)) : Stream.empty
             }),
@@ -117,7 +117,7 @@ export class Events extends Context.Service<Events, {
       return Events.of({
         all: Stream.suspend(() => {
           let generation = 0
-          return Stream.suspend(() => subscribe(++generation)).pipe(
+          return Stream.suspend(() => subscribe(() => ++generation)).pipe(
             Stream.tapError((error) => Effect.logWarning("containerd's events are interrupted", error.message)),
             Stream.retry(reconnect),
             Stream.orDie

@@ -2,12 +2,20 @@
  * Who a sandbox runs as. Images name users; the kernel wants numbers, and the names are defined by files inside the
  * image. The files are read from the unpacked layers, so nothing has to be mounted.
  */
+import * as Cache from "effect/Cache"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { randomUUID } from "node:crypto"
 import * as Path from "node:path/posix"
+import { type ContainerdError, ignoreNotFound } from "./ContainerdError.ts"
+import type { ResolvedImage } from "./Images.ts"
+import { Leases } from "./Leases.ts"
 import type { User } from "./OciSpec.ts"
-import type { Mount } from "./Snapshots.ts"
+import { type Mount, Snapshots } from "./Snapshots.ts"
 
 /** The user can't be found in the image. Give a number, or a name that the image's /etc/passwd has. */
 export class UnknownUser extends Schema.TaggedError<UnknownUser>()("UnknownUser", {
@@ -46,7 +54,7 @@ const locate = Effect.fnUntraced(function*(
   path: string
 ): Effect.fn.Return<string | undefined, never, FileSystem.FileSystem> {
   const fileSystem = yield* FileSystem.FileSystem
-  const pending = path.split("/").reverse()
+  const pending = path.split("/").toReversed()
   let inside = "/"
   let links = 0
   for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
@@ -63,7 +71,7 @@ const locate = Effect.fnUntraced(function*(
         return undefined
       }
       inside = target.value.startsWith("/") ? "/" : inside
-      pending.push(...target.value.split("/").reverse())
+      pending.push(...target.value.split("/").toReversed())
     }
   }
   return Path.join(root, inside)
@@ -119,8 +127,9 @@ export const resolveUser = Effect.fn("ImageUser.resolveUser")(function*(
       ? yield* new UnknownUser({ user, problem: "the image's /etc/group has no such group" })
       : { uid: Number(uid), gid: Number(gid) }
   }
-  const additionalGids = groups
-    .filter(([, , gid = "", members = ""]) => numeric.test(gid) && members.split(",").includes(entry?.[0] ?? ""))
+  const login = entry?.[0]
+  const additionalGids = login === undefined ? [] : groups
+    .filter(([, , gid = "", members = ""]) => numeric.test(gid) && members.split(",").includes(login))
     .map(([, , gid]) => Number(gid))
   return {
     uid: Number(uid),
@@ -128,3 +137,68 @@ export const resolveUser = Effect.fn("ImageUser.resolveUser")(function*(
     ...(additionalGids.length > 0 ? { additionalGids } : {})
   }
 })
+
+/** How many answers are remembered. */
+const cacheCapacity = 512
+
+/** A look into the layers takes milliseconds. */
+const leaseExpiry = "5 minutes"
+
+/**
+ * Users of unpacked images, remembered by image. The layers' directories are containerd's, so a program in another mount
+ * namespace must see containerd's root under the same path; where it does not, only root and `uid:gid` can be resolved.
+ */
+export class ImageUsers extends Context.Service<ImageUsers, {
+  /** `user` as in {@link resolveUser}; the image's own when absent. The image must be unpacked. */
+  readonly resolve: (image: ResolvedImage, user?: string) => Effect.Effect<User, UnknownUser | ContainerdError>
+}>()("@fast-sandbox/containerd/ImageUsers") {
+  static readonly layer: Layer.Layer<ImageUsers, never, Snapshots | Leases | FileSystem.FileSystem> = Layer.effect(
+    ImageUsers,
+    Effect.gen(function*() {
+      const fileSystem = yield* FileSystem.FileSystem
+      const leases = yield* Leases
+      const snapshots = yield* Snapshots
+
+      const look = Effect.fnUntraced(function*(chainId: string, user: string) {
+        const { id } = yield* leases.scoped("fast-sandbox-user", leaseExpiry)
+        const key = `user-${yield* Effect.sync(() => randomUUID())}`
+        const mounts = yield* Effect.acquireRelease(
+          snapshots.view(key, chainId, { leaseId: id }),
+          () => snapshots.remove(key, { leaseId: id }).pipe(ignoreNotFound, Effect.ignore({ log: "Warn" }))
+        )
+        const directories = layerDirectories(mounts)
+        const visible = yield* Effect.filter(
+          directories,
+          (directory) => Effect.orElseSucceed(fileSystem.exists(directory), () => false)
+        )
+        if (visible.length < directories.length) {
+          return yield* new UnknownUser({
+            user,
+            problem:
+              "the image's files can't be seen from here; give uid:gid, or mount containerd's root at the same path"
+          })
+        }
+        return yield* resolveUser(directories, user).pipe(Effect.provideService(FileSystem.FileSystem, fileSystem))
+      }, Effect.scoped)
+
+      const cache = yield* Cache.makeWith(
+        (key: string) => {
+          const [chainId = "", user = ""] = key.split(" ")
+          return look(chainId, user)
+        },
+        { capacity: cacheCapacity, timeToLive: (exit) => Exit.isSuccess(exit) ? "1 day" : "0 millis" }
+      )
+
+      return ImageUsers.of({
+        resolve: Effect.fn("ImageUsers.resolve")((image, user = image.config.user) =>
+          isSelfContained(user)
+            ? resolveUser([], user).pipe(Effect.provideService(FileSystem.FileSystem, fileSystem))
+            : Cache.get(cache, `${image.chainId} ${user}`)
+        )
+      })
+    })
+  )
+}
+
+/** Whether no file of the image is needed. */
+const isSelfContained = (user: string): boolean => user === "" || user === "0" || /^\d{1,10}:\d{1,10}$/.test(user)

@@ -156,15 +156,6 @@ const make = Effect.gen(function*() {
     { capacity: resolvedCapacity, timeToLive: (exit) => Exit.isSuccess(exit) ? "1 day" : "0 millis" }
   )
 
-  const toResolved = (name: string, { config, manifest, manifestDescriptor }: ImageTree.ImageTree): ResolvedImage => ({
-    name,
-    manifestDigest: manifestDescriptor.digest,
-    configDigest: manifest.config.digest,
-    config: ImageTree.runConfig(config),
-    chainId: ImageTree.chainIds(config.rootfs.diff_ids).at(-1) ?? "",
-    sizeBytes: manifest.layers.reduce((sum, layer) => sum + layer.size, manifest.config.size)
-  })
-
   const treeOf = (image: Image) =>
     Cache.get(trees, `${image.digest} ${image.mediaType}`).pipe(
       Effect.mapError((error) =>
@@ -189,7 +180,7 @@ const make = Effect.gen(function*() {
         )
     )
 
-  const unpacking = yield* RcMap.make({ lookup: (_: string) => Semaphore.make(1) })
+  const unpacking = yield* RcMap.make({ lookup: (_key: string) => Semaphore.make(1) })
 
   const hasSnapshot = (key: string, snapshotter: string) =>
     snapshots.stat(key, { snapshotter }).pipe(
@@ -424,6 +415,15 @@ const make = Effect.gen(function*() {
 
 const references = (digests: ReadonlyArray<readonly [suffix: string, digest: string]>) =>
   Object.fromEntries(digests.map(([suffix, digest]) => [`${gcContent}.${suffix}`, digest]))
+
+const toResolved = (name: string, { config, manifest, manifestDescriptor }: ImageTree.ImageTree): ResolvedImage => ({
+  name,
+  manifestDigest: manifestDescriptor.digest,
+  configDigest: manifest.config.digest,
+  config: ImageTree.runConfig(config),
+  chainId: ImageTree.chainIds(config.rootfs.diff_ids).at(-1) ?? "",
+  sizeBytes: manifest.layers.reduce((sum, layer) => sum + layer.size, manifest.config.size)
+})
 
 const fromRaw = (raw: RawImage | undefined): Image => ({
   name: raw?.name ?? "",

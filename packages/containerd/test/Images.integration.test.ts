@@ -152,7 +152,7 @@ layer(Private, { excludeTestServices: true, timeout: "60 seconds" })("Images", (
         tarOf(files.map((file) =>
           pattern.test(file.path) ? { path: file.path, content: change(Buffer.from(file.content).toString()) } : file
         ))
-      const [layerFile] = files.filter(({ content, path }) =>
+      const layerFile = files.find(({ content, path }) =>
         path.startsWith("blobs") && content.length > 1024
       )
       const cases: ReadonlyArray<readonly [string, Stream.Stream<Uint8Array, Tar.TarError>, RegExp]> = [

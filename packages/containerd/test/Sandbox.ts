@@ -2,7 +2,7 @@
 import { ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
-import * as ImageUser from "@fast-sandbox/containerd/ImageUser"
+import { ImageUsers } from "@fast-sandbox/containerd/ImageUser"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import type { ShimRuntime } from "@fast-sandbox/containerd/ShimRuntime"
@@ -49,24 +49,18 @@ export const start = Effect.fnUntraced(function*(program: Program) {
     Effect.all([fileSystem.writeFileString(stdout, ""), fileSystem.writeFileString(stderr, "")]),
     () => Effect.orDie(Effect.all([fileSystem.remove(stdout), fileSystem.remove(stderr)]))
   )
-  const make = (user: OciSpec.User | undefined) =>
-    Effect.fromResult(OciSpec.make({
-      ...program,
-      user,
-      image: image.config,
-      hostname: "sandbox",
-      cgroupsPath: `${cgroupsPath}/${id}`,
-      seccomp: seccompProfile,
-      annotations: program.runtime.annotations
-    }))
-  yield* (yield* Containers).create({ id, image: image.name, runtime: program.runtime, spec: yield* make(undefined) })
+  const user = yield* (yield* ImageUsers).resolve(image, program.userName ?? "")
+  const spec = yield* Effect.fromResult(OciSpec.make({
+    ...program,
+    user,
+    image: image.config,
+    hostname: "sandbox",
+    cgroupsPath: `${cgroupsPath}/${id}`,
+    seccomp: seccompProfile,
+    annotations: program.runtime.annotations
+  }))
+  yield* (yield* Containers).create({ id, image: image.name, runtime: program.runtime, spec })
   const mounts = yield* snapshots.prepare(id, image.chainId)
-  if (program.userName !== undefined) {
-    const user = yield* ImageUser.resolveUser(ImageUser.layerDirectories(mounts), program.userName)
-    yield* (yield* Containers).delete(id)
-    yield* (yield* Containers).create({ id, image: image.name, runtime: program.runtime, spec: yield* make(user) })
-    yield* Effect.ignore(snapshots.prepare(id, image.chainId))
-  }
   const pid = yield* tasks.create({
     containerId: id,
     rootfs: volatile(mounts),
