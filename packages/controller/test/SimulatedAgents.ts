@@ -230,6 +230,9 @@ const make = Effect.gen(function*() {
     removeImage: () => Effect.void
   })
 
+  const all = (): ReadonlyArray<Instance> =>
+    [...real.values()].flatMap(({ instances }) => Array.from(instances.values()))
+
   const connect = (uid: string, connection: AgentView["connection"]) =>
     Effect.map(Clock.currentTimeMillis, (since) => {
       const view = real.get(uid)
@@ -284,8 +287,8 @@ const make = Effect.gen(function*() {
         gate = { before: next.before ?? (() => Effect.void), after: next.after ?? (() => Effect.void) }
       }),
     calls: Effect.sync(() => [...calls]),
-    live: Effect.sync(() => [...real.values()].flatMap(({ instances }) => [...instances.values()]).filter(isLive)),
-    instances: Effect.sync(() => [...real.values()].flatMap(({ instances }) => [...instances.values()])),
+    live: Effect.sync(() => all().filter(isLive)),
+    instances: Effect.sync(all),
     views: Effect.sync(() => [...told.values()])
   })
   return Context.make(Agents, agents).pipe(Context.add(SimulatedAgents, simulated))

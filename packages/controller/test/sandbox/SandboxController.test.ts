@@ -13,6 +13,7 @@ import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import { Clock, Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import { Agents } from "../../src/agents/Agents.ts"
+import { Caches } from "../../src/Caches.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import * as SandboxController from "../../src/sandbox/SandboxController.ts"
 import { pass } from "../pass.ts"
@@ -36,7 +37,7 @@ const feed = Effect.gen(function*() {
 
 const world = Layer.effectDiscard(feed).pipe(
   Layer.provideMerge(Layer.mergeAll(
-    MemoryKube.layer,
+    Caches.layer.pipe(Layer.provideMerge(MemoryKube.layer)),
     SimulatedAgents.layer,
     Registry.layer,
     EventRecorder.layerNoop
