@@ -1,0 +1,115 @@
+/**
+ * The agent, put together: containerd below, the runtime of sandboxes in the middle, gRPC above.
+ */
+import * as Containerd from "@fast-sandbox/containerd/Containerd"
+import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
+import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import { type NoRuntime, RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
+import { containerLabels } from "@fast-sandbox/core/Names"
+import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
+import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
+import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import type * as PlatformError from "effect/PlatformError"
+import { dirname } from "node:path"
+import { AgentConfig } from "./AgentConfig.ts"
+import * as AgentServer from "./AgentServer.ts"
+import { Departure } from "./Departure.ts"
+import { ImageCatalog } from "./ImageCatalog.ts"
+import { Instances } from "./Instances.ts"
+import { LogDirectory } from "./LogDirectory.ts"
+import { SandboxContainer } from "./SandboxContainer.ts"
+import { SandboxRuntime } from "./SandboxRuntime.ts"
+import { Slots } from "./Slots.ts"
+import { WatchHub } from "./WatchHub.ts"
+
+/** Watchers are ended beforehand, so only the last answers are waited for. */
+const serverGrace = "2 seconds"
+
+/** The shims that sandboxes share, or none. */
+const shims = Layer.unwrap(
+  Effect.map(AgentConfig, (settings) =>
+    settings.shimGroups === 0 ? ShimGroups.layerStock : ShimGroups.layer({
+      directory: `${settings.stateDirectory}/shims`,
+      name: `fsb-${settings.podUid}`,
+      count: settings.shimGroups,
+      labels: {
+        [containerLabels.managed]: "true",
+        [containerLabels.agentName]: settings.podName,
+        [containerLabels.agentUid]: settings.podUid
+      },
+      cgroupsPath: settings.cgroupParent
+    }))
+)
+
+/** containerd, and what this machine makes of it. */
+export const node = shims.pipe(
+  Layer.provideMerge(
+    Layer.unwrap(Effect.map(AgentConfig, ({ runtimeBinary }) => RuntimeProfile.layer({ binary: runtimeBinary })))
+  ),
+  Layer.provideMerge(
+    Layer.unwrap(
+      Effect.map(
+        AgentConfig,
+        ({ containerdNamespace, containerdSocket }) =>
+          Containerd.layer({ socket: containerdSocket, namespace: containerdNamespace })
+      )
+    )
+  )
+)
+
+/** Sandboxes on that containerd. */
+export const runtime = SandboxRuntime.layer.pipe(
+  Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
+  Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer)),
+  Layer.provideMerge(WatchHub.layer)
+)
+
+const services = [AgentServer.service, GrpcHealth.service] as const
+
+/** The server. It is built last, so that it serves only when everything else is ready. */
+export const server = Layer.unwrap(Effect.gen(function*() {
+  const { listen } = yield* AgentConfig
+  if (listen._tag === "Unix") {
+    const files = yield* FileSystem.FileSystem
+    yield* files.makeDirectory(dirname(listen.path), { recursive: true })
+  }
+  return GrpcServer.layer({
+    services: [...services, ...GrpcReflection.make(services.map(({ descriptor }) => descriptor))],
+    listeners: [listen._tag === "Unix" ? GrpcServer.unix(listen.path) : GrpcServer.tcp(listen.host, listen.port)],
+    grace: serverGrace
+  })
+})).pipe(Layer.provideMerge(GrpcHealth.layer))
+
+/** Leaves in order, while the server still serves: watchers see every sandbox end. */
+const departure = Layer.effectDiscard(Effect.gen(function*() {
+  const hub = yield* WatchHub
+  const runtime = yield* SandboxRuntime
+  const shims = yield* ShimGroups
+  const { sandboxes } = yield* Departure
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function*() {
+      const what = yield* sandboxes
+      yield* Effect.logInfo("going away", { sandboxes: what })
+      yield* runtime.drain(what)
+      if (what === "stop") {
+        yield* shims.remove.pipe(Effect.ignore({ log: "Warn" }))
+      }
+      yield* hub.end
+    })
+  )
+}))
+
+/** The whole agent. */
+export const layer: Layer.Layer<
+  GrpcServer.GrpcServer,
+  ContainerdError | GrpcServer.BindError | PlatformError.PlatformError | NoRuntime,
+  AgentConfig | Departure | System
+> = departure.pipe(
+  Layer.provideMerge(server),
+  Layer.provide(runtime),
+  Layer.provide(node)
+)

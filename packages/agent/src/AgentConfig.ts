@@ -1,0 +1,151 @@
+/**
+ * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
+ */
+import * as Quantity from "@fast-sandbox/core/Quantity"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { isAbsolute } from "node:path"
+
+/** Slots of an agent whose pool does not say: the contract's `maxSandboxesPerPod`. */
+const defaultSlots = 5
+
+/** Slots beyond this would make one agent a single point of failure for a whole node. */
+const maxSlots = 1000
+
+/** Few enough to share their cost, enough that the death of one is not the death of all. */
+const defaultShimGroups = 4
+
+/** More shims than this no longer share anything. */
+const maxShimGroups = 64
+
+/** Where an agent listens. */
+export type Listen =
+  | { readonly _tag: "Unix"; readonly path: string }
+  | { readonly _tag: "Tcp"; readonly host: string; readonly port: number }
+
+/** Limits of a sandbox that asks for none. Absent means the container layer's own default. */
+export interface DefaultLimits {
+  readonly cpuMillis: number | undefined
+  readonly memoryBytes: number | undefined
+  readonly pids: number | undefined
+}
+
+/** Everything that is configured. Paths are absolute. */
+export interface Settings {
+  readonly listen: Listen
+  readonly podName: string
+  /** The agent's identity: an agent that restarts under the same uid takes its sandboxes up again. */
+  readonly podUid: string
+  readonly podNamespace: string
+  /** The host part of endpoints. */
+  readonly podIp: string
+  readonly nodeName: string
+  readonly pool: string
+  readonly slots: number
+  readonly containerdSocket: string
+  readonly containerdNamespace: string
+  readonly stateDirectory: string
+  readonly logDirectory: string
+  /** The cgroup below which every instance gets one of its own name. */
+  readonly cgroupParent: string
+  /** Absolute path of the OCI runtime; chosen by the runtime profile when absent. */
+  readonly runtimeBinary: string | undefined
+  /** Absolute path of `fsb-logger`, as containerd's shims see it. Output goes to plain files when it is not there. */
+  readonly loggerBinary: string | undefined
+  readonly limits: DefaultLimits
+  /** Shims that sandboxes share; 0 gives each sandbox a shim of its own. */
+  readonly shimGroups: number
+  /** Whether a create may pull a missing image. Otherwise it is refused. */
+  readonly pullOnCreate: boolean
+  /** What SIGTERM does to running sandboxes. */
+  readonly onTerm: "stop" | "leave"
+  /** Whether the end of standard input (the parent is gone) ends the agent; sandboxes stay. */
+  readonly exitWithParent: boolean
+}
+
+/** No address that can be listened on. */
+const ListenText = Schema.String.check(
+  Schema.isPattern(/^(unix:\/.+|[^\s/]+:\d{1,5})$/, { message: "must be unix:/absolute/path or host:port" })
+)
+
+const AbsolutePath = Schema.String.check(
+  Schema.makeFilter((path: string) => isAbsolute(path) || "must be an absolute path")
+)
+
+const QuantityText = Schema.String.check(Schema.isPattern(Quantity.pattern))
+
+const unixPrefix = "unix:"
+
+const parseListen = (text: string): Listen => {
+  if (text.startsWith(unixPrefix)) {
+    return { _tag: "Unix", path: text.slice(unixPrefix.length) }
+  }
+  const colon = text.lastIndexOf(":")
+  return { _tag: "Tcp", host: text.slice(0, colon), port: Number(text.slice(colon + 1)) }
+}
+
+const quantity = (name: string, parse: (text: string) => Option.Option<number>): Config.Config<number | undefined> =>
+  Config.option(Config.schema(QuantityText, name)).pipe(
+    Config.map((text) => Option.getOrUndefined(Option.flatMap(text, parse)))
+  )
+
+const optionalPath = (name: string): Config.Config<string | undefined> =>
+  Config.option(Config.schema(AbsolutePath, name)).pipe(Config.map(Option.getOrUndefined))
+
+const PositiveInt = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThan(0))
+
+const SlotsText = PositiveInt.check(Schema.isLessThanOrEqualTo(maxSlots))
+
+const GroupsText = Schema.FiniteFromString.check(
+  Schema.isInt(),
+  Schema.isBetween({ minimum: 0, maximum: maxShimGroups })
+)
+
+/** Reads the environment. */
+export const config: Config.Config<Settings> = Config.all({
+  listen: Config.option(Config.schema(ListenText, "FSB_AGENT_LISTEN")),
+  podName: Config.NonEmptyString("POD_NAME"),
+  podUid: Config.NonEmptyString("POD_UID"),
+  podNamespace: Config.NonEmptyString("POD_NAMESPACE"),
+  podIp: Config.String("POD_IP").pipe(Config.withDefault("127.0.0.1")),
+  nodeName: Config.String("NODE_NAME").pipe(Config.withDefault("")),
+  pool: Config.String("FSB_POOL").pipe(Config.withDefault("")),
+  slots: Config.schema(SlotsText, "FSB_SLOTS").pipe(Config.withDefault(defaultSlots)),
+  containerdSocket: Config.schema(AbsolutePath, "FSB_CONTAINERD_SOCKET").pipe(
+    Config.withDefault("/run/containerd/containerd.sock")
+  ),
+  containerdNamespace: Config.NonEmptyString("FSB_CONTAINERD_NAMESPACE").pipe(Config.withDefault("k8s.io")),
+  stateDirectory: Config.schema(AbsolutePath, "FSB_STATE_DIR").pipe(Config.withDefault("/run/fast-sandbox")),
+  logDirectory: Config.option(Config.schema(AbsolutePath, "FSB_LOG_DIR")),
+  cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
+  runtimeBinary: optionalPath("FSB_RUNTIME_BINARY"),
+  loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
+  cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
+  memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),
+  pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
+  shimGroups: Config.schema(GroupsText, "FSB_SHIM_GROUPS").pipe(Config.withDefault(defaultShimGroups)),
+  pullOnCreate: Config.Boolean("FSB_PULL_ON_CREATE").pipe(Config.withDefault(false)),
+  onTerm: Config.Literals(["stop", "leave"], "FSB_ON_TERM").pipe(Config.withDefault("stop")),
+  exitWithParent: Config.Boolean("FSB_EXIT_WITH_PARENT").pipe(Config.withDefault(false))
+}).pipe(Config.map(({ cpuMillis, memoryBytes, pids, ...settings }): Settings => ({
+  ...settings,
+  listen: Option.match(settings.listen, {
+    onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
+    onSome: parseListen
+  }),
+  logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
+  limits: { cpuMillis, memoryBytes, pids }
+})))
+
+/** The agent's settings. */
+export class AgentConfig extends Context.Service<AgentConfig, Settings>()("@fast-sandbox/agent/AgentConfig") {
+  /** From the environment. */
+  static readonly layer: Layer.Layer<AgentConfig, Config.ConfigError> = Layer.effect(
+    AgentConfig,
+    Effect.map(config, (settings) => AgentConfig.of(settings))
+  )
+}

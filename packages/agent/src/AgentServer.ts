@@ -1,0 +1,238 @@
+/**
+ * The agent's gRPC service: `agent.v1.AgentService`. Requests are checked here, at the edge; behind it everything is
+ * taken as right.
+ */
+import type { Timestamp } from "@bufbuild/protobuf/wkt"
+import { Images } from "@fast-sandbox/containerd/Images"
+import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
+import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as ImageName from "@fast-sandbox/core/ImageName"
+import { limits } from "@fast-sandbox/core/Sandbox"
+import {
+  AgentService,
+  type CreateRequest,
+  type LoadImageRequest,
+  type LogsRequest,
+  LogStream
+} from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import manifest from "../package.json" with { type: "json" }
+import { AgentConfig } from "./AgentConfig.ts"
+import { toBoundary } from "./ContainerdFailure.ts"
+import { LogDirectory } from "./LogDirectory.ts"
+import * as LogFile from "./logs/LogFile.ts"
+import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
+import { SandboxRuntime } from "./SandboxRuntime.ts"
+import { type Identity, WatchHub } from "./WatchHub.ts"
+
+/** What containerd accepts as an id; it becomes a file name and a cgroup's name, too. */
+const instanceIdPattern = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
+const maxInstanceIdLength = 76
+
+/** How often the sender of an image hears how much has arrived. */
+const progressInterval = "200 millis"
+
+const maxPort = 65_535
+
+const invalid = (field: string, problem: string): InvalidArgument => new InvalidArgument({ field, problem })
+
+/** What is wrong with a create, if anything is. */
+const problemOf = ({ instanceId, spec }: CreateRequest): InvalidArgument | undefined => {
+  if (!instanceIdPattern.test(instanceId) || instanceId.length > maxInstanceIdLength) {
+    return invalid(
+      "instance_id",
+      `must be up to ${maxInstanceIdLength} letters and digits, with single dots, dashes or underscores between them`
+    )
+  }
+  if (spec === undefined) {
+    return invalid("spec", "is missing")
+  }
+  const image = ImageName.parse(spec.image)
+  if (image._tag === "Failure") {
+    return invalid("spec.image", image.failure.problem)
+  }
+  const ports = spec.exposedPorts
+  const port = ports.findIndex((port, at) => port < 1 || port > maxPort || ports.indexOf(port) !== at)
+  if (port >= 0) {
+    return invalid(`spec.exposed_ports[${port}]`, `must be between 1 and ${maxPort}, and given once`)
+  }
+  const env = spec.envs.findIndex(({ name, value }) => name === "" || /[=\0]/.test(name) || value.includes("\0"))
+  if (env >= 0) {
+    return invalid(`spec.envs[${env}].name`, "must not be empty and must hold neither = nor a zero byte")
+  }
+  return spec.terminationGracePeriodSeconds > limits.gracePeriodSeconds
+    ? invalid("spec.termination_grace_period_seconds", `must be at most ${limits.gracePeriodSeconds}`)
+    : undefined
+}
+
+const checked = (request: CreateRequest): Effect.Effect<CreateRequest, InvalidArgument> => {
+  const problem = problemOf(request)
+  return problem === undefined ? Effect.succeed(request) : Effect.fail(problem)
+}
+
+const nanosPerSecond = 1_000_000_000n
+
+const toNanos = (timestamp: Timestamp | undefined): bigint | undefined =>
+  timestamp === undefined ? undefined : timestamp.seconds * nanosPerSecond + BigInt(timestamp.nanos)
+
+const fromNanos = (nanos: bigint) => ({
+  seconds: nanos / nanosPerSecond,
+  nanos: Number(nanos % nanosPerSecond)
+})
+
+const streamNames: ReadonlyMap<LogStream, LogStreamName> = new Map([
+  [LogStream.STDOUT, "stdout"],
+  [LogStream.STDERR, "stderr"]
+])
+
+const toLine = ({ partial, stream, text, timeNanos }: LogRecord) => ({
+  time: fromNanos(timeNanos),
+  stream: stream === "stdout" ? LogStream.STDOUT : LogStream.STDERR,
+  text,
+  partial
+})
+
+const logs = (request: LogsRequest): Stream.Stream<
+  { readonly lines: Array<ReturnType<typeof toLine>> },
+  BoundaryError,
+  LogDirectory | SandboxRuntime
+> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const directory = yield* LogDirectory
+    const ended = yield* SandboxRuntime.use((runtime) => runtime.ended(request.instanceId))
+    const path = directory.pathOf(request.instanceId)
+    if (directory.format === "plain") {
+      return yield* new FailedPrecondition({
+        reason: "NoLogger",
+        problem: `the node has no logger; the output is in plain files in ${path} on the node`
+      })
+    }
+    return LogFile.read({
+      directory: path,
+      ended,
+      follow: request.follow,
+      tailLines: request.tailLines === undefined ? undefined : Number(request.tailLines),
+      sinceNanos: toNanos(request.since),
+      untilNanos: toNanos(request.until),
+      stream: request.stream === undefined ? undefined : streamNames.get(request.stream)
+    }).pipe(
+      Stream.mapError((error): BoundaryError => new Internal({ problem: error.message })),
+      Stream.map((records) => ({ lines: records.map(toLine) }))
+    )
+  }))
+
+const pullImage = (image: string) =>
+  Stream.unwrap(Effect.map(Images, (images) =>
+    images.pull(image).pipe(
+      Stream.map((progress) =>
+        progress._tag === "Pulled"
+          ? { image: progress.image.name, status: "done", digest: progress.image.manifestDigest }
+          : {
+            image,
+            status: "transferring",
+            currentBytes: BigInt(progress.blobs.reduce((sum, blob) => sum + blob.offsetBytes, 0)),
+            totalBytes: BigInt(progress.blobs.reduce((sum, blob) => sum + blob.totalBytes, 0))
+          }
+      ),
+      Stream.mapError(toBoundary)
+    )))
+
+/** The bytes of the archive behind the header. */
+const archiveOf = (
+  requests: Stream.Stream<LoadImageRequest, BoundaryError>,
+  onHeader: (name: string) => void
+): Stream.Stream<Uint8Array, BoundaryError> =>
+  requests.pipe(
+    Stream.mapEffect(({ part }): Effect.Effect<Uint8Array, BoundaryError> => {
+      switch (part.case) {
+        case "header":
+          return Effect.sync(() => {
+            onHeader(part.value.name)
+            return new Uint8Array()
+          })
+        case "data":
+          return Effect.succeed(part.value)
+        default:
+          return Effect.fail(invalid("part", "must be the header or data"))
+      }
+    }),
+    Stream.filter((bytes) => bytes.length > 0)
+  )
+
+const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
+  Stream.unwrap(Effect.map(Images, (images) => {
+    let name = ""
+    let receivedBytes = 0
+    const archive = archiveOf(requests, (given) => {
+      name = given
+    }).pipe(Stream.tap((bytes) =>
+      Effect.sync(() => {
+        receivedBytes += bytes.length
+      })
+    ))
+    const progress = Stream.tick(progressInterval).pipe(
+      Stream.map(() => ({ image: name, status: "transferring", currentBytes: BigInt(receivedBytes) }))
+    )
+    const loaded = Stream.fromIterableEffect(images.load(archive)).pipe(
+      Stream.map((image) => ({
+        image: image.name,
+        status: "done",
+        currentBytes: BigInt(receivedBytes),
+        totalBytes: BigInt(receivedBytes),
+        digest: image.manifestDigest
+      })),
+      Stream.mapError(toBoundary)
+    )
+    return Stream.merge(loaded, progress, { haltStrategy: "left" })
+  }))
+
+/** Who this agent is, for its watchers. */
+const identity: Effect.Effect<Identity, never, AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile> = Effect.gen(
+  function*() {
+    const settings = yield* AgentConfig
+    const { format } = yield* LogDirectory
+    const { optimisations, runtime } = yield* RuntimeProfile.RuntimeProfile
+    return {
+      agentUid: settings.podUid,
+      agentName: settings.podName,
+      nodeName: settings.nodeName,
+      version: manifest.version,
+      address: settings.podIp,
+      runtimeNotes: [
+        `${runtime.name} ${runtime.version} at ${runtime.path}`,
+        ...optimisations.map(({ isOn, name, reason }) => `${name} ${isOn ? "on" : "off"}: ${reason}`),
+        `logger ${format === "records" ? "on" : "off: output goes to plain files"}`
+      ]
+    }
+  }
+)
+
+/** The service with its handlers. */
+export const service = GrpcService.make(AgentService, {
+  create: Effect.fnUntraced(function*(request) {
+    yield* checked(request)
+    return { instance: yield* SandboxRuntime.use((runtime) => runtime.create(request)) }
+  }),
+  bind: ({ instanceId, resourceUid }) =>
+    Effect.as(SandboxRuntime.use((runtime) => runtime.bind(instanceId, resourceUid)), {}),
+  stop: ({ gracePeriodSeconds, instanceId }) =>
+    SandboxRuntime.use((runtime) => runtime.stop(instanceId, gracePeriodSeconds)).pipe(
+      Effect.map((instance) => ({ instance }))
+    ),
+  delete: ({ gracePeriodSeconds, instanceId }) =>
+    Effect.as(SandboxRuntime.use((runtime) => runtime.delete(instanceId, gracePeriodSeconds)), {}),
+  list: () =>
+    SandboxRuntime.use((runtime) => runtime.list).pipe(Effect.map((instances) => ({ instances: [...instances] }))),
+  logs,
+  watch: () =>
+    Stream.unwrap(Effect.gen(function*() {
+      const hub = yield* WatchHub
+      return hub.watch(yield* identity)
+    })).pipe(Stream.map((event) => ({ event }))),
+  pullImage: ({ image }) => pullImage(image),
+  loadImage,
+  removeImage: ({ image }) =>
+    Images.use((images) => images.remove(image)).pipe(Effect.mapError(toBoundary), Effect.as({}))
+})

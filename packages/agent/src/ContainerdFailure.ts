@@ -1,0 +1,75 @@
+/**
+ * Failures of containerd and of images, as failures that cross the agent's boundary.
+ */
+import { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
+import { ImageNotFound, ImagePullFailed, InvalidImage } from "@fast-sandbox/containerd/ImageErrors"
+import { NoCommand } from "@fast-sandbox/containerd/OciSpec"
+import { BoundaryError, FailedPrecondition, Internal, InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
+import { InvalidImageName } from "@fast-sandbox/core/ImageName"
+import * as Schema from "effect/Schema"
+
+/** Shells' codes for a program that is not there, and for one that can't be run. */
+const exitCodeNotFound = 127
+const exitCodeNotExecutable = 126
+
+/** What can be turned into a {@link BoundaryError}. */
+export type Failure =
+  | BoundaryError
+  | ContainerdError
+  | ImageNotFound
+  | ImagePullFailed
+  | InvalidImage
+  | InvalidImageName
+  | NoCommand
+
+const isBoundary = Schema.is(BoundaryError)
+
+const fromContainerd = (error: ContainerdError): BoundaryError =>
+  error.isUnavailable || error.code === "DEADLINE_EXCEEDED" || error.code === "CANCELLED"
+    ? new Unavailable({ target: "containerd", problem: error.message })
+    : new Internal({ problem: error.message })
+
+/** A failure as the agent's callers see it. */
+export const toBoundary = (error: Failure): BoundaryError => {
+  if (isBoundary(error)) {
+    return error
+  }
+  switch (error._tag) {
+    case "ContainerdError":
+      return fromContainerd(error)
+    case "ImageNotFound":
+      return new FailedPrecondition({ reason: "ImageNotPresent", problem: error.message })
+    case "ImagePullFailed":
+      return new FailedPrecondition({ reason: "ImagePullFailed", problem: error.message })
+    case "InvalidImage":
+      return new FailedPrecondition({ reason: "InvalidImage", problem: error.message })
+    case "InvalidImageName":
+      return new InvalidArgument({ field: "image", problem: error.problem })
+    case "NoCommand":
+      return new FailedPrecondition({ reason: "StartFailed", problem: error.message })
+  }
+}
+
+/** The exit code that a shell would give a program that failed to start so; undefined when the text does not tell. */
+export const startExitCode = (text: string): number | undefined =>
+  /permission denied|exec format error|is a directory|not a directory/i.test(text)
+    ? exitCodeNotExecutable
+    : /no such file or directory|not found/i.test(text)
+    ? exitCodeNotFound
+    : undefined
+
+/**
+ * The failure of `Tasks.create` or `Tasks.start`. What the OCI runtime says about the program is the user's to read;
+ * anything else is a fault of the node.
+ */
+export const fromStart = (error: ContainerdError): BoundaryError => {
+  const [, said] = /OCI runtime (?:create|start) failed: (.*?)(?:: unknown)?$/s.exec(error.details) ?? []
+  if (said === undefined) {
+    return fromContainerd(error)
+  }
+  const exitCode = startExitCode(said)
+  return new FailedPrecondition({
+    reason: "StartFailed",
+    problem: `the program could not be started${exitCode === undefined ? "" : ` (exit code ${exitCode})`}: ${said}`
+  })
+}

@@ -1,0 +1,83 @@
+/**
+ * Where an instance's output goes: a directory of its own, written by a logger that the shim starts, so that logging
+ * needs no agent. Without the logger's binary containerd's shim writes plain files, which have no time stamps.
+ */
+import type { Stdio } from "@fast-sandbox/containerd/Tasks"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import type * as PlatformError from "effect/PlatformError"
+import { AgentConfig } from "./AgentConfig.ts"
+
+/** A sandbox's log: three files of 10 MiB, as the kubelet rotates container logs by default (its limit is five). */
+const rotation = { maxBytes: 10 * 1024 * 1024, files: 3 } as const
+
+/** Output may hold secrets: for the agent's own user only. */
+const directoryMode = 0o700
+const fileMode = 0o600
+
+/**
+ * - `format` is `records` with the logger, `plain` without it.
+ * - `prepare` makes the directory (before the task is made) and tells where the task reads and writes.
+ * - `remove` takes it away with all it holds; safe to repeat.
+ */
+export class LogDirectory extends Context.Service<LogDirectory, {
+  readonly format: "records" | "plain"
+  readonly pathOf: (instanceId: string) => string
+  readonly prepare: (instanceId: string) => Effect.Effect<Stdio, PlatformError.PlatformError>
+  readonly remove: (instanceId: string) => Effect.Effect<void, PlatformError.PlatformError>
+}>()("@fast-sandbox/agent/LogDirectory") {
+  static readonly layer: Layer.Layer<
+    LogDirectory,
+    PlatformError.PlatformError,
+    AgentConfig | FileSystem.FileSystem
+  > = Layer.effect(
+    LogDirectory,
+    Effect.gen(function*() {
+      const { logDirectory, loggerBinary } = yield* AgentConfig
+      const files = yield* FileSystem.FileSystem
+      yield* files.makeDirectory(logDirectory, { recursive: true, mode: directoryMode })
+      const hasLogger = loggerBinary !== undefined && (yield* files.exists(loggerBinary))
+      if (!hasLogger) {
+        yield* Effect.logWarning("there is no logger: output goes to plain files that can't be read as a log", {
+          loggerBinary
+        })
+      }
+
+      const pathOf = (instanceId: string): string => `${logDirectory}/${instanceId}`
+
+      const loggerUri = (directory: string): string => {
+        const options = new URLSearchParams({
+          dir: directory,
+          "max-bytes": String(rotation.maxBytes),
+          files: String(rotation.files)
+        })
+        return `binary://${loggerBinary}?${options}`
+      }
+
+      const plain = Effect.fnUntraced(function*(directory: string) {
+        const stdout = `${directory}/stdout`
+        const stderr = `${directory}/stderr`
+        yield* files.writeFile(stdout, new Uint8Array(), { mode: fileMode })
+        yield* files.writeFile(stderr, new Uint8Array(), { mode: fileMode })
+        return { stdout, stderr }
+      })
+
+      return LogDirectory.of({
+        format: hasLogger ? "records" : "plain",
+        pathOf,
+        prepare: Effect.fn("LogDirectory.prepare")(function*(instanceId) {
+          const directory = pathOf(instanceId)
+          yield* files.makeDirectory(directory, { recursive: true, mode: directoryMode })
+          return hasLogger
+            ? { stdout: loggerUri(directory), stderr: loggerUri(directory) }
+            : yield* plain(directory)
+        }),
+        remove: Effect.fn("LogDirectory.remove")((instanceId) =>
+          files.remove(pathOf(instanceId), { recursive: true, force: true })
+        )
+      })
+    })
+  )
+}

@@ -1,0 +1,269 @@
+/**
+ * What a sandbox is in containerd, and the order in which it is made and unmade.
+ *
+ * Made: container record, log directory, snapshot, task, start. The record comes first: it is what protects the
+ * snapshot from the garbage collector, and what a restarted agent finds after a crash between any two lines. Unmade: the
+ * task, the snapshot, the cgroup; last the log and the record. Every step may be repeated; what is gone counts as done.
+ *
+ * No call is ever cancelled half-way, because containerd may carry out a cancelled call later. Whoever makes a sandbox
+ * may be interrupted between two steps only.
+ */
+import { type ContainerdError, ignoreNotFound, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
+import { Containers } from "@fast-sandbox/containerd/Containers"
+import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
+import { isSupported, seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
+import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
+import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
+import { type ProcessStatus, Tasks } from "@fast-sandbox/containerd/Tasks"
+import { AlreadyExists, type BoundaryError, Internal, Unavailable } from "@fast-sandbox/core/Errors"
+import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import { AgentConfig, type Settings } from "./AgentConfig.ts"
+import * as Cgroup from "./Cgroup.ts"
+import { fromStart, toBoundary } from "./ContainerdFailure.ts"
+import type { PreparedImage } from "./ImageCatalog.ts"
+import * as InstanceRecord from "./InstanceRecord.ts"
+import { LogDirectory } from "./LogDirectory.ts"
+
+/** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
+const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 6 }))
+
+const signalKill = 9
+
+/** Part of a sandbox that could not be removed. Its slot stays taken; the agent keeps trying. */
+export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
+  instanceId: Schema.String,
+  what: Schema.Literals(["task", "snapshot", "cgroup", "log", "container"]),
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `the ${this.what} of instance ${this.instanceId} could not be removed: ${this.problem}`
+  }
+  /** For callers of the agent. */
+  get boundary(): Unavailable {
+    return new Unavailable({
+      target: `instance ${this.instanceId}`,
+      problem: `${this.message}; its slot stays taken and the agent keeps trying, so try again`
+    })
+  }
+}
+
+/** The names of the steps of {@link SandboxContainer.make}, in order. */
+export type Step = "record" | "snapshot" | "task" | "start"
+
+/** Runs around each step: measures it, lets an interruption in before it. */
+export type Around = (
+  step: Step
+) => <A>(self: Effect.Effect<A, BoundaryError>) => Effect.Effect<A, BoundaryError>
+
+/** What containerd knows of a sandbox's program. `absent`: there is no task. */
+export interface Observed {
+  readonly status: ProcessStatus | "absent"
+  readonly exitCode: number
+  readonly exitedAtMillis: number
+}
+
+/**
+ * - `make` makes and starts a sandbox. After a failure (but ALREADY_EXISTS, where something else has the id) or an
+ *   interruption `reclaim` and `forget` must follow.
+ * - `signal` and `kill` (every process) succeed also when there is nobody left to hear them.
+ * - `reclaim` removes task, snapshot and cgroup, and has proof of it.
+ * - `forget` removes the log and the record.
+ */
+export class SandboxContainer extends Context.Service<SandboxContainer, {
+  readonly make: (instance: Instance, image: PreparedImage, around: Around) => Effect.Effect<void, BoundaryError>
+  readonly observe: (instanceId: string) => Effect.Effect<Observed, ContainerdError>
+  readonly signal: (instanceId: string, signal: number) => Effect.Effect<void, ContainerdError>
+  readonly kill: (instanceId: string) => Effect.Effect<void, ContainerdError>
+  readonly oomKills: (instanceId: string) => Effect.Effect<number>
+  readonly reclaim: (instanceId: string) => Effect.Effect<void, LeftBehind>
+  readonly forget: (instanceId: string) => Effect.Effect<void, LeftBehind>
+}>()("@fast-sandbox/agent/SandboxContainer") {
+  static readonly layer: Layer.Layer<
+    SandboxContainer,
+    never,
+    | AgentConfig
+    | Containers
+    | LogDirectory
+    | RuntimeProfile.RuntimeProfile
+    | ShimGroups
+    | Snapshots
+    | Tasks
+  > = Layer.effect(SandboxContainer, Effect.suspend(() => make))
+}
+
+const milliPerCore = 1000
+
+/** A limit of the request, else the agent's; 0 in a request is none of its own. */
+const limit = (wanted: bigint | undefined, otherwise: number | undefined): number | undefined =>
+  wanted === undefined || wanted === 0n ? otherwise : Number(wanted)
+
+const resourcesOf = ({ limits }: Settings, { spec }: Instance): OciSpec.Resources => {
+  const cpuMillis = limit(spec?.cpuMillis, limits.cpuMillis)
+  return {
+    cpu: cpuMillis === undefined ? undefined : cpuMillis / milliPerCore,
+    memoryBytes: limit(spec?.memoryBytes, limits.memoryBytes),
+    pids: limit(spec?.pids, limits.pids)
+  }
+}
+
+/** The longest name that Linux takes as a host name. */
+const maxHostnameLength = 63
+
+const hostnameOf = (instance: Instance): string =>
+  (instance.claim?.sandboxName || instance.instanceId).slice(0, maxHostnameLength).replace(/[^A-Za-z0-9]+$/, "")
+
+const make = Effect.gen(function*() {
+  const settings = yield* AgentConfig
+  const containers = yield* Containers
+  const logs = yield* LogDirectory
+  const profile = yield* RuntimeProfile.RuntimeProfile
+  const shims = yield* ShimGroups
+  const snapshots = yield* Snapshots
+  const tasks = yield* Tasks
+  const { snapshotter } = profile
+  const asVolatile = RuntimeProfile.isOn(profile, "volatileOverlay") ? volatile : <A>(mounts: A) => mounts
+
+  const cgroupOf = (instanceId: string): string => `${settings.cgroupParent}/${instanceId}`
+
+  const specOf = (instance: Instance, { image, user }: PreparedImage, annotations: Readonly<Record<string, string>>) =>
+    Effect.fromResult(OciSpec.make({
+      image: image.config,
+      user,
+      command: instance.spec?.command,
+      args: instance.spec?.args,
+      env: Object.fromEntries(instance.spec?.envs.map(({ name, value }) => [name, value]) ?? []),
+      workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
+      hostname: hostnameOf(instance),
+      cgroupsPath: cgroupOf(instance.instanceId),
+      resources: resourcesOf(settings, instance),
+      seccomp: seccompProfile,
+      annotations
+    }))
+
+  const makeSandbox = Effect.fn("SandboxContainer.make")(function*(
+    instance: Instance,
+    prepared: PreparedImage,
+    around: Around
+  ): Effect.fn.Return<void, BoundaryError> {
+    if (!isSupported) {
+      return yield* new Internal({ problem: `there is no seccomp profile for ${process.arch}` })
+    }
+    const id = instance.instanceId
+    const runtime = yield* shims.next
+    const spec = yield* specOf(instance, prepared, runtime.annotations).pipe(Effect.mapError(toBoundary))
+    yield* containers.create({
+      id,
+      labels: InstanceRecord.labelsOf(settings, instance, prepared.stopSignal),
+      image: prepared.image.name,
+      runtime,
+      spec,
+      snapshotter,
+      extensions: InstanceRecord.extensionsOf(instance)
+    }).pipe(
+      Effect.mapError((error) =>
+        error.isAlreadyExists
+          ? new AlreadyExists({ kind: "container", name: id, hint: "choose another instance id" })
+          : toBoundary(error)
+      ),
+      around("record")
+    )
+    const stdio = yield* logs.prepare(id).pipe(
+      Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
+    )
+    const mounts = yield* snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(
+      Effect.mapError(toBoundary),
+      around("snapshot")
+    )
+    yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
+      Effect.mapError(fromStart),
+      around("task")
+    )
+    yield* tasks.start({ containerId: id }).pipe(Effect.mapError(fromStart), around("start"))
+  })
+
+  const observe = Effect.fn("SandboxContainer.observe")((instanceId: string) =>
+    tasks.get({ containerId: instanceId }).pipe(
+      Effect.catchIf(isNotFound, () => Effect.succeed<Observed>({ status: "absent", exitCode: 0, exitedAtMillis: 0 }))
+    )
+  )
+
+  // Runtimes answer FAILED_PRECONDITION or NOT_FOUND to a signal for who has ended.
+  const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
+    self.pipe(
+      Effect.catchIf((error) => error.isNotFound || error.isFailedPrecondition, () => Effect.void),
+      Effect.asVoid
+    )
+
+  const kill = Effect.fn("SandboxContainer.kill")((instanceId: string) =>
+    tasks.killAll(instanceId, signalKill).pipe(
+      unheard,
+      // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
+      Effect.catchIf(
+        (error) => !error.isUnavailable,
+        () => unheard(tasks.kill({ containerId: instanceId }, signalKill))
+      )
+    )
+  )
+
+  const left = (instanceId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
+    new LeftBehind({ instanceId, what, problem: error.message })
+
+  const deleteTask = (instanceId: string) =>
+    tasks.delete({ containerId: instanceId }).pipe(
+      Effect.catchIf(
+        (error) => error.isFailedPrecondition,
+        (error) => Effect.andThen(kill(instanceId), Effect.fail(error))
+      ),
+      ignoreNotFound,
+      Effect.mapError(left(instanceId, "task"))
+    )
+
+  const removeSnapshot = (instanceId: string) =>
+    snapshots.remove(instanceId, { snapshotter }).pipe(ignoreNotFound, Effect.mapError(left(instanceId, "snapshot")))
+
+  const proveCgroupGone = (instanceId: string) =>
+    Effect.filterOrFail(
+      Cgroup.isGone(cgroupOf(instanceId)),
+      (isGone) => isGone,
+      () =>
+        new LeftBehind({
+          instanceId,
+          what: "cgroup",
+          problem: `processes are left in ${cgroupOf(instanceId)}`
+        })
+    )
+
+  return SandboxContainer.of({
+    make: makeSandbox,
+    observe,
+    signal: Effect.fn("SandboxContainer.signal")((instanceId, signal) =>
+      unheard(tasks.kill({ containerId: instanceId }, signal))
+    ),
+    kill,
+    oomKills: (instanceId) => Cgroup.oomKills(cgroupOf(instanceId)),
+    reclaim: Effect.fn("SandboxContainer.reclaim")((instanceId) =>
+      deleteTask(instanceId).pipe(
+        Effect.andThen(removeSnapshot(instanceId)),
+        Effect.andThen(proveCgroupGone(instanceId)),
+        Effect.asVoid,
+        Effect.retry(reclaimPolicy)
+      )
+    ),
+    forget: Effect.fn("SandboxContainer.forget")((instanceId) =>
+      logs.remove(instanceId).pipe(
+        Effect.mapError(left(instanceId, "log")),
+        Effect.andThen(
+          containers.delete(instanceId).pipe(ignoreNotFound, Effect.mapError(left(instanceId, "container")))
+        ),
+        Effect.asVoid,
+        Effect.retry(reclaimPolicy)
+      )
+    )
+  })
+})

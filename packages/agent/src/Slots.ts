@@ -1,0 +1,136 @@
+/**
+ * Admission: an agent never holds more sandboxes than it has slots, and gives no port twice. Every decision is one
+ * synchronous step, so that any number of creates at the same moment are decided one after the other.
+ *
+ * A slot is held from admission until its instance is proven gone; its holder is the instance's id.
+ */
+import { create } from "@bufbuild/protobuf"
+import { ResourceExhausted, Unavailable } from "@fast-sandbox/core/Errors"
+import { type Capacity, CapacitySchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { AgentConfig } from "./AgentConfig.ts"
+import * as Metrics from "./Metrics.ts"
+import { WatchHub } from "./WatchHub.ts"
+
+/** When a caller that found no room may ask the same agent again; another agent is the better choice. */
+const retryAfterMillis = 1000
+
+/** A slot (and ports) taken for one instance. Its scope gives it back, unless `handOver` was run before. */
+export interface Reservation {
+  /** From now on the slot is held until `release`, whatever happens to the scope. */
+  readonly handOver: Effect.Effect<void>
+}
+
+/**
+ * - `admit` takes a slot and the ports, all or nothing. RESOURCE_EXHAUSTED when there is no room, UNAVAILABLE when the
+ *   agent is going away.
+ * - `restore` takes them for an instance that was found running; it always succeeds, because what runs, runs.
+ * - `release` gives back what an instance holds; safe to repeat.
+ * - `drain` refuses everybody from now on.
+ */
+export class Slots extends Context.Service<Slots, {
+  readonly admit: (
+    instanceId: string,
+    ports: ReadonlyArray<number>
+  ) => Effect.Effect<Reservation, ResourceExhausted | Unavailable, Scope.Scope>
+  readonly restore: (instanceId: string, ports: ReadonlyArray<number>) => Effect.Effect<void>
+  readonly release: (instanceId: string) => Effect.Effect<void>
+  readonly drain: Effect.Effect<void>
+  readonly capacity: Effect.Effect<Capacity>
+}>()("@fast-sandbox/agent/Slots") {
+  static readonly layer: Layer.Layer<Slots, never, AgentConfig | WatchHub> = Layer.effect(
+    Slots,
+    Effect.gen(function*() {
+      const { slots } = yield* AgentConfig
+      const hub = yield* WatchHub
+      const context = yield* Effect.context<never>()
+      const holders = new Map<string, ReadonlyArray<number>>()
+      const ports = new Map<number, string>()
+      let isDraining = false
+
+      const capacity = (): Capacity =>
+        create(CapacitySchema, {
+          slots,
+          slotsUsed: holders.size,
+          portsUsed: [...ports.keys()].toSorted((a, b) => a - b),
+          draining: isDraining
+        })
+
+      const changed = (): void => {
+        Metrics.slotsUsed.updateUnsafe(holders.size, context)
+        hub.publishUnsafe({ case: "capacityChanged", value: capacity() })
+      }
+
+      const take = (instanceId: string, wanted: ReadonlyArray<number>): void => {
+        holders.set(instanceId, wanted)
+        for (const port of wanted) {
+          ports.set(port, instanceId)
+        }
+        changed()
+      }
+
+      const release = (instanceId: string): void => {
+        const held = holders.get(instanceId)
+        if (held !== undefined) {
+          holders.delete(instanceId)
+          for (const port of held) {
+            ports.delete(port)
+          }
+          changed()
+        }
+      }
+
+      const refusal = (
+        instanceId: string,
+        wanted: ReadonlyArray<number>
+      ): ResourceExhausted | Unavailable | undefined => {
+        if (isDraining) {
+          return new Unavailable({ target: "agent", problem: "it is going away and admits nothing; use another agent" })
+        }
+        if (holders.size >= slots || holders.has(instanceId)) {
+          return new ResourceExhausted({
+            resource: "slot",
+            problem: `${holders.size} of ${slots} slots are taken`,
+            retryAfterMillis
+          })
+        }
+        const taken = wanted.find((port, position) => ports.has(port) || wanted.indexOf(port) !== position)
+        return taken === undefined
+          ? undefined
+          : new ResourceExhausted({ resource: "port", problem: `port ${taken} is taken`, retryAfterMillis })
+      }
+
+      Metrics.slots.updateUnsafe(slots, context)
+      changed()
+
+      return Slots.of({
+        admit: (instanceId, wanted) =>
+          Effect.acquireRelease(
+            Effect.suspend(() => {
+              const refused = refusal(instanceId, wanted)
+              if (refused !== undefined) {
+                return Effect.fail(refused)
+              }
+              take(instanceId, wanted)
+              return Effect.succeed({ isHandedOver: false })
+            }),
+            (reservation) => reservation.isHandedOver ? Effect.void : Effect.sync(() => release(instanceId))
+          ).pipe(Effect.map((reservation) => ({
+            handOver: Effect.sync(() => {
+              reservation.isHandedOver = true
+            })
+          }))),
+        restore: (instanceId, held) => Effect.sync(() => take(instanceId, held)),
+        release: (instanceId) => Effect.sync(() => release(instanceId)),
+        drain: Effect.sync(() => {
+          isDraining = true
+          changed()
+        }),
+        capacity: Effect.sync(capacity)
+      })
+    })
+  )
+}

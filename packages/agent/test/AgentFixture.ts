@@ -1,0 +1,162 @@
+/**
+ * An agent for tests: on a private containerd with a busybox image, in this process or as a process of its own, and a
+ * client that speaks to it over its socket.
+ */
+import type { MessageInitShape } from "@bufbuild/protobuf"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Agent from "@fast-sandbox/agent/Agent"
+import { AgentConfig, config, type Settings } from "@fast-sandbox/agent/AgentConfig"
+import { Departure } from "@fast-sandbox/agent/Departure"
+import { Images } from "@fast-sandbox/containerd/Images"
+import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { AgentService, type CreateRequestSchema, type Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { Health } from "@fast-sandbox/grpc/gen/grpc/health/v1/health_pb"
+import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import { PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import * as TestImages from "@fast-sandbox/testkit/TestImages"
+import { ConfigProvider, Effect, Layer, Schedule, type Scope } from "effect"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import { randomUUID } from "node:crypto"
+import { fileURLToPath } from "node:url"
+
+export type AgentClient = GrpcClient.GrpcClient<typeof AgentService, BoundaryError>
+
+export const slots = 8
+
+const native = fileURLToPath(new URL("../native", import.meta.url))
+const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
+
+/** Polls until true; fails the test with `what` after the deadline. */
+export const eventually = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
+  condition.pipe(
+    Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: (isTrue) => isTrue }),
+    Effect.timeoutOrElse({ duration: "15 seconds", orElse: () => Effect.die(new Error(`never: ${what}`)) })
+  )
+
+/** Loads busybox and builds the logger; once for a test file. */
+export const prepareNode = Effect.gen(function*() {
+  const { directory } = yield* PrivateContainerd
+  execFileSync("make", ["-s", "-C", native, `OUT=${directory}/bin`])
+  const recipe = yield* TestImages.busybox
+  yield* Images.use((images) => images.load(OciArchive.make([recipe])))
+})
+
+export type Environment = Readonly<Record<string, string>>
+
+/** The environment of an agent on the test's containerd. */
+export const environmentOf = Effect.fnUntraced(function*(changes: Environment) {
+  const { cgroupsPath, daemon, directory, namespace } = yield* PrivateContainerd
+  const state = `${directory}/agent`
+  return {
+    POD_NAME: "agent-1",
+    POD_UID: "uid-1",
+    POD_NAMESPACE: "default",
+    POD_IP: "127.0.0.9",
+    NODE_NAME: "node-1",
+    FSB_SLOTS: String(slots),
+    FSB_AGENT_LISTEN: `unix:${state}/agent.sock`,
+    FSB_CONTAINERD_SOCKET: daemon.socket,
+    FSB_CONTAINERD_NAMESPACE: namespace,
+    FSB_STATE_DIR: state,
+    FSB_CGROUP_PARENT: cgroupsPath,
+    FSB_LOGGER_BINARY: `${directory}/bin/fsb-logger`,
+    FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/crun`,
+    FSB_SHIM_GROUPS: "1",
+    ...changes
+  }
+})
+
+export const settingsOf = (environment: Environment) =>
+  config.parse(ConfigProvider.fromEnv({ env: { ...environment } })).pipe(Effect.orDie)
+
+export const clientOf = (settings: Settings): Effect.Effect<AgentClient, never, Scope.Scope> =>
+  GrpcClient.makeBoundary(AgentService, {
+    address: settings.listen._tag === "Unix"
+      ? `unix:${settings.listen.path}`
+      : `${settings.listen.host}:${settings.listen.port}`
+  })
+
+/** An agent in this process, until the scope closes; it stops its sandboxes then. */
+export const start = Effect.fnUntraced(function*(changes: Environment = {}) {
+  const settings = yield* settingsOf(yield* environmentOf(changes))
+  yield* Layer.build(
+    Layer.provide(
+      Agent.layer,
+      Departure.layer.pipe(
+        Layer.provideMerge(Layer.succeed(AgentConfig, settings)),
+        Layer.provideMerge(NodeServices.layer)
+      )
+    )
+  )
+  return yield* clientOf(settings)
+})
+
+/** An agent as a process of its own. */
+export interface AgentProcess {
+  readonly child: ChildProcess
+  readonly client: AgentClient
+  readonly output: () => string
+  readonly exited: Effect.Effect<number | string>
+}
+
+/** Starts the agent's process and waits until it serves. It is killed (its sandboxes stay) with the scope. */
+export const startProcess = Effect.fnUntraced(function*(changes: Environment = {}) {
+  const environment = yield* environmentOf(changes)
+  const settings = yield* settingsOf(environment)
+  let output = ""
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, [main], {
+        env: { PATH: process.env["PATH"] ?? "", ...environment },
+        stdio: ["pipe", "pipe", "pipe"]
+      })
+      child.stdout.on("data", (text) => output += text)
+      child.stderr.on("data", (text) => output += text)
+      return child
+    }),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  const exited = Effect.callback<number | string>((resume) => {
+    const done = () => resume(Effect.succeed(child.exitCode ?? child.signalCode ?? -1))
+    if (child.exitCode !== null || child.signalCode !== null) {
+      return done()
+    }
+    child.once("exit", done)
+  })
+  const health = yield* GrpcClient.make(Health, { address: environment.FSB_AGENT_LISTEN })
+  yield* eventually(
+    `the agent serves`,
+    health.check({}).pipe(Effect.as(true), Effect.orElseSucceed(() => false))
+  ).pipe(Effect.tapCause(() => Effect.logError(output)))
+  return { child, client: yield* clientOf(settings), output: () => output, exited } satisfies AgentProcess
+})
+
+export const kill = (agent: AgentProcess, signal: NodeJS.Signals) =>
+  Effect.sync(() => agent.child.kill(signal)).pipe(Effect.andThen(agent.exited))
+
+/** A request for a sandbox of busybox. */
+export const request = (
+  command: ReadonlyArray<string>,
+  spec: MessageInitShape<typeof CreateRequestSchema>["spec"] = {}
+): MessageInitShape<typeof CreateRequestSchema> & { readonly instanceId: string } => ({
+  instanceId: `i-${randomUUID().slice(0, 13)}`,
+  claim: { namespace: "default", sandboxName: "box", claimUid: "claim-1", manifest: new Uint8Array([123, 125]) },
+  spec: { image: "busybox", command: [...command], terminationGracePeriodSeconds: 2, ...spec }
+})
+
+export const sleeper = ["sleep", "1000"]
+
+/** The instance as the agent lists it. */
+export const listed = (client: AgentClient, instanceId: string): Effect.Effect<Instance | undefined, BoundaryError> =>
+  Effect.map(client.list({}), ({ instances }) => instances.find((instance) => instance.instanceId === instanceId))
+
+/** Waits until the agent lists the instance in `state`. */
+export const untilState = (client: AgentClient, instanceId: string, state: number) =>
+  Effect.andThen(
+    eventually(
+      `state ${state}`,
+      Effect.map(listed(client, instanceId), (instance) => instance?.state === state)
+    ),
+    listed(client, instanceId)
+  )
