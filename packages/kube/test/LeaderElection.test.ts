@@ -206,6 +206,7 @@ describe("LeaderElection", () => {
       assert.strictEqual(yield* run(Effect.succeed(7)), 7)
       assert.strictEqual(server.holder(), "")
       assert.strictEqual(yield* Effect.flip(run(Effect.fail("no"))), "no")
+      yield* TestClock.adjust("10 seconds")
       assert.strictEqual(server.holder(), "")
     }))
 
