@@ -213,7 +213,7 @@ export const started: ReadonlySet<Phase> = new Set<Phase>(["Running", "Succeeded
 export class Sandboxes extends Context.Service<Sandboxes, {
   /**
    * Starts a sandbox and answers when its program was started. An answer that got lost is asked for again with the same
-   * request id, so that no second sandbox comes of it.
+   * request id, so that no second sandbox comes of it. Interrupting it deletes what it may have made.
    */
   readonly create: (options: CreateOptions) => Effect.Effect<Created, BoundaryError>
   /** Like `create`, in a scope: when it closes, also by interruption, the sandbox is stopped gracefully and deleted. */
@@ -269,6 +269,10 @@ type Api = GrpcClient.GrpcClient<typeof FastPathService, BoundaryError>
 
 const newRequestId = Effect.sync(() => crypto.randomUUID())
 
+const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcClient.CallOptions => ({
+  deadline: options?.deadline ?? deadline
+})
+
 /** Whether the create that made a sandbox carried this request id. */
 const isMadeBy = (requestId: string, sandbox: SandboxInfo.SandboxInfo): boolean =>
   sandbox.resource.includes(JSON.stringify(requestId))
@@ -283,17 +287,6 @@ const make = (
   const reference = (sandboxName: string, options: CallOptions | undefined) => ({
     sandboxName,
     namespace: namespaceOf(options)
-  })
-
-  const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcClient.CallOptions => ({
-    deadline: options?.deadline ?? deadline
-  })
-
-  const create = Effect.fn("Sandboxes.create")(function*(options: CreateOptions) {
-    const namespace = namespaceOf(options)
-    const request = Wire.createRequest(options, namespace, options.requestId ?? (yield* newRequestId))
-    const response = yield* api.createSandbox(request, within(options, LONG_DEADLINE)).pipe(Effect.retry(createAgain))
-    return Wire.created(response, namespace)
   })
 
   const get = Effect.fn("Sandboxes.get")(function*(name: string, options?: CallOptions) {
@@ -398,19 +391,28 @@ const make = (
   }
 
   /** What an interrupted create may have left: only what carries its request id is ours to delete. */
-  const undo = (name: string, requestId: string, options: CreateOptions) =>
-    get(name, { namespace: options.namespace }).pipe(
-      Effect.flatMap((sandbox) =>
-        isMadeBy(requestId, sandbox) ? remove(name, { namespace: options.namespace }) : Effect.void
-      ),
-      Effect.ignore
+  const undo = Effect.fnUntraced(function*(options: CreateOptions, requestId: string) {
+    const call = { namespace: options.namespace }
+    const candidates = options.name ? [yield* get(options.name, call)] : yield* list(call)
+    for (const candidate of candidates) {
+      if (isMadeBy(requestId, candidate)) yield* remove(candidate.name, call)
+    }
+  }, (effect) => Effect.ignore(effect))
+
+  const create = Effect.fn("Sandboxes.create")(function*(options: CreateOptions) {
+    const namespace = namespaceOf(options)
+    const requestId = options.requestId ?? (yield* newRequestId)
+    const request = Wire.createRequest(options, namespace, requestId)
+    const response = yield* api.createSandbox(request, within(options, LONG_DEADLINE)).pipe(
+      Effect.retry(createAgain),
+      Effect.onInterrupt(() => undo(options, requestId))
     )
+    return Wire.created(response, namespace)
+  })
 
   const scoped = Effect.fn("Sandboxes.scoped")(function*(options: CreateOptions) {
-    const requestId = options.requestId ?? (yield* newRequestId)
-    const name = options.name || `sandbox-${requestId}`
     const created = yield* Effect.acquireRelease(
-      create({ ...options, name, requestId }).pipe(Effect.onInterrupt(() => undo(name, requestId, options))),
+      create(options),
       ({ name, namespace }) =>
         remove(name, { namespace }).pipe(
           Effect.catchTag("NotFound", () => Effect.void),

@@ -142,18 +142,19 @@ describe("scoped", () => {
       assert.deepStrictEqual(yield* names, [])
     }).pipe(Effect.provide(connected())))
 
-  it.live("deletes what an interrupted create left", () =>
-    Effect.gen(function*() {
-      const sandboxes = yield* Sandboxes
-      const { createStarted } = yield* Fake
-      const fiber = yield* sandboxes.scoped({ image: "alpine", name: "late", args: ["slow"] }).pipe(
-        Effect.scoped,
-        Effect.forkChild
-      )
-      yield* soon(Deferred.await(createStarted))
-      yield* soon(Fiber.interrupt(fiber))
-      assert.deepStrictEqual(yield* names, [])
-    }).pipe(Effect.provide(connected())))
+  for (const name of ["late", undefined]) {
+    it.live(`deletes what an interrupted create left, ${name === undefined ? "also without a name" : "by name"}`, () =>
+      Effect.gen(function*() {
+        const sandboxes = yield* Sandboxes
+        const { createStarted } = yield* Fake
+        yield* sandboxes.create({ image: "alpine", name: "other" })
+        const fiber = yield* Effect.forkChild(sandboxes.create({ image: "alpine", name, args: ["slow"] }))
+        yield* soon(Deferred.await(createStarted))
+        yield* Effect.repeat(names, { until: (all) => all.length === 2 })
+        yield* soon(Fiber.interrupt(fiber))
+        assert.deepStrictEqual(yield* names, ["default/other"])
+      }).pipe(Effect.provide(connected())))
+  }
 
   it.live("an interrupted or refused create never deletes a sandbox of somebody else", () =>
     Effect.gen(function*() {

@@ -1,0 +1,155 @@
+/**
+ * Sandboxes and images as fsb-ctl prints them.
+ */
+import type { ImageInfo } from "@fast-sandbox/client/Sandboxes"
+import type { SandboxInfo } from "@fast-sandbox/client/SandboxInfo"
+import * as Names from "@fast-sandbox/core/Names"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Age from "./Age.ts"
+import * as Output from "./Output.ts"
+import * as Progress from "./Progress.ts"
+import { Screen } from "./Screen.ts"
+import * as Table from "./Table.ts"
+
+/** What docker's conventions fill in is left out again for people. */
+const shortImage = (image: string): string => image.replace(/^docker\.io\/(library\/)?/, "")
+
+const ageOf = (sandbox: SandboxInfo, now: DateTime.DateTime): string =>
+  Age.format(DateTime.toEpochMillis(now) - DateTime.toEpochMillis(sandbox.createdAt))
+
+const totalMillis = ({ startup }: SandboxInfo): number | undefined =>
+  startup?.steps.reduce((sum, { millis }) => sum + millis, 0)
+
+/** Milliseconds for people: `4.2 ms`. */
+export const formatMillis = (millis: number): string => `${millis < 100 ? millis.toFixed(1) : Math.round(millis)} ms`
+
+/** The resource from what is known of it, for servers that do not send it whole. */
+const rebuilt = (sandbox: SandboxInfo) => ({
+  apiVersion: Names.apiVersion,
+  kind: "Sandbox",
+  metadata: {
+    name: sandbox.name,
+    namespace: sandbox.namespace,
+    creationTimestamp: DateTime.formatIso(sandbox.createdAt),
+    labels: sandbox.labels
+  },
+  spec: { image: sandbox.image, poolRef: sandbox.pool },
+  status: {
+    phase: sandbox.phase,
+    sandboxID: sandbox.instanceId,
+    assignedPod: sandbox.agentPod,
+    nodeName: sandbox.nodeName,
+    endpoints: sandbox.endpoints,
+    exitCode: sandbox.exitCode,
+    signal: sandbox.signal,
+    reason: sandbox.reason,
+    message: sandbox.message,
+    restarts: sandbox.restarts,
+    startup: sandbox.startup
+  }
+})
+
+const object = (sandbox: SandboxInfo): unknown =>
+  Result.getOrElse(
+    Result.try((): unknown => JSON.parse(sandbox.resource)),
+    () => rebuilt(sandbox)
+  )
+
+const namespaceColumn: Table.Column<SandboxInfo> = { heading: "NAMESPACE", cell: ({ namespace }) => namespace }
+
+/** Sandboxes in lists. `namespaces` says whether they come from more than one. */
+export const sandboxes = (
+  options: { readonly now: DateTime.DateTime; readonly namespaces: "one" | "all" }
+): Output.View<SandboxInfo> => ({
+  columns: [
+    ...(options.namespaces === "all" ? [namespaceColumn] : []),
+    { heading: "NAME", cell: ({ name }) => name },
+    { heading: "PHASE", cell: ({ phase }) => phase },
+    { heading: "IMAGE", cell: ({ image }) => shortImage(image) },
+    { heading: "POOL", cell: ({ pool }) => pool },
+    { heading: "AGENT", cell: ({ agentPod }) => agentPod },
+    { heading: "AGE", cell: (sandbox) => ageOf(sandbox, options.now) }
+  ],
+  wideColumns: [
+    {
+      heading: "EXIT",
+      cell: ({ exitCode, signal }) => signal === undefined ? `${exitCode ?? ""}` : `signal ${signal}`
+    },
+    { heading: "RESTARTS", cell: ({ restarts }) => String(restarts) },
+    { heading: "START", cell: ({ startup }) => startup?.tier ?? "" },
+    { heading: "NODE", cell: ({ nodeName }) => nodeName },
+    { heading: "ENDPOINTS", cell: ({ endpoints }) => endpoints.join(",") }
+  ],
+  name: ({ name }) => `sandbox/${name}`,
+  object
+})
+
+const formatTime = (time: DateTime.Utc | undefined): string => time === undefined ? "" : DateTime.formatIso(time)
+
+const formatEnd = ({ exitCode, signal }: SandboxInfo): string => {
+  if (signal !== undefined) return `signal ${signal}`
+  return exitCode === undefined ? "" : `code ${exitCode}`
+}
+
+const formatStartup = (sandbox: SandboxInfo): string => {
+  const { startup } = sandbox
+  if (startup === undefined) return ""
+  const steps = startup.steps.map(({ millis, name }) => `${name} ${formatMillis(millis)}`).join(", ")
+  return `${startup.tier}, ${formatMillis(totalMillis(sandbox) ?? 0)}${steps === "" ? "" : ` (${steps})`}`
+}
+
+/** Everything about one sandbox, for people. */
+export const details = (now: DateTime.DateTime) => (sandbox: SandboxInfo): string =>
+  Table.formatPairs([
+    ["Name", sandbox.name],
+    ["Namespace", sandbox.namespace],
+    ["Phase", sandbox.phase],
+    ["Reason", [sandbox.reason, sandbox.message].filter((part) => part !== "").join(": ")],
+    ["Ended with", formatEnd(sandbox)],
+    ["Image", sandbox.image],
+    ["Pool", sandbox.pool],
+    ["Agent", sandbox.agentPod],
+    ["Node", sandbox.nodeName],
+    ["Instance", sandbox.instanceId],
+    ["Endpoints", sandbox.endpoints.join(", ")],
+    ["Labels", Object.entries(sandbox.labels).map(([key, value]) => `${key}=${value}`).join(", ")],
+    ["Created", `${formatTime(sandbox.createdAt)} (${ageOf(sandbox, now)} ago)`],
+    ["Started", formatTime(sandbox.startedAt)],
+    ["Finished", formatTime(sandbox.finishedAt)],
+    ["Start", formatStartup(sandbox)],
+    ["Restarts", sandbox.restarts === 0 ? "" : String(sandbox.restarts)]
+  ])
+
+const DIGEST_SHOWN = 19
+
+/** Images in lists. */
+export const images: Output.View<ImageInfo> = {
+  columns: [
+    { heading: "IMAGE", cell: ({ name }) => shortImage(name) },
+    { heading: "SIZE", cell: ({ sizeBytes }) => Progress.formatBytes(sizeBytes) },
+    { heading: "NODES", cell: ({ nodes }) => String(nodes.length) },
+    { heading: "DIGEST", cell: ({ digest }) => digest.slice(0, DIGEST_SHOWN) }
+  ],
+  wideColumns: [{ heading: "ON", cell: ({ nodes }) => nodes.join(",") }],
+  name: ({ name }) => `image/${name}`,
+  object: ({ digest, name, nodes, sizeBytes }) => ({
+    apiVersion: Names.apiVersion,
+    kind: "Image",
+    metadata: { name },
+    status: { digest, sizeBytes, nodes }
+  })
+}
+
+/** A sandbox after a change: its name, or what the user chose to see. */
+export const printChanged = Effect.fnUntraced(function*(sandbox: SandboxInfo, format: Option.Option<Output.Format>) {
+  const now = yield* DateTime.now
+  const view = sandboxes({ now, namespaces: "one" })
+  if (Option.isSome(format)) {
+    return yield* Output.printOne(view, sandbox, { format: format.value, details: details(now) })
+  }
+  const screen = yield* Screen
+  yield* screen.data(`${sandbox.name}\n`)
+})

@@ -1,0 +1,55 @@
+/**
+ * `fsb-ctl doctor`
+ */
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Config from "../Config.ts"
+import * as ExitCode from "../ExitCode.ts"
+import { Ended } from "../Failure.ts"
+import * as Globals from "../Globals.ts"
+import { Operands } from "../Help.ts"
+import * as LocalStack from "../LocalStack.ts"
+import * as Output from "../Output.ts"
+import { Screen } from "../Screen.ts"
+
+const view: Output.View<LocalStack.Finding> = {
+  columns: [
+    { heading: "CHECK", cell: ({ check }) => check },
+    { heading: "OK", cell: ({ ok }) => ok ? "yes" : "NO" },
+    { heading: "DETAIL", cell: ({ detail }) => detail }
+  ],
+  wideColumns: [{ heading: "FIX", cell: ({ fix }) => fix }],
+  name: ({ check }) => `check/${check}`,
+  object: (finding) => finding
+}
+
+/** `fsb-ctl doctor` */
+export const doctor = Command.make(
+  "doctor",
+  {
+    home: Flag.String("home").pipe(
+      Flag.withMetavar("DIR"),
+      Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
+      Flag.withDefault(process.env.FSB_HOME || Config.DEFAULT_HOME)
+    )
+  },
+  Effect.fnUntraced(function*({ home }) {
+    const screen = yield* Screen
+    const stack = yield* LocalStack.load
+    const findings = yield* stack.report({ home })
+    yield* Output.printAll(view, findings, {
+      format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
+      whenEmpty: "nothing to check"
+    })
+    const bad = findings.filter(({ ok }) => !ok)
+    for (const { check, fix } of bad) yield* screen.talk(`${check}: ${fix}\n`)
+    if (bad.length > 0) return yield* new Ended({ exitCode: ExitCode.OURS })
+  })
+).pipe(
+  Command.withShortDescription("Check whether this machine can run sandboxes"),
+  Command.withDescription("Checks what 'fsb-ctl up' needs of this machine, and says how to get what is missing."),
+  Command.withExamples([{ command: "fsb-ctl doctor" }]),
+  Command.annotate(Operands, "")
+)

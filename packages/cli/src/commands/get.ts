@@ -1,0 +1,37 @@
+/**
+ * `fsb-ctl get`
+ */
+import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Globals from "../Globals.ts"
+import { Operands } from "../Help.ts"
+import * as Output from "../Output.ts"
+import * as SandboxView from "../SandboxView.ts"
+
+/** `fsb-ctl get` */
+export const get = Command.make(
+  "get",
+  { name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")) },
+  Effect.fnUntraced(function*({ name }) {
+    const sandboxes = yield* Sandboxes
+    const sandbox = yield* sandboxes.get(name)
+    const now = yield* DateTime.now
+    yield* Output.printOne(SandboxView.sandboxes({ now, namespaces: "one" }), sandbox, {
+      format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
+      details: SandboxView.details(now)
+    })
+  })
+).pipe(
+  Command.withShortDescription("Show one sandbox"),
+  Command.withDescription("Shows one sandbox: where it runs, how it was started, and what became of it."),
+  Command.withExamples([
+    { command: "fsb-ctl get web", description: "For people" },
+    { command: "fsb-ctl get web -o yaml", description: "The whole resource, as kubectl shows it" }
+  ]),
+  Command.annotate(Operands, "NAME"),
+  Command.provide(Globals.connection)
+)

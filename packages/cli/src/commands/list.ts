@@ -1,0 +1,81 @@
+/**
+ * `fsb-ctl list`
+ */
+import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import type { SandboxInfo } from "@fast-sandbox/client/SandboxInfo"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as Globals from "../Globals.ts"
+import { Operands } from "../Help.ts"
+import * as Output from "../Output.ts"
+import * as SandboxView from "../SandboxView.ts"
+
+const flags = {
+  allNamespaces: Flag.Boolean("all-namespaces").pipe(
+    Flag.withAlias("A"),
+    Flag.withDescription("List the sandboxes of all namespaces"),
+    Flag.withDefault(false)
+  ),
+  selector: Flag.String("selector").pipe(
+    Flag.withAlias("l"),
+    Flag.withMetavar("QUERY"),
+    Flag.withDescription("Only those with these labels: key=value,..."),
+    Flag.optional
+  ),
+  watch: Flag.Boolean("watch").pipe(
+    Flag.withAlias("w"),
+    Flag.withDescription("Go on with every change until interrupted"),
+    Flag.withDefault(false)
+  )
+}
+
+/** `fsb-ctl list` */
+export const list = Command.make(
+  "list",
+  flags,
+  Effect.fnUntraced(function*({ allNamespaces, selector, watch }) {
+    const sandboxes = yield* Sandboxes
+    const format = Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const)
+    const namespaces = allNamespaces ? "all" : "one"
+    const query = {
+      labelSelector: Option.getOrUndefined(selector),
+      ...(allNamespaces ? { allNamespaces } : {})
+    }
+    const view = Effect.map(DateTime.now, (now) => SandboxView.sandboxes({ now, namespaces }))
+    if (!watch) {
+      const { value: namespace } = (yield* Globals.settings).namespace
+      const whenEmpty = allNamespaces ? "no sandboxes" : `no sandboxes in the namespace ${namespace}`
+      return yield* Output.printAll(yield* view, yield* sandboxes.list(query), { format, whenEmpty })
+    }
+    const print = yield* Output.printer(format)
+    let existing: Array<SandboxInfo> | undefined = []
+    yield* Stream.runForEach(sandboxes.watch(query), (event) =>
+      Effect.gen(function*() {
+        if (event._tag === "Synced") {
+          yield* print(yield* view, existing ?? [])
+          existing = undefined
+        } else if (existing === undefined) {
+          const { sandbox } = event
+          yield* print(yield* view, [event._tag === "Deleted" ? { ...sandbox, phase: "Deleting" as const } : sandbox])
+        } else {
+          existing.push(event.sandbox)
+        }
+      }))
+  })
+).pipe(
+  Command.withAlias("ls"),
+  Command.withShortDescription("List sandboxes"),
+  Command.withDescription("Lists the sandboxes of a namespace, or of all."),
+  Command.withExamples([
+    { command: "fsb-ctl list", description: "The sandboxes of the namespace" },
+    { command: "fsb-ctl ls -A -o wide", description: "Those of all namespaces, with all there is to see" },
+    { command: "fsb-ctl ls -w -l app=web", description: "Those with a label, as they come and go" },
+    { command: "fsb-ctl delete $(fsb-ctl ls -o name | cut -d/ -f2)", description: "Names for another command" }
+  ]),
+  Command.annotate(Operands, ""),
+  Command.provide(Globals.connection)
+)

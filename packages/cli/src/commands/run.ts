@@ -1,0 +1,321 @@
+/**
+ * `fsb-ctl run`
+ */
+import { type Created, type CreateOptions, Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
+import * as Sandbox from "@fast-sandbox/core/Sandbox"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import * as Editor from "../Editor.ts"
+import * as ExitCode from "../ExitCode.ts"
+import { Declined, describe, Ended, LocalError, UsageError } from "../Failure.ts"
+import * as Globals from "../Globals.ts"
+import { Operands } from "../Help.ts"
+import * as Manifest from "../Manifest.ts"
+import { TrailingOperands } from "../Operands.ts"
+import * as Pairs from "../Pairs.ts"
+import * as Progress from "../Progress.ts"
+import * as Question from "../Question.ts"
+import * as Relay from "../Relay.ts"
+import * as SandboxView from "../SandboxView.ts"
+import { Screen } from "../Screen.ts"
+import * as Span from "../Span.ts"
+
+/** How long an interrupted run waits for the program to stop and say its last words. */
+const STOP_PATIENCE = "30 seconds"
+
+const flags = {
+  operands: Argument.String("NAME").pipe(
+    Argument.withDescription("The sandbox's name, then -- and the program with its arguments"),
+    Argument.variadic()
+  ),
+  image: Flag.String("image").pipe(
+    Flag.withMetavar("IMAGE"),
+    Flag.withDescription("The container image"),
+    Flag.optional
+  ),
+  pool: Flag.String("pool").pipe(
+    Flag.withMetavar("POOL"),
+    Flag.withDescription("The pool that runs it; 'default-pool' by default"),
+    Flag.optional
+  ),
+  mode: Flag.Literals("mode", Sandbox.ConsistencyMode.literals).pipe(
+    Flag.withMetavar("MODE"),
+    Flag.withDescription("fast: start first, then record it; strong: the other way round"),
+    Flag.optional
+  ),
+  ports: Flag.String("ports").pipe(
+    Flag.withMetavar("PORT,..."),
+    Flag.withDescription("TCP ports that the program listens on"),
+    Flag.atLeast(0)
+  ),
+  env: Flag.String("env").pipe(
+    Flag.withAlias("e"),
+    Flag.withMetavar("KEY[=VALUE]"),
+    Flag.withDescription("An environment variable; KEY alone takes the value from here"),
+    Flag.atLeast(0)
+  ),
+  workdir: Flag.String("workdir").pipe(
+    Flag.withAlias("w"),
+    Flag.withMetavar("DIR"),
+    Flag.withDescription("The directory that the program starts in"),
+    Flag.optional
+  ),
+  file: Flag.String("file").pipe(
+    Flag.withAlias("f"),
+    Flag.withMetavar("FILE"),
+    Flag.withDescription("Read a YAML file, or stdin (-); flags go before it"),
+    Flag.optional
+  ),
+  ttl: Flag.String("ttl").pipe(
+    Flag.withMetavar("TIME"),
+    Flag.withDescription("Stop it after this time: 90s, 15m, 1h30m"),
+    Flag.optional
+  ),
+  failurePolicy: Flag.Literals("failure-policy", Sandbox.FailurePolicy.literals).pipe(
+    Flag.withMetavar("POLICY"),
+    Flag.withDescription("Manual: leave it when it fails; AutoRecreate: start it again"),
+    Flag.optional
+  ),
+  remove: Flag.Boolean("rm").pipe(
+    Flag.withDescription("Delete the sandbox when its program ends"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  ),
+  detach: Flag.Boolean("detach").pipe(
+    Flag.withAlias("d"),
+    Flag.withDescription("Print the name and leave it running"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  )
+}
+
+type Flags = Command.Command.Config.Infer<typeof flags>
+
+const refuse = (problem: string): UsageError => new UsageError({ command: "run", problem })
+
+const flagged = <A>(flag: string, result: Result.Result<A, string>): Effect.Effect<A, UsageError> =>
+  Effect.fromResult(Result.mapError(result, (problem) => refuse(`${flag}: ${problem}`)))
+
+const PORT_MAX = 65535
+
+/** `8080,9090`, given once or more. */
+const parsePorts = (texts: ReadonlyArray<string>): Result.Result<ReadonlyArray<number>, string> => {
+  const ports: Array<number> = []
+  for (const text of texts.flatMap((list) => list.split(","))) {
+    const port = Number(text)
+    if (!/^\d+$/.test(text) || port < 1 || port > PORT_MAX) {
+      return Result.fail(`${JSON.stringify(text)} is not a port from 1 to ${PORT_MAX}`)
+    }
+    if (ports.includes(port)) return Result.fail(`${port} is given twice`)
+    ports.push(port)
+  }
+  return Result.succeed(ports)
+}
+
+const MILLIS_PER_SECOND = 1000
+
+const parseTtl = (text: string): Result.Result<number, string> =>
+  Option.match(Option.filter(Span.parse(text), (millis) => millis > 0), {
+    onNone: () => Result.fail(`${JSON.stringify(text)} is not ${Span.FORM}`),
+    onSome: (millis) => Result.succeed(Math.ceil(millis / MILLIS_PER_SECOND))
+  })
+
+const whenAny = <A>(all: ReadonlyArray<A>): ReadonlyArray<A> | undefined => all.length === 0 ? undefined : all
+
+/** What the flags and operands ask for. */
+const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
+  const trailing = yield* TrailingOperands
+  const program = flags.operands.slice(flags.operands.length - trailing)
+  const [name, extra] = flags.operands.slice(0, flags.operands.length - trailing)
+  if (extra !== undefined) {
+    return yield* refuse(`${JSON.stringify(extra)} is one operand too many; write -- before the program`)
+  }
+  const ports = yield* flagged("--ports", parsePorts(flags.ports))
+  const envs = yield* flagged("--env", Pairs.environment(flags.env, process.env))
+  const ttl = Option.isNone(flags.ttl) ? undefined : yield* flagged("--ttl", parseTtl(flags.ttl.value))
+  const asked: Manifest.Manifest = {
+    name,
+    image: Option.getOrUndefined(flags.image),
+    pool: Option.getOrUndefined(flags.pool),
+    consistencyMode: Option.getOrUndefined(flags.mode),
+    exposedPorts: whenAny(ports),
+    envs: flags.env.length === 0 ? undefined : envs,
+    workingDir: Option.getOrUndefined(flags.workdir),
+    ttlSeconds: ttl,
+    failurePolicy: Option.getOrUndefined(flags.failurePolicy),
+    args: whenAny(program)
+  }
+  return asked
+})
+
+/** Flags go before the file; environment variables of both count. */
+const merge = (file: Manifest.Manifest, asked: Manifest.Manifest): Manifest.Manifest => ({
+  ...file,
+  ...Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined)),
+  envs: file.envs === undefined ? asked.envs : { ...file.envs, ...asked.envs },
+  ...(asked.ttlSeconds === undefined ? {} : { expireTime: undefined })
+})
+
+const readStdin = Stream.fromAsyncIterable(
+  process.stdin,
+  (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
+).pipe(Stream.decodeText(), Stream.mkString)
+
+const readFile = Effect.fnUntraced(function*(path: string) {
+  const files = yield* FileSystem.FileSystem
+  const text = path === "-" ? yield* readStdin : yield* files.readFileString(path).pipe(
+    Effect.mapError(({ message, reason }) =>
+      new LocalError({
+        problem: reason._tag === "NotFound" ? `there is no file ${path}` : `can't read ${path}: ${message}`
+      })
+    )
+  )
+  return yield* Manifest.parse(text).pipe(
+    Effect.mapError(({ line, problem }) =>
+      new LocalError({ problem: `${path === "-" ? "stdin" : path}:${line}: ${problem}` })
+    )
+  )
+})
+
+const summary = (options: CreateOptions): string =>
+  [
+    ["image", options.image],
+    ["pool", options.pool],
+    ["mode", options.consistencyMode],
+    ["command", options.command?.join(" ")],
+    ["args", options.args?.join(" ")],
+    ["ports", options.exposedPorts?.join(", ")],
+    ["envs", options.envs === undefined ? undefined : Object.keys(options.envs).join(", ")],
+    ["directory", options.workingDir]
+  ].flatMap(([key, value]) => value === undefined || value === "" ? [] : [`  ${key}: ${value}\n`]).join("")
+
+const complete = (manifest: Manifest.Manifest): Effect.Effect<CreateOptions, UsageError> => {
+  const { image } = manifest
+  return image === undefined || image === ""
+    ? Effect.fail(refuse("--image is missing; give it, or a file with -f"))
+    : Effect.succeed({ ...manifest, image })
+}
+
+/** Lets the user write it, shows what was understood, and asks. */
+const fromEditor = Effect.fnUntraced(function*(asked: Manifest.Manifest) {
+  const screen = yield* Screen
+  const { editor } = yield* Globals.settings
+  const written = yield* Editor.write({
+    editor: Editor.choose(editor?.value, process.env),
+    home: process.env.HOME || "/root",
+    name: asked.name ?? ""
+  })
+  const options = yield* complete(merge(written, asked))
+  const called = options.name === undefined ? "a sandbox" : `sandbox ${options.name}`
+  yield* screen.talk(`fsb-ctl is going to run ${called}:\n${summary(options)}`)
+  if (!(yield* Question.confirm("Go on?"))) return yield* new Declined({ notice: "nothing was started" })
+  return options
+})
+
+const gather = Effect.fnUntraced(function*(flags: Flags) {
+  const asked = yield* fromFlags(flags)
+  if (Option.isSome(flags.file)) return yield* complete(merge(yield* readFile(flags.file.value), asked))
+  const { canAsk } = yield* Screen
+  return asked.image === undefined && canAsk ? yield* fromEditor(asked) : yield* complete(asked)
+})
+
+/** One word about how fast it was. */
+const started = ({ name, startup }: Created, millis: number): string =>
+  `${name}: started in ${SandboxView.formatMillis(millis)}${startup === undefined ? "" : ` (${startup.tier})`}\n`
+
+/**
+ * The API stops a sandbox by its expiry. A moment ago, because the server's expiry has a resolution of one second and
+ * this one is meant at once.
+ */
+const stop = Effect.fnUntraced(function*({ name, namespace }: Created) {
+  const sandboxes = yield* Sandboxes
+  const now = yield* DateTime.now
+  yield* sandboxes.update(name, { namespace, expireTime: DateTime.subtract(now, { seconds: 1 }) })
+})
+
+/** Says why a cleanup did not happen, and goes on. */
+const reported = <A, E extends Parameters<typeof describe>[0], R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.catch(effect, (failure) => Effect.flatMap(Screen, (screen) => screen.talk(describe(failure))))
+
+/** Follows the program to its end; an interruption stops it and still prints its last words. */
+const attend = Effect.fnUntraced(function*(created: Created, remove: boolean) {
+  const sandboxes = yield* Sandboxes
+  const screen = yield* Screen
+  const { name, namespace } = created
+  if (remove) yield* Effect.addFinalizer(() => reported(sandboxes.delete(name, { namespace })))
+  const relay = yield* Relay.make("plain")
+  const following = yield* Effect.forkScoped(
+    Stream.runForEach(sandboxes.logs(name, { namespace, follow: true }), relay)
+  )
+  const ended = yield* Fiber.join(following).pipe(
+    Effect.andThen(sandboxes.wait(name, { namespace, for: terminal })),
+    Effect.onInterrupt(() =>
+      stop(created).pipe(
+        Effect.andThen(Fiber.await(following)),
+        Effect.timeoutOption(STOP_PATIENCE),
+        reported
+      )
+    )
+  )
+  const exitCode = ExitCode.ofSandbox(ended)
+  if (ended.phase !== "Succeeded" && ended.exitCode === undefined || ended.reason === "OOMKilled") {
+    const why = ended.message || ended.reason
+    yield* screen.talk(`${name}: ${ended.phase}${why === "" || why === ended.phase ? "" : `, ${why}`}\n`)
+  }
+  return exitCode
+}, Effect.scoped)
+
+const report = Effect.fnUntraced(function*({ name, namespace }: Created) {
+  const format = yield* Globals.OutputFormat
+  const screen = yield* Screen
+  if (Option.isNone(format)) return yield* screen.data(`${name}\n`)
+  const sandboxes = yield* Sandboxes
+  yield* SandboxView.printChanged(yield* sandboxes.get(name, { namespace }), format)
+})
+
+/** `fsb-ctl run` */
+export const run = Command.make(
+  "run",
+  flags,
+  Effect.fnUntraced(function*(flags) {
+    const options = yield* gather(flags)
+    if (flags.remove && flags.detach) {
+      return yield* refuse("--rm and --detach exclude each other; --ttl ends it by time")
+    }
+    const sandboxes = yield* Sandboxes
+    const screen = yield* Screen
+    const [duration, created] = yield* sandboxes.create(options).pipe(
+      Progress.spin(`starting ${options.image}`),
+      Effect.timed
+    )
+    yield* screen.talk(started(created, Duration.toMillis(duration)))
+    if (flags.detach) return yield* report(created)
+    const exitCode = yield* attend(created, flags.remove)
+    if (exitCode !== ExitCode.SUCCESS) return yield* new Ended({ exitCode })
+  })
+).pipe(
+  Command.withShortDescription("Run a program in a sandbox"),
+  Command.withDescription(
+    "Runs a program in a new sandbox, prints what it prints, and ends with its exit code. Ctrl-C stops it. With neither --image nor a file, on a terminal, it opens an editor on a template."
+  ),
+  Command.withExamples([
+    { command: "fsb-ctl run --rm --image alpine -- echo hello", description: "Run a program and leave nothing behind" },
+    {
+      command: "fsb-ctl run web -d --image nginx --ports 80 --ttl 1h",
+      description: "A server for an hour, in the background"
+    },
+    { command: "fsb-ctl run job -f job.yaml -e TOKEN -- ./job --fast", description: "From a file, with changes" },
+    { command: "fsb-ctl run web", description: "Write it in the editor" }
+  ]),
+  Command.annotate(Operands, "[NAME] [-- PROGRAM ARGS...]"),
+  Command.provide(Globals.connection)
+)

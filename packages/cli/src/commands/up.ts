@@ -1,0 +1,152 @@
+/**
+ * `fsb-ctl up` and `fsb-ctl down`: the whole stack on this machine.
+ */
+import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import { spawn } from "node:child_process"
+import { closeSync, openSync } from "node:fs"
+import * as Config from "../Config.ts"
+import { LocalError } from "../Failure.ts"
+import { Operands } from "../Help.ts"
+import * as LocalStack from "../LocalStack.ts"
+import * as Progress from "../Progress.ts"
+import { Screen } from "../Screen.ts"
+
+const home = Flag.String("home").pipe(
+  Flag.withMetavar("DIR"),
+  Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
+  Flag.withDefault(process.env.FSB_HOME || Config.DEFAULT_HOME)
+)
+
+/** How often the background stack is asked whether it takes calls, and how often at most: a minute in all. */
+const ASK_EVERY = "200 millis"
+const ASK_TIMES = 300
+
+/** The end of the stack's log that is shown when it does not come up. */
+const LOG_SHOWN_LINES = 5
+
+const ready = (directory: string): string => {
+  const endpoint = Config.defaultEndpoint(directory)
+  const hint = directory === Config.DEFAULT_HOME ? "" : `; use it with --endpoint ${endpoint}`
+  return `fast-sandbox is up at ${endpoint}${hint}\n`
+}
+
+const answers = (directory: string): Effect.Effect<void, unknown> =>
+  Layer.build(Sandboxes.layer({ endpoint: Config.defaultEndpoint(directory) })).pipe(
+    Effect.flatMap((context) => Context.get(context, Sandboxes).list({ deadline: "2 seconds" })),
+    Effect.scoped,
+    Effect.asVoid
+  )
+
+const lastLines = Effect.fnUntraced(function*(path: string) {
+  const files = yield* FileSystem.FileSystem
+  const text = yield* Effect.orElseSucceed(files.readFileString(path), () => "")
+  return text.trimEnd().split("\n").slice(-LOG_SHOWN_LINES).join("; ")
+})
+
+/** Starts this very program once more, as a process of its own session that outlives this one. */
+const detach = Effect.fnUntraced(function*(directory: string) {
+  const files = yield* FileSystem.FileSystem
+  const log = `${directory}/log/stack.log`
+  yield* files.makeDirectory(`${directory}/log`, { recursive: true }).pipe(
+    Effect.mapError(({ message }) => new LocalError({ problem: `can't write below ${directory}: ${message}` }))
+  )
+  const [script = ""] = process.argv.slice(1)
+  const ended = Effect.callback<never, LocalError>((resume) => {
+    const output = openSync(log, "a")
+    const child = spawn(process.execPath, [...process.execArgv, script, "up", "--home", directory], {
+      detached: true,
+      stdio: ["ignore", output, output]
+    })
+    closeSync(output)
+    child.once(
+      "exit",
+      (code, signal) =>
+        resume(Effect.fail(new LocalError({ problem: `the stack ended at once (${signal ?? `code ${code}`})` })))
+    )
+    child.once("error", ({ message }) => resume(Effect.fail(new LocalError({ problem: message }))))
+    return Effect.sync(() => child.unref())
+  })
+  const up = Effect.retry(answers(directory), Schedule.spaced(ASK_EVERY).pipe(Schedule.upTo({ times: ASK_TIMES })))
+    .pipe(
+      Effect.mapError(() => new LocalError({ problem: "the stack does not answer after a minute" }))
+    )
+  yield* Effect.raceFirst(up, ended).pipe(
+    Progress.spin("starting"),
+    Effect.catchTag(
+      "LocalError",
+      ({ problem }) =>
+        Effect.flatMap(
+          lastLines(log),
+          (lines) => Effect.fail(new LocalError({ problem: `${problem}; ${log} ends with: ${lines}` }))
+        )
+    )
+  )
+})
+
+/** `fsb-ctl up` */
+export const up = Command.make(
+  "up",
+  {
+    detach: Flag.Boolean("detach").pipe(
+      Flag.withAlias("d"),
+      Flag.withDescription("Return when it takes calls, and leave it running"),
+      Flag.withDefault(false),
+      Flag.withoutNegation
+    ),
+    home
+  },
+  Effect.fnUntraced(function*(flags) {
+    const screen = yield* Screen
+    const onReady = screen.talk(ready(flags.home))
+    if (flags.detach) return yield* Effect.andThen(detach(flags.home), onReady)
+    const stack = yield* LocalStack.load
+    yield* stack.up({ home: flags.home, onReady })
+  })
+).pipe(
+  Command.withShortDescription("Run everything on this machine"),
+  Command.withDescription(
+    "Runs controller, agent, janitor and a Kubernetes-style API server on this machine, without a cluster. Needs root."
+  ),
+  Command.withExamples([
+    { command: "fsb-ctl up", description: "Until Ctrl-C" },
+    { command: "fsb-ctl up --detach", description: "In the background; 'fsb-ctl down' stops it" }
+  ]),
+  Command.annotate(Operands, "")
+)
+
+/** `fsb-ctl down` */
+export const down = Command.make(
+  "down",
+  {
+    wipe: Flag.Boolean("wipe").pipe(
+      Flag.withDescription("Remove sandboxes, images, logs and resources too"),
+      Flag.withDefault(false),
+      Flag.withoutNegation
+    ),
+    home
+  },
+  Effect.fnUntraced(function*({ home, wipe }) {
+    const screen = yield* Screen
+    const stack = yield* LocalStack.load
+    const wasUp = yield* stack.down({ home, wipe }).pipe(Progress.spin("stopping"))
+    const gone = wipe ? `; ${home} is removed` : ""
+    yield* screen.talk(`${wasUp ? "fast-sandbox is down" : `nothing ran in ${home}`}${gone}\n`)
+  })
+).pipe(
+  Command.withShortDescription("Stop what 'up' started"),
+  Command.withDescription(
+    "Stops the stack of this machine. Its resources stay for the next 'up', unless --wipe is given."
+  ),
+  Command.withExamples([
+    { command: "fsb-ctl down", description: "Stop it; the next 'up' goes on where it was" },
+    { command: "fsb-ctl down --wipe", description: "Stop it and leave nothing behind" }
+  ]),
+  Command.annotate(Operands, "")
+)

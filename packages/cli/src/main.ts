@@ -1,0 +1,59 @@
+/**
+ * fsb-ctl: puts the commands together and runs the one that the command line names.
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as CliConfig from "effect/cli/CliConfig"
+import * as Command from "effect/cli/Command"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { CommandTree, completion } from "./commands/completion.ts"
+import { config } from "./commands/config.ts"
+import { remove } from "./commands/delete.ts"
+import { doctor } from "./commands/doctor.ts"
+import { get } from "./commands/get.ts"
+import { images } from "./commands/image.ts"
+import { list } from "./commands/list.ts"
+import { logs } from "./commands/logs.ts"
+import { reset } from "./commands/reset.ts"
+import { run } from "./commands/run.ts"
+import { down, up } from "./commands/up.ts"
+import { update } from "./commands/update.ts"
+import { version } from "./commands/version.ts"
+import { wait } from "./commands/wait.ts"
+import * as Globals from "./Globals.ts"
+import * as Help from "./Help.ts"
+import { countTrailing, TrailingOperands } from "./Operands.ts"
+import * as Process from "./Process.ts"
+import { Screen } from "./Screen.ts"
+import * as Version from "./Version.ts"
+
+const fsbCtl = Command.make("fsb-ctl").pipe(
+  Command.withDescription("Runs programs in sandboxes that start in milliseconds, on this machine or on a cluster."),
+  Command.withExamples([
+    { command: "fsb-ctl up --detach", description: "Once: run the server on this machine" },
+    { command: "fsb-ctl run --rm --image alpine -- echo hello", description: "Run a program" }
+  ]),
+  Command.withSubcommands([
+    { group: "Sandboxes", commands: [run, list, get, logs, wait, update, reset, remove] },
+    { group: "Images", commands: [images] },
+    { group: "This machine", commands: [up, down, doctor] },
+    { group: "fsb-ctl itself", commands: [config, completion, version] }
+  ]),
+  Command.withGlobalFlags(Globals.all)
+)
+
+const args = process.argv.slice(2)
+
+const services = Layer.mergeAll(
+  Help.layer.pipe(Layer.provideMerge(Screen.layer)),
+  CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
+  NodeServices.layer,
+  Layer.succeed(CommandTree, fsbCtl),
+  Layer.succeed(TrailingOperands, countTrailing(args))
+)
+
+Command.runWith(fsbCtl, { version: Version.version })(args).pipe(
+  Effect.provide(services),
+  Process.run
+)
