@@ -35,6 +35,15 @@ const withView = (view: AgentView, instances: ReadonlyMap<string, Instance>): Ag
   }
 }
 
+const ended = (instance: Instance, now: number, ending: { readonly exitCode: number; readonly reason: string }) => {
+  const next = clone(InstanceSchema, instance)
+  next.state = InstanceState.EXITED
+  next.exitCode = ending.exitCode
+  next.reason = ending.reason
+  next.finishedAt = timestampFromMs(now)
+  return next
+}
+
 /** The test's side of the agents. */
 export class SimulatedAgents extends Context.Service<SimulatedAgents, {
   /** An agent whose Pod has this uid begins to answer. */
@@ -130,15 +139,6 @@ const make = Effect.gen(function*() {
         return gate.after(call)
       })
     )
-
-  const ended = (instance: Instance, now: number, ending: { readonly exitCode: number; readonly reason: string }) => {
-    const next = clone(InstanceSchema, instance)
-    next.state = InstanceState.EXITED
-    next.exitCode = ending.exitCode
-    next.reason = ending.reason
-    next.finishedAt = timestampFromMs(now)
-    return next
-  }
 
   const agents = Agents.of({
     list: Effect.sync(() => [...told.values()]),

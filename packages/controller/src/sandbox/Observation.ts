@@ -49,8 +49,7 @@ const stateOf = ({ state }: Instance): ObservedInstance["state"] => {
 const ages: ReadonlyArray<ObservedInstance["state"]> = ["Creating", "Running", "Stopping", "Exited"]
 
 /** Of two descriptions of one instance the later one: an instance never goes back. */
-export const later = (a: Instance, b: Instance): Instance =>
-  ages.indexOf(stateOf(b)) > ages.indexOf(stateOf(a)) ? b : a
+export const later = (a: Instance, b: Instance): Instance => ages.indexOf(stateOf(b)) > ages.indexOf(stateOf(a)) ? b : a
 
 const instant = (timestamp: Timestamp | undefined): string | undefined =>
   timestamp === undefined ? undefined : Instant.format(timestampMs(timestamp))

@@ -20,7 +20,6 @@ import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import { refOf } from "@fast-sandbox/kube/KubeObject"
-import * as Reflector from "@fast-sandbox/kube/Reflector"
 import * as WorkQueue from "@fast-sandbox/kube/WorkQueue"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -37,6 +36,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import { Agents, type AgentView } from "../agents/Agents.ts"
+import { agentOf, Caches, keyOf, poolKeyOf } from "../Caches.ts"
 import * as InstanceSpec from "../InstanceSpec.ts"
 import { Registry } from "../registry/Registry.ts"
 import { Memory } from "./Memory.ts"
@@ -99,13 +99,6 @@ const refusalOf = (error: BoundaryError, atMillis: number): Decision.StartRefusa
       atMillis
     })
 
-const keyOf = ({ metadata }: Sandbox): string => `${metadata.namespace ?? ""}/${metadata.name ?? ""}`
-
-const poolKeyOf = ({ metadata, spec }: Sandbox): string => `${metadata.namespace ?? ""}/${spec.poolRef}`
-
-const agentsOf = (sandbox: Sandbox): ReadonlyArray<string> =>
-  Option.match(Assignment.of(sandbox), { onNone: () => [], onSome: ({ podUid }) => [podUid] })
-
 const encoder = new TextEncoder()
 
 const claimOf = (sandbox: Sandbox) => ({
@@ -122,485 +115,490 @@ const poolGone = ({ spec }: Sandbox) =>
 
 const isNotFound = (error: KubeError): boolean => error.reason._tag === "NotFound"
 
-/** Runs the controller until it is interrupted. */
-export const run: Effect.Effect<never, never, KubeClient | Agents | Registry | EventRecorder> = Effect.gen(function*() {
-  const kube = yield* KubeClient
-  const agents = yield* Agents
-  const registry = yield* Registry
-  const recorder = yield* EventRecorder
-  const scope = yield* Effect.scope
-
-  const sandboxes = yield* Reflector.make(Kinds.Sandbox, { indices: { agent: agentsOf } })
-  const pools = yield* Reflector.make(Kinds.SandboxPool)
-  const queue = yield* WorkQueue.make({ name: "sandboxes" })
-  const operations = yield* FiberMap.make<string>()
-  const permits = yield* Semaphore.make(maxOperations)
-  const wakes = yield* Queue.sliding<void>(1)
-
-  const memories = new Map<string, Memory>()
-  /** Sandboxes that found no agent. */
-  const unplaced = new Set<string>()
-  /** Pods that the API itself said are gone; uids are never given again. */
-  const goneAgents = new Set<string>()
-  /** The instances of each agent when it was last looked at. */
-  const seen = new Map<
-    string,
-    { readonly connection: AgentView["connection"]; readonly instances: AgentView["instances"] }
-  >()
-
-  const memoryOf = (key: string): Memory => {
-    const memory = memories.get(key) ?? new Memory()
-    memories.set(key, memory)
-    return memory
-  }
-
-  // -------------------------------------------------------------------------------------------------------------------
-  // calls to agents, beside the queue: one at a time for each sandbox
-
-  const endOperation = Effect.fnUntraced(function*(key: string, memory: Memory) {
-    if (memory.operation !== undefined) {
-      memory.operation = undefined
-      yield* FiberMap.remove(operations, key)
-    }
-  })
-
-  /** Carries out a call in the background, unless it is under way already, and has the sandbox looked at afterwards. */
-  const operate = Effect.fnUntraced(
-    function*(key: string, memory: Memory, name: string, call: Effect.Effect<void, BoundaryError, KubeClient>) {
-      if (memory.operation === name) {
-        return
-      }
-      yield* endOperation(key, memory)
-      memory.operation = name
-      yield* call.pipe(
-        permits.withPermit,
-        Effect.tapError((error) => Effect.logDebug("an agent did not do what it was asked", error)),
-        Effect.retry({ schedule: agentRetry, while: isTransient }),
-        Effect.tapError((error) => Effect.logWarning("an agent refused", error)),
-        Effect.onExit((exit) =>
-          Effect.suspend(() => {
-            if (Exit.hasInterrupts(exit) || memory.operation !== name) {
-              return Effect.void
-            }
-            memory.operation = undefined
-            return Exit.isSuccess(exit) ? queue.add(key) : queue.addAfter(key, refusedPause)
-          })
-        ),
-        Effect.ignore,
-        Effect.annotateLogs({ sandbox: key, operation: name }),
-        FiberMap.run(operations, key)
-      )
-    }
+/** The object as it is after the write; none when the write came too late, so that the sandbox has to be seen anew. */
+const written = <R>(memory: Memory, before: Sandbox, write: Effect.Effect<Sandbox, KubeError, R>) =>
+  write.pipe(
+    Effect.map((object) => {
+      memory.wrote(before, object)
+      return Option.some(object)
+    }),
+    Effect.catchIf(
+      ({ reason }) => reason._tag === "Conflict" || reason._tag === "NotFound",
+      () => Effect.succeed(Option.none<Sandbox>())
+    )
   )
 
-  const release = Effect.fnUntraced(function*(memory: Memory) {
-    const { reservation } = memory
-    memory.reservation = undefined
-    if (reservation !== undefined) {
-      yield* Scope.close(reservation.scope, Exit.void)
+const needsOperation = (action: Decision.Action): boolean =>
+  action._tag === "StartInstance" || action._tag === "StopInstance" || action._tag === "DeleteInstances" ||
+  action._tag === "BindInstance"
+
+/** Runs the controller until it is interrupted. */
+export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Registry | EventRecorder> = Effect.gen(
+  function*() {
+    const kube = yield* KubeClient
+    const agents = yield* Agents
+    const registry = yield* Registry
+    const recorder = yield* EventRecorder
+    const scope = yield* Effect.scope
+
+    const { pools, sandboxes } = yield* Caches
+    const queue = yield* WorkQueue.make({ name: "sandboxes" })
+    const operations = yield* FiberMap.make<string>()
+    const permits = yield* Semaphore.make(maxOperations)
+    const wakes = yield* Queue.sliding<void>(1)
+
+    const memories = new Map<string, Memory>()
+    /** Sandboxes that found no agent. */
+    const unplaced = new Set<string>()
+    /** Pods that the API itself said are gone; uids are never given again. */
+    const goneAgents = new Set<string>()
+    /** The instances of each agent when it was last looked at. */
+    const seen = new Map<
+      string,
+      { readonly connection: AgentView["connection"]; readonly instances: AgentView["instances"] }
+    >()
+
+    const memoryOf = (key: string): Memory => {
+      const memory = memories.get(key) ?? new Memory()
+      memories.set(key, memory)
+      return memory
     }
-  })
 
-  const start = Effect.fnUntraced(function*(
-    sandbox: Sandbox,
-    memory: Memory,
-    { instanceId, podUid }: Assignment.Assignment
-  ) {
-    const pool = yield* pools.get(refOf(poolKeyOf(sandbox)))
-    const result = yield* Effect.result(Effect.gen(function*() {
-      const spec = yield* InstanceSpec.make(sandbox, yield* Effect.fromOption(pool).pipe(Effect.mapError(() => poolGone(sandbox))))
-      return yield* agents.create(podUid, { instanceId, claim: claimOf(sandbox), spec })
-    }))
-    const now = yield* Clock.currentTimeMillis
-    if (result._tag === "Success") {
-      memory.answered(result.success, now)
-      memory.refusedBy.clear()
-      yield* release(memory)
-    } else if (isTransient(result.failure)) {
-      return yield* result.failure
-    } else {
-      memory.refusals.set(instanceId, refusalOf(result.failure, now))
-      memory.refusedBy.add(podUid)
-      yield* release(memory)
-    }
-  })
+    // -------------------------------------------------------------------------------------------------------------------
+    // calls to agents, beside the queue: one at a time for each sandbox
 
-  const stop = Effect.fnUntraced(function*(memory: Memory, { instanceId, podUid }: Assignment.Assignment) {
-    const answer: Instance | undefined = yield* agents.stop(podUid, instanceId).pipe(
-      Effect.catchTag("NotFound", () => Effect.succeed(undefined))
-    )
-    const now = yield* Clock.currentTimeMillis
-    return answer === undefined ? memory.isGone(instanceId, now) : memory.answered(answer, now)
-  })
-
-  const deleteAll = (memory: Memory, targets: ReadonlyArray<Assignment.Assignment>) =>
-    Effect.forEach(targets, ({ instanceId, podUid }) =>
-      agents.delete(podUid, instanceId).pipe(
-        Effect.andThen(Clock.currentTimeMillis),
-        Effect.map((now) => memory.isGone(instanceId, now))
-      ), { concurrency: "unbounded", discard: true })
-
-  // -------------------------------------------------------------------------------------------------------------------
-  // writes
-
-  /** The object as it is after the write; none when the write came too late, so that the sandbox has to be seen anew. */
-  const written = <R>(memory: Memory, before: Sandbox, write: Effect.Effect<Sandbox, KubeError, R>) =>
-    write.pipe(
-      Effect.map((object) => {
-        memory.wrote(before, object)
-        return Option.some(object)
-      }),
-      Effect.catchIf(
-        ({ reason }) => reason._tag === "Conflict" || reason._tag === "NotFound",
-        () => Effect.succeed(Option.none<Sandbox>())
-      )
-    )
-
-  const setFinalizers = (memory: Memory, sandbox: Sandbox, finalizers: ReadonlyArray<string>) =>
-    written(
-      memory,
-      sandbox,
-      kube.patch(Kinds.Sandbox, refOf(keyOf(sandbox)), {
-        type: "merge",
-        body: { metadata: { resourceVersion: sandbox.metadata.resourceVersion, finalizers } }
-      }, { fieldManager })
-    )
-
-  const report = Effect.fnUntraced(function*(memory: Memory, sandbox: Sandbox, status: SandboxStatus) {
-    const after = yield* written(
-      memory,
-      sandbox,
-      kube.updateStatus(Kinds.Sandbox, { ...sandbox, status }, { fieldManager })
-    )
-    if (Option.isSome(after)) {
-      yield* announce(after.value, sandbox.status, status)
-    }
-    return after
-  })
-
-  /** Every change of phase is an Event, and so is every new reason for finding no agent. */
-  const announce = (sandbox: Sandbox, before: SandboxStatus | undefined, after: SandboxStatus) => {
-    const scheduled = after.conditions?.find(({ type }) => type === "Scheduled")
-    const old = before?.conditions?.find(({ type }) => type === "Scheduled")
-    if (after.phase === "Pending" && scheduled !== undefined) {
-      const { message, reason } = scheduled
-      return reason === old?.reason
-        ? Effect.void
-        : recorder.record(Kinds.Sandbox, sandbox, { type: "Warning", reason, message })
-    }
-    if (after.phase === undefined || after.phase === before?.phase) {
-      return Effect.void
-    }
-    const message = after.phase === "Scheduled"
-      ? scheduled?.message
-      : after.message ?? after.conditions?.find(({ type }) => type === "Ready")?.message
-    return recorder.record(Kinds.Sandbox, sandbox, {
-      type: after.phase === "Failed" || after.phase === "Lost" ? "Warning" : "Normal",
-      reason: after.phase === "Failed" || after.phase === "Lost" ? after.reason ?? after.phase : after.phase,
-      message: message ?? after.phase
-    })
-  }
-
-  // -------------------------------------------------------------------------------------------------------------------
-  // steps
-
-  /** Chooses an agent, holds its slot, and records both or why there is none. */
-  const place = Effect.fnUntraced(function*(memory: Memory, sandbox: Sandbox, draft: SandboxStatus) {
-    const { name = "", namespace = "" } = sandbox.metadata
-    const instanceId = yield* Effect.sync(randomUUID)
-    const now = yield* Clock.currentTimeMillis
-    yield* release(memory)
-    const holder = yield* registry.holder(namespace, name)
-    const reserved = yield* Effect.uninterruptible(Effect.gen(function*() {
-      const held = yield* Scope.fork(scope)
-      const result = yield* registry.reserve({
-        instanceId,
-        namespace,
-        name,
-        pool: sandbox.spec.poolRef,
-        image: sandbox.spec.image,
-        ports: sandbox.spec.exposedPorts ?? [],
-        excluding: memory.refusedBy,
-        replacing: Option.getOrUndefined(holder)
-      }).pipe(Scope.provide(held), Effect.result)
-      if (result._tag === "Success") {
-        memory.reservation = { instanceId, scope: held }
-      } else {
-        yield* Scope.close(held, Exit.void)
+    const endOperation = Effect.fnUntraced(function*(key: string, memory: Memory) {
+      if (memory.operation !== undefined) {
+        memory.operation = undefined
+        yield* FiberMap.remove(operations, key)
       }
-      return result
-    }))
-    if (reserved._tag === "Success") {
-      const { node, pod, uid } = reserved.success.agent
-      const status = Decision.placed(sandbox, draft, { instanceId, pod, podUid: uid, node }, now)
-      return yield* report(memory, sandbox, status)
-    }
-    const { failure } = reserved
-    const status = Decision.unplaced(sandbox, draft, {
-      reason: failure._tag === "NotFound" ? Conditions.reasons.poolNotFound : Conditions.reasons.noCapacity,
-      message: failure.message
-    }, now)
-    unplaced.add(keyOf(sandbox))
-    memory.refusedBy.clear()
-    return Equal.equals(status, sandbox.status)
-      ? Option.some(sandbox)
-      : yield* report(memory, sandbox, status)
-  })
-
-  /** Asks the API itself, because a cache that is late must not cost a sandbox its life. */
-  const confirmGone = Effect.fnUntraced(function*(
-    { metadata: { namespace } }: Sandbox,
-    { pod, podUid }: Assignment.Assignment
-  ) {
-    const found = yield* kube.get(Pod, { name: pod, namespace }).pipe(
-      Effect.map(({ metadata }) => metadata.uid === podUid),
-      Effect.catchIf(isNotFound, () => Effect.succeed(false))
-    )
-    if (!found) {
-      goneAgents.add(podUid)
-    }
-    return !found
-  })
-
-  const untilExpiry = Effect.fnUntraced(function*(sandbox: Sandbox, atMost?: Duration.Duration) {
-    const now = yield* Clock.currentTimeMillis
-    const expiry = Option.map(Decision.expiryMillis(sandbox), (at) => at - now)
-    const millis = Option.filter(expiry, (left) => left > 0)
-    const cap = atMost === undefined ? [] : [Duration.toMillis(atMost)]
-    const waits = [...Option.toArray(millis), ...cap]
-    return waits.length === 0 ? undefined : { requeueAfter: Duration.millis(Math.min(...waits)) }
-  })
-
-  /** Instances of the sandbox on all agents, as far as they are known. */
-  const observe = Effect.fnUntraced(function*(sandbox: Sandbox, memory: Memory, views: ReadonlyArray<AgentView>) {
-    const now = yield* Clock.currentTimeMillis
-    const assigned = Option.getOrUndefined(Assignment.of(sandbox))
-    const key = keyOf(sandbox)
-    return views.flatMap((view) => {
-      const shown = [...view.instances.values()].filter((instance) =>
-        Option.contains(Observation.keyOf(instance), key) && Observation.belongsTo(instance, sandbox)
-      ).map((instance) => memory.shown(instance, now))
-      const answer = assigned?.podUid === view.uid && !view.instances.has(assigned.instanceId)
-        ? memory.answerOf(assigned.instanceId, now)
-        : undefined
-      return [...shown, ...(answer === undefined ? [] : [answer])].map((instance) =>
-        Observation.observe(view, instance)
-      )
     })
-  })
 
-  const viewsOf = (memory: Memory, sandbox: Sandbox | undefined) =>
-    Effect.forEach(
-      new Set([...memory.homes, ...(sandbox === undefined ? [] : agentsOf(sandbox))]),
-      agents.get
-    ).pipe(Effect.map((views) => views.filter(Option.isSome).map(({ value }) => value)))
-
-  /** Deletes instances that were bound to a resource which the API itself says is not there any more. */
-  const deleteOrphans = Effect.fnUntraced(function*(
-    key: string,
-    memory: Memory,
-    sandbox: Sandbox | undefined,
-    views: ReadonlyArray<AgentView>
-  ) {
-    const orphans = views.filter(({ connection }) => connection === "synced").flatMap((view) =>
-      [...view.instances.values()].filter((instance) =>
-        Option.contains(Observation.keyOf(instance), key) && Observation.isOrphan(instance, sandbox?.metadata.uid) &&
-        !memory.provenGone.has(instance.instanceId)
-      ).map((instance) => ({ instance, target: { ...view, instanceId: instance.instanceId, podUid: view.uid } }))
-    )
-    if (orphans.length === 0) {
-      return true
-    }
-    const uid = yield* kube.get(Kinds.Sandbox, refOf(key)).pipe(
-      Effect.map(({ metadata }) => metadata.uid),
-      Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
-    )
-    const targets = orphans.filter(({ instance }) => Observation.isOrphan(instance, uid)).map(({ target }) => target)
-    yield* Effect.logInfo("deleting instances without a resource").pipe(
-      Effect.annotateLogs({ sandbox: key, instances: targets.map(({ instanceId }) => instanceId).join(" ") })
-    )
-    yield* deleteAll(memory, targets).pipe(
-      permits.withPermit,
-      Effect.retry({ schedule: agentRetry, while: isTransient }),
-      Effect.catch((error) => Effect.logWarning("an agent refused to delete an instance", error)),
-      FiberMap.run(operations, `${key}#orphans`, { onlyIfMissing: true })
-    )
-    return false
-  })
-
-  /** Carries out one step. Answers with the sandbox as it is then, or with when to look again. */
-  const carryOut = (
-    key: string,
-    memory: Memory,
-    sandbox: Sandbox,
-    action: Decision.Action
-  ): Effect.Effect<Step, KubeError, KubeClient> => {
-    const operating = (name: string, call: Effect.Effect<void, BoundaryError, KubeClient>) =>
-      operate(key, memory, name, call).pipe(Effect.andThen(untilExpiry(sandbox)), Effect.map(done))
-    const { metadata } = sandbox
-    return Decision.Action.$match(action, {
-      AddFinalizer: () => Effect.map(setFinalizers(memory, sandbox, [...metadata.finalizers ?? [], finalizer]), next),
-      RemoveFinalizer: () =>
-        Effect.map(
-          setFinalizers(memory, sandbox, metadata.finalizers?.filter((name) => name !== finalizer) ?? []),
-          () => done(undefined)
-        ),
-      ReportStatus: ({ status }) => Effect.map(report(memory, sandbox, status), next),
-      Place: ({ draft }) =>
-        Effect.flatMap(place(memory, sandbox, draft), (after) =>
-          unplaced.has(key)
-            ? Effect.map(untilExpiry(sandbox, unplacedRetry), done)
-            : Effect.succeed(next(after))),
-      StartInstance: ({ assignment }) =>
-        operating(`start ${assignment.instanceId}`, start(sandbox, memory, assignment)),
-      BindInstance: ({ assignment }) =>
-        operating(
-          `bind ${assignment.instanceId}`,
-          agents.bind(assignment.podUid, assignment.instanceId, metadata.uid ?? "")
-        ),
-      StopInstance: ({ assignment }) => operating(`stop ${assignment.instanceId}`, stop(memory, assignment)),
-      DeleteInstances: ({ targets }) =>
-        Effect.gen(function*() {
-          // Who deletes on the word of a cache that is late deletes what somebody else has just started.
-          const fresh = metadata.deletionTimestamp === undefined
-            ? yield* kube.get(Kinds.Sandbox, refOf(key)).pipe(Effect.option)
-            : Option.some(sandbox)
-          if (!Option.exists(fresh, (fresh) => fresh.metadata.resourceVersion === metadata.resourceVersion)) {
-            return next(Option.none())
-          }
-          const name = `delete ${targets.map(({ instanceId }) => instanceId).join(" ")}`
-          return yield* operating(name, deleteAll(memory, targets))
-        }),
-      ConfirmAgentGone: ({ assignment }) =>
-        Effect.map(
-          confirmGone(sandbox, assignment),
-          (isGone) => next(isGone ? Option.some(sandbox) : Option.none())
-        ),
-      WaitUntil: ({ millis }) =>
-        Effect.map(
-          Clock.currentTimeMillis,
-          (now) => done({ requeueAfter: Duration.millis(Math.max(1, millis - now)) })
-        ),
-      Nothing: () => Effect.succeed(done(undefined))
-    })
-  }
-
-  const needsOperation = (action: Decision.Action): boolean =>
-    action._tag === "StartInstance" || action._tag === "StopInstance" || action._tag === "DeleteInstances" ||
-    action._tag === "BindInstance"
-
-  const reconcile = Effect.fn("SandboxController.reconcile")(function*(key: string) {
-    const memory = memoryOf(key)
-    const cached = yield* sandboxes.get(refOf(key))
-    unplaced.delete(key)
-    if (Option.isNone(cached)) {
-      yield* endOperation(key, memory)
-      yield* release(memory)
-      const views = yield* viewsOf(memory, undefined)
-      if (yield* deleteOrphans(key, memory, undefined, views)) {
-        memories.delete(key)
-      }
-      return
-    }
-    let sandbox = memory.newest(cached.value)
-    for (let step = 0; step < maxSteps; step++) {
-      const views = yield* viewsOf(memory, sandbox)
-      yield* deleteOrphans(key, memory, sandbox, views)
-      const action = Decision.decide({
-        sandbox,
-        instances: yield* observe(sandbox, memory, views),
-        presence: (podUid) => {
-          const view = views.find(({ uid }) => uid === podUid)
-          return view !== undefined
-            ? Observation.presenceOf(view)
-            : goneAgents.has(podUid)
-            ? Decision.AgentPresence.Gone()
-            : Decision.AgentPresence.Missing()
-        },
-        provenGone: memory.provenGone,
-        refusals: memory.refusals,
-        recoveryDelaysMillis: yield* Recovery.drawDelays,
-        now: yield* Clock.currentTimeMillis
-      })
-      if (!needsOperation(action)) {
+    /** Carries out a call in the background, unless it is under way already, and has the sandbox looked at afterwards. */
+    const operate = Effect.fnUntraced(
+      function*(key: string, memory: Memory, name: string, call: Effect.Effect<void, BoundaryError, KubeClient>) {
+        if (memory.operation === name) {
+          return
+        }
         yield* endOperation(key, memory)
+        memory.operation = name
+        yield* call.pipe(
+          permits.withPermit,
+          Effect.tapError((error) => Effect.logDebug("an agent did not do what it was asked", error)),
+          Effect.retry({ schedule: agentRetry, while: isTransient }),
+          Effect.tapError((error) => Effect.logWarning("an agent refused", error)),
+          Effect.onExit((exit) =>
+            Effect.suspend(() => {
+              if (Exit.hasInterrupts(exit) || memory.operation !== name) {
+                return Effect.void
+              }
+              memory.operation = undefined
+              return Exit.isSuccess(exit) ? queue.add(key) : queue.addAfter(key, refusedPause)
+            })
+          ),
+          Effect.ignore,
+          Effect.annotateLogs({ sandbox: key, operation: name }),
+          FiberMap.run(operations, key)
+        )
       }
-      if (action._tag !== "StartInstance" || action.assignment.instanceId !== memory.reservation?.instanceId) {
+    )
+
+    const release = Effect.fnUntraced(function*(memory: Memory) {
+      const { reservation } = memory
+      memory.reservation = undefined
+      if (reservation !== undefined) {
+        yield* Scope.close(reservation.scope, Exit.void)
+      }
+    })
+
+    const start = Effect.fnUntraced(function*(
+      sandbox: Sandbox,
+      memory: Memory,
+      { instanceId, podUid }: Assignment.Assignment
+    ) {
+      const pool = yield* pools.get(refOf(poolKeyOf(sandbox)))
+      const result = yield* Effect.result(Effect.gen(function*() {
+        const spec = yield* InstanceSpec.make(
+          sandbox,
+          yield* Effect.fromOption(pool).pipe(Effect.mapError(() => poolGone(sandbox)))
+        )
+        return yield* agents.create(podUid, { instanceId, claim: claimOf(sandbox), spec })
+      }))
+      const now = yield* Clock.currentTimeMillis
+      if (result._tag === "Success") {
+        memory.answered(result.success, now)
+        memory.refusedBy.clear()
+        yield* release(memory)
+      } else if (isTransient(result.failure)) {
+        return yield* result.failure
+      } else {
+        memory.refusals.set(instanceId, refusalOf(result.failure, now))
+        memory.refusedBy.add(podUid)
         yield* release(memory)
       }
-      const result = yield* carryOut(key, memory, sandbox, action)
-      if (result._tag === "Done") {
-        return result.outcome
+    })
+
+    const stop = Effect.fnUntraced(function*(memory: Memory, { instanceId, podUid }: Assignment.Assignment) {
+      const answer: Instance | undefined = yield* agents.stop(podUid, instanceId).pipe(
+        Effect.catchTag("NotFound", () => Effect.succeed(undefined))
+      )
+      const now = yield* Clock.currentTimeMillis
+      return answer === undefined ? memory.isGone(instanceId, now) : memory.answered(answer, now)
+    })
+
+    const deleteAll = (memory: Memory, targets: ReadonlyArray<Assignment.Assignment>) =>
+      Effect.forEach(targets, ({ instanceId, podUid }) =>
+        agents.delete(podUid, instanceId).pipe(
+          Effect.andThen(Clock.currentTimeMillis),
+          Effect.map((now) => memory.isGone(instanceId, now))
+        ), { concurrency: "unbounded", discard: true })
+
+    // -------------------------------------------------------------------------------------------------------------------
+    // writes
+
+    const setFinalizers = (memory: Memory, sandbox: Sandbox, finalizers: ReadonlyArray<string>) =>
+      written(
+        memory,
+        sandbox,
+        kube.patch(Kinds.Sandbox, refOf(keyOf(sandbox)), {
+          type: "merge",
+          body: { metadata: { resourceVersion: sandbox.metadata.resourceVersion, finalizers } }
+        }, { fieldManager })
+      )
+
+    const report = Effect.fnUntraced(function*(memory: Memory, sandbox: Sandbox, status: SandboxStatus) {
+      const after = yield* written(
+        memory,
+        sandbox,
+        kube.updateStatus(Kinds.Sandbox, { ...sandbox, status }, { fieldManager })
+      )
+      if (Option.isSome(after)) {
+        yield* announce(after.value, sandbox.status, status)
       }
-      sandbox = result.sandbox
+      return after
+    })
+
+    /** Every change of phase is an Event, and so is every new reason for finding no agent. */
+    const announce = (sandbox: Sandbox, before: SandboxStatus | undefined, after: SandboxStatus) => {
+      const scheduled = after.conditions?.find(({ type }) => type === "Scheduled")
+      const old = before?.conditions?.find(({ type }) => type === "Scheduled")
+      if (after.phase === "Pending" && scheduled !== undefined) {
+        const { message, reason } = scheduled
+        return reason === old?.reason
+          ? Effect.void
+          : recorder.record(Kinds.Sandbox, sandbox, { type: "Warning", reason, message })
+      }
+      if (after.phase === undefined || after.phase === before?.phase) {
+        return Effect.void
+      }
+      const message = after.phase === "Scheduled"
+        ? scheduled?.message
+        : after.message ?? after.conditions?.find(({ type }) => type === "Ready")?.message
+      return recorder.record(Kinds.Sandbox, sandbox, {
+        type: after.phase === "Failed" || after.phase === "Lost" ? "Warning" : "Normal",
+        reason: after.phase === "Failed" || after.phase === "Lost" ? after.reason ?? after.phase : after.phase,
+        message: message ?? after.phase
+      })
     }
-    return { requeueAfter: Duration.millis(1) }
-  })
 
-  // -------------------------------------------------------------------------------------------------------------------
-  // what wakes it
+    // -------------------------------------------------------------------------------------------------------------------
+    // steps
 
-  const lookAt = (instance: Instance, uid: string) =>
-    Option.match(Observation.keyOf(instance), {
-      onNone: () => Effect.void,
-      onSome: (key) => {
-        memoryOf(key).homes.add(uid)
-        return queue.add(key)
+    /** Chooses an agent, holds its slot, and records both or why there is none. */
+    const place = Effect.fnUntraced(function*(memory: Memory, sandbox: Sandbox, draft: SandboxStatus) {
+      const { name = "", namespace = "" } = sandbox.metadata
+      const instanceId = yield* Effect.sync(randomUUID)
+      const now = yield* Clock.currentTimeMillis
+      yield* release(memory)
+      const holder = yield* registry.holder(namespace, name)
+      const reserved = yield* Effect.uninterruptible(Effect.gen(function*() {
+        const held = yield* Scope.fork(scope)
+        const result = yield* registry.reserve({
+          instanceId,
+          namespace,
+          name,
+          pool: sandbox.spec.poolRef,
+          image: sandbox.spec.image,
+          ports: sandbox.spec.exposedPorts ?? [],
+          excluding: memory.refusedBy,
+          replacing: Option.getOrUndefined(holder)
+        }).pipe(Scope.provide(held), Effect.result)
+        if (result._tag === "Success") {
+          memory.reservation = { instanceId, scope: held }
+        } else {
+          yield* Scope.close(held, Exit.void)
+        }
+        return result
+      }))
+      if (reserved._tag === "Success") {
+        const { node, pod, uid } = reserved.success.agent
+        const status = Decision.placed(sandbox, draft, { instanceId, pod, podUid: uid, node }, now)
+        return yield* report(memory, sandbox, status)
+      }
+      const { failure } = reserved
+      const status = Decision.unplaced(sandbox, draft, {
+        reason: failure._tag === "NotFound" ? Conditions.reasons.poolNotFound : Conditions.reasons.noCapacity,
+        message: failure.message
+      }, now)
+      unplaced.add(keyOf(sandbox))
+      memory.refusedBy.clear()
+      return Equal.equals(status, sandbox.status)
+        ? Option.some(sandbox)
+        : yield* report(memory, sandbox, status)
+    })
+
+    /** Asks the API itself, because a cache that is late must not cost a sandbox its life. */
+    const confirmGone = Effect.fnUntraced(function*(
+      { metadata: { namespace } }: Sandbox,
+      { pod, podUid }: Assignment.Assignment
+    ) {
+      const found = yield* kube.get(Pod, { name: pod, namespace }).pipe(
+        Effect.map(({ metadata }) => metadata.uid === podUid),
+        Effect.catchIf(isNotFound, () => Effect.succeed(false))
+      )
+      if (!found) {
+        goneAgents.add(podUid)
+      }
+      return !found
+    })
+
+    const untilExpiry = Effect.fnUntraced(function*(sandbox: Sandbox, atMost?: Duration.Duration) {
+      const now = yield* Clock.currentTimeMillis
+      const expiry = Option.map(Decision.expiryMillis(sandbox), (at) => at - now)
+      const millis = Option.filter(expiry, (left) => left > 0)
+      const cap = atMost === undefined ? [] : [Duration.toMillis(atMost)]
+      const waits = [...Option.toArray(millis), ...cap]
+      return waits.length === 0 ? undefined : { requeueAfter: Duration.millis(Math.min(...waits)) }
+    })
+
+    /** Instances of the sandbox on all agents, as far as they are known. */
+    const observe = Effect.fnUntraced(function*(sandbox: Sandbox, memory: Memory, views: ReadonlyArray<AgentView>) {
+      const now = yield* Clock.currentTimeMillis
+      const assigned = Option.getOrUndefined(Assignment.of(sandbox))
+      const key = keyOf(sandbox)
+      return views.flatMap((view) => {
+        const shown = [...view.instances.values()].filter((instance) =>
+          Option.contains(Observation.keyOf(instance), key) && Observation.belongsTo(instance, sandbox)
+        ).map((instance) => memory.shown(instance, now))
+        const answer = assigned?.podUid === view.uid && !view.instances.has(assigned.instanceId)
+          ? memory.answerOf(assigned.instanceId, now)
+          : undefined
+        return [...shown, ...(answer === undefined ? [] : [answer])].map((instance) =>
+          Observation.observe(view, instance)
+        )
+      })
+    })
+
+    const viewsOf = (memory: Memory, sandbox: Sandbox | undefined) =>
+      Effect.forEach(
+        new Set([...memory.homes, ...(sandbox === undefined ? [] : agentOf(sandbox))]),
+        agents.get
+      ).pipe(Effect.map((views) => views.filter(Option.isSome).map(({ value }) => value)))
+
+    /** Deletes instances that were bound to a resource which the API itself says is not there any more. */
+    const deleteOrphans = Effect.fnUntraced(function*(
+      key: string,
+      memory: Memory,
+      sandbox: Sandbox | undefined,
+      views: ReadonlyArray<AgentView>
+    ) {
+      const orphans = views.filter(({ connection }) => connection === "synced").flatMap((view) =>
+        [...view.instances.values()].filter((instance) =>
+          Option.contains(Observation.keyOf(instance), key) && Observation.isOrphan(instance, sandbox?.metadata.uid) &&
+          !memory.provenGone.has(instance.instanceId)
+        ).map((instance) => ({ instance, target: { ...view, instanceId: instance.instanceId, podUid: view.uid } }))
+      )
+      if (orphans.length === 0) {
+        return true
+      }
+      const uid = yield* kube.get(Kinds.Sandbox, refOf(key)).pipe(
+        Effect.map(({ metadata }) => metadata.uid),
+        Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
+      )
+      const targets = orphans.filter(({ instance }) => Observation.isOrphan(instance, uid)).map(({ target }) => target)
+      yield* Effect.logInfo("deleting instances without a resource").pipe(
+        Effect.annotateLogs({ sandbox: key, instances: targets.map(({ instanceId }) => instanceId).join(" ") })
+      )
+      yield* deleteAll(memory, targets).pipe(
+        permits.withPermit,
+        Effect.retry({ schedule: agentRetry, while: isTransient }),
+        Effect.catch((error) => Effect.logWarning("an agent refused to delete an instance", error)),
+        FiberMap.run(operations, `${key}#orphans`, { onlyIfMissing: true })
+      )
+      return false
+    })
+
+    /** Carries out one step. Answers with the sandbox as it is then, or with when to look again. */
+    const carryOut = (
+      key: string,
+      memory: Memory,
+      sandbox: Sandbox,
+      action: Decision.Action
+    ): Effect.Effect<Step, KubeError, KubeClient> => {
+      const operating = (name: string, call: Effect.Effect<void, BoundaryError, KubeClient>) =>
+        operate(key, memory, name, call).pipe(Effect.andThen(untilExpiry(sandbox)), Effect.map(done))
+      const { metadata } = sandbox
+      return Decision.Action.$match(action, {
+        AddFinalizer: () => Effect.map(setFinalizers(memory, sandbox, [...metadata.finalizers ?? [], finalizer]), next),
+        RemoveFinalizer: () =>
+          Effect.map(
+            setFinalizers(memory, sandbox, metadata.finalizers?.filter((name) => name !== finalizer) ?? []),
+            () => done(undefined)
+          ),
+        ReportStatus: ({ status }) => Effect.map(report(memory, sandbox, status), next),
+        Place: ({ draft }) =>
+          Effect.flatMap(place(memory, sandbox, draft), (after) =>
+            unplaced.has(key)
+              ? Effect.map(untilExpiry(sandbox, unplacedRetry), done)
+              : Effect.succeed(next(after))),
+        StartInstance: ({ assignment }) =>
+          operating(`start ${assignment.instanceId}`, start(sandbox, memory, assignment)),
+        BindInstance: ({ assignment }) =>
+          operating(
+            `bind ${assignment.instanceId}`,
+            agents.bind(assignment.podUid, assignment.instanceId, metadata.uid ?? "")
+          ),
+        StopInstance: ({ assignment }) => operating(`stop ${assignment.instanceId}`, stop(memory, assignment)),
+        DeleteInstances: ({ targets }) =>
+          Effect.gen(function*() {
+            // Who deletes on the word of a cache that is late deletes what somebody else has just started.
+            const fresh = metadata.deletionTimestamp === undefined
+              ? yield* kube.get(Kinds.Sandbox, refOf(key)).pipe(Effect.option)
+              : Option.some(sandbox)
+            if (!Option.exists(fresh, (fresh) => fresh.metadata.resourceVersion === metadata.resourceVersion)) {
+              return next(Option.none())
+            }
+            const name = `delete ${targets.map(({ instanceId }) => instanceId).join(" ")}`
+            return yield* operating(name, deleteAll(memory, targets))
+          }),
+        ConfirmAgentGone: ({ assignment }) =>
+          Effect.map(
+            confirmGone(sandbox, assignment),
+            (isGone) => next(isGone ? Option.some(sandbox) : Option.none())
+          ),
+        WaitUntil: ({ millis }) =>
+          Effect.map(
+            Clock.currentTimeMillis,
+            (now) => done({ requeueAfter: Duration.millis(Math.max(1, millis - now)) })
+          ),
+        Nothing: () => Effect.succeed(done(undefined))
+      })
+    }
+
+    const reconcile = Effect.fn("SandboxController.reconcile")(function*(key: string) {
+      const memory = memoryOf(key)
+      const cached = yield* sandboxes.get(refOf(key))
+      unplaced.delete(key)
+      if (Option.isNone(cached)) {
+        yield* endOperation(key, memory)
+        yield* release(memory)
+        const views = yield* viewsOf(memory, undefined)
+        if (yield* deleteOrphans(key, memory, undefined, views)) {
+          memories.delete(key)
+        }
+        return
+      }
+      let sandbox = memory.newest(cached.value)
+      for (let step = 0; step < maxSteps; step++) {
+        const views = yield* viewsOf(memory, sandbox)
+        yield* deleteOrphans(key, memory, sandbox, views)
+        const action = Decision.decide({
+          sandbox,
+          instances: yield* observe(sandbox, memory, views),
+          presence: (podUid) => {
+            const view = views.find(({ uid }) => uid === podUid)
+            return view !== undefined
+              ? Observation.presenceOf(view)
+              : goneAgents.has(podUid)
+              ? Decision.AgentPresence.Gone()
+              : Decision.AgentPresence.Missing()
+          },
+          provenGone: memory.provenGone,
+          refusals: memory.refusals,
+          recoveryDelaysMillis: yield* Recovery.drawDelays,
+          now: yield* Clock.currentTimeMillis
+        })
+        if (!needsOperation(action)) {
+          yield* endOperation(key, memory)
+        }
+        if (action._tag !== "StartInstance" || action.assignment.instanceId !== memory.reservation?.instanceId) {
+          yield* release(memory)
+        }
+        const result = yield* carryOut(key, memory, sandbox, action)
+        if (result._tag === "Done") {
+          return result.outcome
+        }
+        sandbox = result.sandbox
+      }
+      return { requeueAfter: Duration.millis(1) }
+    })
+
+    // -------------------------------------------------------------------------------------------------------------------
+    // what wakes it
+
+    const lookAt = (instance: Instance, uid: string) =>
+      Option.match(Observation.keyOf(instance), {
+        onNone: () => Effect.void,
+        onSome: (key) => {
+          memoryOf(key).homes.add(uid)
+          return queue.add(key)
+        }
+      })
+
+    const lookAtAssigned = Effect.fnUntraced(function*(uid: string) {
+      const assigned = yield* sandboxes.byIndex("agent", uid)
+      yield* Effect.forEach(assigned, (sandbox) => queue.add(keyOf(sandbox)), { discard: true })
+    })
+
+    const takeInAgent = Effect.fnUntraced(function*(uid: string) {
+      const found = yield* agents.get(uid)
+      const before = seen.get(uid)
+      if (Option.isNone(found)) {
+        seen.delete(uid)
+        yield* Effect.forEach(before?.instances.values() ?? [], (instance) => lookAt(instance, uid), { discard: true })
+        yield* lookAtAssigned(uid)
+        return
+      }
+      const view = found.value
+      seen.set(uid, view)
+      const isReconnected = before?.connection !== view.connection
+      const changed = [
+        ...[...view.instances].filter(([id, instance]) => isReconnected || before?.instances.get(id) !== instance),
+        ...[...before?.instances ?? []].filter(([id]) => !view.instances.has(id))
+      ]
+      yield* Effect.forEach(changed, ([, instance]) => lookAt(instance, uid), { discard: true })
+      if (isReconnected) {
+        yield* lookAtAssigned(uid)
+      }
+      if (view.connection === "synced" && !view.draining && view.slotsUsed < view.slots) {
+        yield* Queue.offer(wakes, undefined)
       }
     })
 
-  const lookAtAssigned = Effect.fnUntraced(function*(uid: string) {
-    const assigned = yield* sandboxes.byIndex("agent", uid)
-    yield* Effect.forEach(assigned, (sandbox) => queue.add(keyOf(sandbox)), { discard: true })
-  })
-
-  const takeInAgent = Effect.fnUntraced(function*(uid: string) {
-    const found = yield* agents.get(uid)
-    const before = seen.get(uid)
-    if (Option.isNone(found)) {
-      seen.delete(uid)
-      yield* Effect.forEach(before?.instances.values() ?? [], (instance) => lookAt(instance, uid), { discard: true })
-      yield* lookAtAssigned(uid)
-      return
-    }
-    const view = found.value
-    seen.set(uid, view)
-    const isReconnected = before?.connection !== view.connection
-    const changed = [
-      ...[...view.instances].filter(([id, instance]) => isReconnected || before?.instances.get(id) !== instance),
-      ...[...before?.instances ?? []].filter(([id]) => !view.instances.has(id))
-    ]
-    yield* Effect.forEach(changed, ([, instance]) => lookAt(instance, uid), { discard: true })
-    if (isReconnected) {
-      yield* lookAtAssigned(uid)
-    }
-    if (view.connection === "synced" && !view.draining && view.slotsUsed < view.slots) {
-      yield* Queue.offer(wakes, undefined)
-    }
-  })
-
-  yield* agents.changes.pipe(
-    Stream.runForEach((change) => takeInAgent(change.uid)),
-    Effect.forkScoped({ startImmediately: true })
-  )
-  yield* Effect.all([sandboxes.synced, pools.synced, agents.firstSync], { concurrency: "unbounded", discard: true })
-  yield* Effect.forEach(yield* agents.list, ({ uid }) => takeInAgent(uid), { discard: true })
-  yield* sandboxes.changes.pipe(
-    Stream.runForEach((change) => change._tag === "Synced" ? Effect.void : queue.add(keyOf(change.object))),
-    Effect.forkScoped
-  )
-  yield* pools.changes.pipe(Stream.runForEach(() => Queue.offer(wakes, undefined)), Effect.forkScoped)
-  yield* Queue.take(wakes).pipe(
-    Effect.delay(wakePause),
-    Effect.andThen(Effect.suspend(() => Effect.forEach([...unplaced], queue.add, { discard: true }))),
-    Effect.forever,
-    Effect.forkScoped
-  )
-  yield* queue.run({ workers }, reconcile)
-  return yield* Effect.never
-}).pipe(Effect.scoped)
+    yield* agents.changes.pipe(
+      Stream.runForEach((change) => takeInAgent(change.uid)),
+      Effect.forkScoped({ startImmediately: true })
+    )
+    yield* Effect.all([sandboxes.synced, pools.synced, agents.firstSync], { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach(yield* agents.list, ({ uid }) => takeInAgent(uid), { discard: true })
+    yield* sandboxes.changes.pipe(
+      Stream.runForEach((change) => change._tag === "Synced" ? Effect.void : queue.add(keyOf(change.object))),
+      Effect.forkScoped
+    )
+    yield* pools.changes.pipe(Stream.runForEach(() => Queue.offer(wakes, undefined)), Effect.forkScoped)
+    yield* Queue.take(wakes).pipe(
+      Effect.delay(wakePause),
+      Effect.andThen(Effect.suspend(() => Effect.forEach([...unplaced], queue.add, { discard: true }))),
+      Effect.forever,
+      Effect.forkScoped
+    )
+    yield* queue.run({ workers }, reconcile)
+    return yield* Effect.never
+  }
+).pipe(Effect.scoped)
 
 /** Runs the controller for as long as the layer lives. */
-export const layer: Layer.Layer<never, never, KubeClient | Agents | Registry | EventRecorder> = Layer.effectDiscard(
-  Effect.forkScoped(run)
-)
+export const layer: Layer.Layer<never, never, KubeClient | Caches | Agents | Registry | EventRecorder> = Layer
+  .effectDiscard(
+    Effect.forkScoped(run)
+  )

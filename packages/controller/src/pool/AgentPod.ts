@@ -1,0 +1,141 @@
+/**
+ * The Pods that agents run in: a pool's template, filled up with what every agent needs to know and to reach. What the
+ * template says itself stays as it is.
+ */
+import { agentAppLabel, apiVersion, poolLabel, templateHashAnnotation } from "@fast-sandbox/core/Names"
+import { defaults, type SandboxPool } from "@fast-sandbox/core/SandboxPool"
+import type { Container, EnvVar, Pod, PodSpec } from "@fast-sandbox/kube/Kinds"
+import type { Draft } from "@fast-sandbox/kube/KubeObject"
+import * as Schema from "effect/Schema"
+import { createHash } from "node:crypto"
+
+/** The container that the agent runs in; a template may have others beside it. */
+export const containerName = "agent"
+
+/** What the node and the agent share, by the name of the volume. */
+const directories = {
+  "containerd-socket": { path: "/run/containerd/containerd.sock", type: "Socket", mountPropagation: "None" },
+  "fast-sandbox-state": { path: "/run/fast-sandbox", type: "DirectoryOrCreate", mountPropagation: "Bidirectional" },
+  "fast-sandbox-logs": { path: "/var/log/fast-sandbox", type: "DirectoryOrCreate", mountPropagation: "None" }
+} as const
+
+/** Longer than the longest grace period of the sandboxes on it would be for ever: an agent's Pod is empty when it goes. */
+const terminationGracePeriodSeconds = 30
+
+const fromField = (name: string, fieldPath: string): EnvVar => ({ name, valueFrom: { fieldRef: { fieldPath } } })
+
+const identity: ReadonlyArray<EnvVar> = [
+  fromField("POD_NAME", "metadata.name"),
+  fromField("POD_UID", "metadata.uid"),
+  fromField("POD_NAMESPACE", "metadata.namespace"),
+  fromField("POD_IP", "status.podIP"),
+  fromField("NODE_NAME", "spec.nodeName")
+]
+
+const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
+  const { cpu, memory, pids } = spec.sandboxResources ?? {}
+  const values: ReadonlyArray<readonly [string, string | undefined]> = [
+    ["FSB_POOL", metadata.name],
+    ["FSB_SLOTS", String(spec.maxSandboxesPerPod ?? defaults.maxSandboxesPerPod)],
+    ["FSB_RUNTIME_BINARY", spec.runtimeBinary],
+    ["FSB_RUNTIME_TYPE", spec.runtimeType ?? defaults.runtimeType],
+    ["FSB_NETWORK", spec.network ?? defaults.network],
+    ["FSB_DEFAULT_CPU", cpu],
+    ["FSB_DEFAULT_MEMORY", memory],
+    ["FSB_DEFAULT_PIDS", pids === undefined ? undefined : String(pids)]
+  ]
+  return values.flatMap(([name, value]) => value === undefined || value === "" ? [] : [{ name, value }])
+}
+
+/** The agent needs the node's devices, mounts and namespaces; nothing that it runs inherits that. */
+const defaultSecurityContext = { privileged: true }
+
+const fillContainer = (pool: SandboxPool, agentImage: string, container: Container): Container => {
+  const env = container.env ?? []
+  const mounts = container.volumeMounts ?? []
+  const isFree = ({ name }: EnvVar) => !env.some((own) => own.name === name)
+  return {
+    ...container,
+    image: container.image ?? agentImage,
+    securityContext: container.securityContext ?? defaultSecurityContext,
+    env: [...env, ...[...identity, ...settings(pool)].filter(isFree)],
+    volumeMounts: [
+      ...mounts,
+      ...Object.entries(directories).filter(([name, { path }]) =>
+        !mounts.some((mount) => mount.name === name || mount.mountPath === path)
+      ).map(([name, { mountPropagation, path }]) => ({ name, mountPath: path, mountPropagation }))
+    ]
+  }
+}
+
+/** The parts of a PodSpec that are read here; what else the template has passes through. */
+const TemplateSpec = Schema.Struct({
+  containers: Schema.optionalKey(Schema.Array(Schema.Struct({ name: Schema.String })))
+})
+const isTemplateSpec = Schema.is(TemplateSpec)
+
+/** The template's spec; one that is none (the API server checks it, other stores may not) counts as absent. */
+const templateSpec = ({ spec }: SandboxPool): Partial<PodSpec> => {
+  const template = spec.agentTemplate?.spec
+  return template !== undefined && isTemplateSpec(template) ? template : {}
+}
+
+/** JSON that is the same for the same content, whatever the order of its fields. */
+const canonical = (value: unknown): unknown =>
+  Array.isArray(value)
+    ? value.map(canonical)
+    : typeof value === "object" && value !== null
+    ? Object.fromEntries(
+      Object.entries(value).toSorted(([a], [b]) => a.localeCompare(b)).map(([k, v]) => [k, canonical(v)])
+    )
+    : value
+
+/** A pool's Pod and the hash of everything that it was made from. */
+export const render = (pool: SandboxPool, agentImage: string): { readonly pod: Draft<Pod>; readonly hash: string } => {
+  const { metadata: { name = "", namespace = "", uid = "" } } = pool
+  const own = templateSpec(pool)
+  const containers = own.containers ?? []
+  const agent = containers.find((container) => container.name === containerName) ?? { name: containerName }
+  const volumes = own.volumes ?? []
+  const spec: PodSpec = {
+    terminationGracePeriodSeconds,
+    ...own,
+    containers: [
+      fillContainer(pool, agentImage, agent),
+      ...containers.filter((container) => container.name !== containerName)
+    ],
+    volumes: [
+      ...volumes,
+      ...Object.entries(directories).filter(([name]) => !volumes.some((volume) => volume.name === name))
+        .map(([name, { path, type }]) => ({ name, hostPath: { path, type } }))
+    ]
+  }
+  const template = pool.spec.agentTemplate?.metadata ?? {}
+  const labels = { ...template.labels, [agentAppLabel.key]: agentAppLabel.value, [poolLabel]: name }
+  const hash = createHash("sha256")
+    .update(JSON.stringify(canonical({ spec, labels, annotations: template.annotations ?? {} })))
+    .digest("hex").slice(0, 16)
+  return {
+    hash,
+    pod: {
+      metadata: {
+        generateName: `${name}-agent-`,
+        namespace,
+        labels,
+        annotations: { ...template.annotations, [templateHashAnnotation]: hash },
+        ownerReferences: [{
+          apiVersion,
+          kind: "SandboxPool",
+          name,
+          uid,
+          controller: true,
+          blockOwnerDeletion: true
+        }]
+      },
+      spec
+    }
+  }
+}
+
+/** The selector of a pool's agent Pods. */
+export const selector = (pool: string): string => `${agentAppLabel.key}=${agentAppLabel.value},${poolLabel}=${pool}`
