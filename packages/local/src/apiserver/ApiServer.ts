@@ -130,7 +130,7 @@ const createNamespaces = Effect.gen(function*() {
 
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest()
 
-const readBody = (request: Http.IncomingMessage): Effect.Effect<string, ApiStatus.ApiStatus> =>
+const readBody = (request: Http.IncomingMessage): Effect.Effect<Uint8Array, ApiStatus.ApiStatus> =>
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
     let size = 0
@@ -143,7 +143,7 @@ const readBody = (request: Http.IncomingMessage): Effect.Effect<string, ApiStatu
       } else chunks.push(chunk)
     }
     request.on("data", onData)
-    request.once("end", () => resume(Effect.succeed(Buffer.concat(chunks).toString("utf8"))))
+    request.once("end", () => resume(Effect.succeed(Buffer.concat(chunks))))
     request.once("error", () => resume(Effect.fail(ApiStatus.badRequest("the request ended early"))))
   })
 
@@ -234,7 +234,7 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
     Effect.gen(function*() {
       if (!authorised(request.headers.authorization)) return yield* Effect.fail(ApiStatus.unauthorized)
       const hasBody = request.method !== "GET" && request.method !== "HEAD"
-      const body = hasBody ? yield* readBody(request) : ""
+      const body = hasBody ? yield* readBody(request) : new Uint8Array()
       const outcome = route({
         method: request.method ?? "GET",
         url: new URL(request.url ?? "/", "http://localhost"),

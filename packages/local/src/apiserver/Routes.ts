@@ -14,6 +14,7 @@ import * as ListOptions from "./ListOptions.ts"
 import * as Lists from "./Lists.ts"
 import * as Names from "./Names.ts"
 import * as OpenApi from "./OpenApi.ts"
+import * as Protobuf from "./Protobuf.ts"
 import * as Representation from "./Representation.ts"
 import { type Answer, type DeleteOptions, type Intent, type PatchKind, Resources } from "./Resources.ts"
 import type { ResourceType } from "./ResourceType.ts"
@@ -28,7 +29,7 @@ export interface ApiRequest {
   readonly accept: string | undefined
   readonly contentType: string | undefined
   readonly userAgent: string
-  readonly body: string
+  readonly body: Uint8Array
   /** The address under which the client reached the server, for discovery. */
   readonly address: string
   /** Whether a token is the server's own, for token reviews. */
@@ -88,17 +89,25 @@ const whole = (body: JsonObject | string, code = 200, contentType = jsonType): A
 
 const media = (contentType: string | undefined): string => (contentType ?? "").split(";")[0]?.trim() ?? ""
 
+const utf8 = new TextDecoder()
+
 const parseBody = (request: ApiRequest): Outcome<Json.Json> => {
-  if (request.body.trim() === "") return Result.fail(ApiStatus.badRequest("the body of the request is empty"))
-  return Json.parse(request.body).pipe(
-    Result.mapError((problem) => ApiStatus.badRequest(`couldn't get version/kind; json parse error: ${problem}`))
+  if (request.body.length === 0) return Result.fail(ApiStatus.badRequest("the body of the request is empty"))
+  const parsed = media(request.contentType) === Protobuf.mediaType
+    ? Protobuf.decode(request.body)
+    : Json.parse(utf8.decode(request.body))
+  return Result.mapError(
+    parsed,
+    (problem) => ApiStatus.badRequest(`couldn't get version/kind; json parse error: ${problem}`)
   )
 }
 
-const parseObject = (request: ApiRequest): Outcome<Json.Json> =>
-  ["", jsonType, "*/*"].includes(media(request.contentType))
+const parseObject = (request: ApiRequest, type: ResourceType): Outcome<Json.Json> => {
+  const accepted = ["", jsonType, "*/*", ...(Protobuf.decodes(type.kind) && !type.custom ? [Protobuf.mediaType] : [])]
+  return accepted.includes(media(request.contentType))
     ? parseBody(request)
     : Result.fail(ApiStatus.unsupportedMediaType([jsonType]))
+}
 
 const dryRunOf = (values: ReadonlyArray<string>): Outcome<boolean> => {
   if (values.length === 0) return Result.succeed(false)
@@ -134,7 +143,7 @@ const managerOf = (request: ApiRequest): string => {
 const deleteOptionsOf = (request: ApiRequest): Outcome<DeleteOptions & { readonly dryRun: boolean }> =>
   Result.gen(function*() {
     const query = request.url.searchParams
-    const body = request.body.trim() === "" ? Json.emptyObject : yield* parseBody(request)
+    const body = request.body.length === 0 ? Json.emptyObject : yield* parseBody(request)
     const grace = Json.numberAt(body, "gracePeriodSeconds") ??
       (query.has("gracePeriodSeconds") ? Number(query.get("gracePeriodSeconds")) : undefined)
     if (grace !== undefined && !(Number.isInteger(grace) && grace >= 0)) {
@@ -287,7 +296,7 @@ export const make = Effect.gen(function*() {
         case "POST": {
           const intent = yield* intentOf(request, found, false, warn)
           if (name !== undefined) return yield* Result.fail(ApiStatus.methodNotAllowed)
-          const body = yield* parseObject(request)
+          const body = yield* parseObject(request, type)
           if (type.virtual) {
             const review = Json.isObject(body) ? body : Json.emptyObject
             return { code: 201, body: JSON.stringify(Reviews.answer(type, review, request.knowsToken)) }
@@ -298,7 +307,7 @@ export const make = Effect.gen(function*() {
         case "PUT": {
           const intent = yield* intentOf(request, found, false, warn)
           if (name === undefined) return yield* Result.fail(ApiStatus.methodNotAllowed)
-          return yield* resources.update(intent, name, yield* parseObject(request))
+          return yield* resources.update(intent, name, yield* parseObject(request, type))
         }
         case "PATCH": {
           if (name === undefined) return yield* Result.fail(ApiStatus.methodNotAllowed)
