@@ -79,6 +79,7 @@ export interface Usage {
  * - `wait` returns when the process has ended (at once when it has already); the process may be deleted meanwhile.
  * - `delete` of a running process is refused (FAILED_PRECONDITION; UNKNOWN by containerd 1.6). Output is complete only
  *   when it returns: the shim may still be copying after `wait`.
+ * - `closeStdin` closes the shim's own end of a FIFO; the process reads its end once every other writer is gone too.
  * - `list` asks every shim: 0.1 ms each; for exits listen to `Events` instead.
  */
 export class Tasks extends Context.Service<Tasks, {

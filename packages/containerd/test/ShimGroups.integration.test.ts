@@ -3,7 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as Proc from "@fast-sandbox/containerd/Proc"
-import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import { detect, isOn, RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import { stockShim } from "@fast-sandbox/containerd/ShimRuntime"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -56,6 +56,21 @@ const shimCount = Effect.gen(function*() {
 })
 
 layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("ShimGroups", (it) => {
+  it.effect("knows what this machine offers, and why not", () =>
+    Effect.gen(function*() {
+      const { daemon } = yield* PrivateContainerd.PrivateContainerd
+      const profile = yield* RuntimeProfile
+      assert.strictEqual(profile.runtime.path, `${daemon.runtimeDirectory}/crun`)
+      assert.deepStrictEqual(profile.runtimes.map(({ name }) => name), ["crun", "runc"])
+      const names = ["crun", "groupedShim", "readOnlyRuntime", "volatileOverlay"] as const
+      assert.deepStrictEqual(names.filter((name) => !isOn(profile, name)), [])
+      const plain = yield* detect({ binary: "/usr/sbin/runc" })
+      assert.strictEqual(plain.runtime.name, "runc")
+      assert.isFalse(isOn(plain, "crun") || isOn(plain, "readOnlyRuntime"))
+      assert.isTrue(plain.optimisations.every(({ reason }) => reason !== ""))
+      assert.strictEqual((yield* Effect.flip(detect({ binary: "/nowhere/crun" })))._tag, "NoRuntime")
+    }))
+
   it.effect("shares shims, survives their death and its own restart, and leaves nothing", () =>
     Effect.gen(function*() {
       const fileSystem = yield* FileSystem.FileSystem

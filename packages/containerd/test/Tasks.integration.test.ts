@@ -10,6 +10,8 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Deferred, Effect, Fiber, FileSystem, Layer, Ref, Stream } from "effect"
+import { execFileSync } from "node:child_process"
+import { closeSync, openSync, writeSync } from "node:fs"
 import { eventually, remove, run, SIGKILL, SIGTERM, start } from "./Sandbox.ts"
 
 const Loaded = Layer.effectDiscard(Effect.gen(function*() {
@@ -87,6 +89,52 @@ for (const name of ["crun", "runc"]) {
         assert.strictEqual(yield* fileSystem.readFileString(stdout), "sandbox\n")
         yield* fileSystem.remove(stdout)
       }))
+
+    it.effect("feeds stdin until it is closed, and gives a terminal of a size", () =>
+      Effect.gen(function*() {
+        const tasks = yield* Tasks
+        const fileSystem = yield* FileSystem.FileSystem
+        const { directory } = yield* PrivateContainerd.PrivateContainerd
+        const sandbox = yield* start({ runtime: yield* runtimeOf(name), args: ["sleep", "1000"] })
+        const stdin = `${directory}/stdin`
+        const stdout = `${directory}/stdout`
+        yield* Effect.addFinalizer(() =>
+          Effect.orDie(Effect.all([fileSystem.remove(stdin), fileSystem.remove(stdout)]))
+        )
+        yield* Effect.sync(() => execFileSync("mkfifo", [stdin]))
+        yield* fileSystem.writeFileString(stdout, "")
+        const execute = Effect.fnUntraced(function*(execId: string, command: string, terminal: boolean) {
+          const process = yield* Effect.fromResult(
+            OciSpec.makeProcess(sandbox.image.config, "sandbox", { command: ["sh", "-c", command], terminal })
+          )
+          const stdio = terminal ? { stdin, stdout, terminal } : { stdin, stdout, stderr: "/dev/null" }
+          yield* tasks.exec({ containerId: sandbox.id, execId, process, stdio })
+          const ref = { containerId: sandbox.id, execId }
+          yield* tasks.start(ref)
+          return ref
+        })
+        const cat = yield* execute("cat", "cat; echo end", false)
+        // Effect's files write at a position, which a FIFO refuses.
+        const open = Effect.sync(() => openSync(stdin, "r+"))
+        const cable = yield* open
+        yield* Effect.sync(() => writeSync(cable, "hello\n"))
+        yield* eventually(fileSystem.readFileString(stdout), (text) => text === "hello\n")
+        // Both writers have to go: the shim's and ours.
+        yield* Effect.sync(() => closeSync(cable))
+        yield* tasks.closeStdin(cat)
+        yield* tasks.wait(cat)
+        yield* tasks.delete(cat)
+        assert.strictEqual(yield* fileSystem.readFileString(stdout), "hello\nend\n")
+        const shell = yield* execute("tty", "read x; tty; stty size", true)
+        yield* tasks.resizePty(shell, { columns: 123, rows: 45 })
+        const keyboard = yield* open
+        yield* Effect.sync(() => writeSync(keyboard, "go\n"))
+        yield* tasks.wait(shell)
+        yield* tasks.delete(shell)
+        yield* Effect.sync(() => closeSync(keyboard))
+        const output = yield* fileSystem.readFileString(stdout)
+        assert.include(output, "/dev/pts/0\r\n45 123\r\n")
+      }).pipe(Effect.scoped, Effect.timeout("15 seconds")))
 
     it.effect("says why a program can't start, and leaves nothing", () =>
       Effect.gen(function*() {

@@ -1,0 +1,68 @@
+/**
+ * The cgroups of sandboxes as the kernel shows them, on the unified hierarchy, the old one, and the two side by side (a
+ * cgroup then has a directory in every controller's tree).
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import { rmdirSync } from "node:fs"
+
+const root = "/sys/fs/cgroup"
+
+const entries = Effect.fnUntraced(function*(path: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  return yield* Effect.orElseSucceed(fileSystem.readDirectory(path), (): ReadonlyArray<string> => [])
+})
+
+const isDirectory = Effect.fnUntraced(function*(path: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  return yield* fileSystem.stat(path).pipe(
+    Effect.map(({ type }) => type === "Directory"),
+    Effect.orElseSucceed(() => false)
+  )
+})
+
+const directoriesBelow = Effect.fnUntraced(function*(path: string) {
+  const names = yield* entries(path)
+  return yield* Effect.filter(names.map((name) => `${path}/${name}`), isDirectory)
+})
+
+const trees = Effect.gen(function*() {
+  const names = yield* entries(root)
+  return names.includes("cgroup.controllers") ? [root] : yield* directoriesBelow(root)
+})
+
+/** The names of the cgroups right below `parent` (`/fast-sandbox`), in any of the trees. */
+export const children = Effect.fn("Cgroups.children")(function*(
+  parent: string
+): Effect.fn.Return<ReadonlyArray<string>, never, FileSystem.FileSystem> {
+  const found = yield* Effect.forEach(yield* trees, (tree) => directoriesBelow(`${tree}${parent}`))
+  return [...new Set(found.flat().map((path) => path.slice(path.lastIndexOf("/") + 1)))].toSorted()
+})
+
+const kill = (pid: number): Effect.Effect<void> =>
+  // Fails only when the process ended between the list and the signal, which is what is wanted.
+  Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
+
+const removeDirectory = (path: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const fileSystem = yield* FileSystem.FileSystem
+    yield* Effect.forEach(yield* directoriesBelow(path), removeDirectory, { discard: true })
+    const processes = yield* Effect.orElseSucceed(fileSystem.readFileString(`${path}/cgroup.procs`), () => "")
+    yield* Effect.forEach(processes.split("\n").filter((pid) => pid !== ""), (pid) => kill(Number(pid)), {
+      discard: true
+    })
+    // Refused while a killed process has not left; whoever asked looks again.
+    yield* Effect.ignore(Effect.try(() => rmdirSync(path)))
+  })
+
+/**
+ * Kills whatever is left in a cgroup (`/fast-sandbox/ID`) and in those below it, and removes them. Answers whether
+ * nothing is left; a process needs a moment to die, so the next call finds less.
+ */
+export const remove = Effect.fn("Cgroups.remove")(function*(
+  path: string
+): Effect.fn.Return<boolean, never, FileSystem.FileSystem> {
+  const directories = (yield* trees).map((tree) => `${tree}${path}`)
+  yield* Effect.forEach(directories, removeDirectory, { discard: true })
+  return (yield* Effect.filter(directories, isDirectory)).length === 0
+})
