@@ -154,7 +154,7 @@ export const make = (facts: PoolFacts): PoolPlan => {
   const resume = draining.filter(({ current, state }) => current && state === "ready").toSorted((a, b) =>
     b.used - a.used
   )
-    .slice(0, lacking(serving))
+    .slice(0, Math.max(0, Math.min(lacking(serving), most - serving.length)))
   const kept = [...serving, ...resume]
   const missing = lacking(kept)
   // Agents that are being drained still exist; they count against the limit, or a replacement could double the pool.

@@ -242,7 +242,7 @@ describe("whatever the pool looks like", () => {
     for (let round = 0; round < 100; round++) {
       const plan = PoolPlan.make(facts)
       const isQuiet = plan.create + plan.drain.length + plan.resume.length + plan.remove.length === 0 &&
-        facts.agents.every(({ drain, used }) => drain === undefined || used === 0)
+        facts.agents.every(({ drain, state, used }) => state === "ready" && (drain === undefined || used === 0))
       if (isQuiet && plan.wakeAt === undefined) {
         const serving = facts.agents.filter(({ drain, state }) => drain === undefined && state === "ready")
         assert.isTrue(serving.every(({ current }) => current))
