@@ -17,10 +17,13 @@ import type * as PlatformError from "effect/PlatformError"
 import { dirname } from "node:path"
 import { AgentConfig } from "./AgentConfig.ts"
 import * as AgentServer from "./AgentServer.ts"
+import { Creations } from "./Creations.ts"
 import { Departure } from "./Departure.ts"
+import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
+import { NodeEvents } from "./NodeEvents.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
@@ -63,6 +66,8 @@ export const node = shims.pipe(
 
 /** Sandboxes on that containerd. */
 export const runtime = SandboxRuntime.layer.pipe(
+  Layer.provideMerge(Layer.mergeAll(Creations.layer, NodeEvents.layer)),
+  Layer.provideMerge(Endings.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
   Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer)),
   Layer.provideMerge(WatchHub.layer)

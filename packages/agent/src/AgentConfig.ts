@@ -105,8 +105,7 @@ const GroupsText = Schema.FiniteFromString.check(
   Schema.isBetween({ minimum: 0, maximum: maxShimGroups })
 )
 
-/** Reads the environment. */
-export const config: Config.Config<Settings> = Config.all({
+const variables = Config.all({
   listen: Config.option(Config.schema(ListenText, "FSB_AGENT_LISTEN")),
   podName: Config.NonEmptyString("POD_NAME"),
   podUid: Config.NonEmptyString("POD_UID"),
@@ -131,7 +130,9 @@ export const config: Config.Config<Settings> = Config.all({
   pullOnCreate: Config.Boolean("FSB_PULL_ON_CREATE").pipe(Config.withDefault(false)),
   onTerm: Config.Literals(["stop", "leave"], "FSB_ON_TERM").pipe(Config.withDefault("stop")),
   exitWithParent: Config.Boolean("FSB_EXIT_WITH_PARENT").pipe(Config.withDefault(false))
-}).pipe(Config.map(({ cpuMillis, memoryBytes, pids, ...settings }): Settings => ({
+})
+
+const toSettings = ({ cpuMillis, memoryBytes, pids, ...settings }: Config.Success<typeof variables>): Settings => ({
   ...settings,
   listen: Option.match(settings.listen, {
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
@@ -139,7 +140,10 @@ export const config: Config.Config<Settings> = Config.all({
   }),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
   limits: { cpuMillis, memoryBytes, pids }
-})))
+})
+
+/** Reads the environment. */
+export const config: Config.Config<Settings> = Config.map(variables, toSettings)
 
 /** The agent's settings. */
 export class AgentConfig extends Context.Service<AgentConfig, Settings>()("@fast-sandbox/agent/AgentConfig") {

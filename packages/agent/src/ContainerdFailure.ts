@@ -1,11 +1,11 @@
 /**
  * Failures of containerd and of images, as failures that cross the agent's boundary.
  */
-import { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
-import { ImageNotFound, ImagePullFailed, InvalidImage } from "@fast-sandbox/containerd/ImageErrors"
-import { NoCommand } from "@fast-sandbox/containerd/OciSpec"
+import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
+import type { ImageNotFound, ImagePullFailed, InvalidImage } from "@fast-sandbox/containerd/ImageErrors"
+import type { NoCommand } from "@fast-sandbox/containerd/OciSpec"
 import { BoundaryError, FailedPrecondition, Internal, InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
-import { InvalidImageName } from "@fast-sandbox/core/ImageName"
+import type { InvalidImageName } from "@fast-sandbox/core/ImageName"
 import * as Schema from "effect/Schema"
 
 /** Shells' codes for a program that is not there, and for one that can't be run. */
@@ -59,10 +59,10 @@ export const startExitCode = (text: string): number | undefined =>
     : undefined
 
 /**
- * The failure of `Tasks.create` or `Tasks.start`. What the OCI runtime says about the program is the user's to read;
+ * The failure of `Tasks.create` or `Tasks.start` of `program`. What the OCI runtime says about the program is the user's to read;
  * anything else is a fault of the node.
  */
-export const fromStart = (error: ContainerdError): BoundaryError => {
+export const fromStart = (program: string) => (error: ContainerdError): BoundaryError => {
   const [, said] = /OCI runtime (?:create|start) failed: (.*?)(?:: unknown)?$/s.exec(error.details) ?? []
   if (said === undefined) {
     return fromContainerd(error)
@@ -70,6 +70,6 @@ export const fromStart = (error: ContainerdError): BoundaryError => {
   const exitCode = startExitCode(said)
   return new FailedPrecondition({
     reason: "StartFailed",
-    problem: `the program could not be started${exitCode === undefined ? "" : ` (exit code ${exitCode})`}: ${said}`
+    problem: `${program} could not be started${exitCode === undefined ? "" : ` (exit code ${exitCode})`}: ${said}`
   })
 }

@@ -63,6 +63,12 @@ export class ImageCatalog extends Context.Service<ImageCatalog, {
   > = Layer.effect(ImageCatalog, Effect.suspend(() => make))
 }
 
+const notPresent = (name: string) =>
+  new FailedPrecondition({
+    reason: "ImageNotPresent",
+    problem: `image ${name} is not on this node; put it there first: fsb-ctl image pull ${name}`
+  })
+
 const make = Effect.gen(function*() {
   const { pullOnCreate } = yield* AgentConfig
   const files = yield* FileSystem.FileSystem
@@ -101,12 +107,6 @@ const make = Effect.gen(function*() {
     ready.set(image.name, prepared)
     return prepared
   })
-
-  const notPresent = (name: string) =>
-    new FailedPrecondition({
-      reason: "ImageNotPresent",
-      problem: `image ${name} is not on this node; put it there first: fsb-ctl image pull ${name}`
-    })
 
   const pull = (name: string) =>
     images.pull(name).pipe(

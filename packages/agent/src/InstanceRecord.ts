@@ -53,9 +53,13 @@ export const extensionsOf = (instance: Instance): Readonly<Record<string, Any>> 
 })
 
 /** What a container remembers. */
-export const read = (
-  container: Container
-): Effect.Effect<{ readonly instance: Instance; readonly stopSignal: number }, UnreadableRecord> => {
+export interface Recorded {
+  readonly instance: Instance
+  readonly stopSignal: number
+}
+
+/** Reads what a container remembers. */
+export const read = (container: Container): Effect.Effect<Recorded, UnreadableRecord> => {
   const fail = (problem: string) => new UnreadableRecord({ containerId: container.id, problem })
   const extension = container.extensions[extensionKey]
   const stopSignal = Number(container.labels[stopSignalLabel])

@@ -16,6 +16,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { isLegal } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
+import { defaultStopSignal } from "./StopSignal.ts"
 import { WatchHub } from "./WatchHub.ts"
 
 /**
@@ -73,7 +74,7 @@ export type Change = Partial<Omit<Instance, "$typeName" | "instanceId" | "spec">
 export class Instances extends Context.Service<Instances, {
   readonly get: (instanceId: string) => Entry | undefined
   readonly all: () => ReadonlyArray<Entry>
-  readonly add: (instance: Instance, stopSignal: number) => Entry
+  readonly add: (instance: Instance) => Entry
   readonly update: (entry: Entry, change: Change) => Instance
   readonly save: (entry: Entry, as?: Instance) => Effect.Effect<void, ContainerdError>
   readonly saveLater: (entry: Entry) => Effect.Effect<void>
@@ -120,11 +121,11 @@ export class Instances extends Context.Service<Instances, {
       return Instances.of({
         get: (instanceId) => table.get(instanceId),
         all: () => [...table.values()],
-        add: (instance, stopSignal) => {
+        add: (instance) => {
           const entry: MutableEntry = {
             id: instance.instanceId,
             instance,
-            stopSignal,
+            stopSignal: defaultStopSignal,
             isStopRequested: false,
             isSignalled: false,
             isDeleting: false,

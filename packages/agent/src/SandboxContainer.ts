@@ -118,6 +118,16 @@ const maxHostnameLength = 63
 const hostnameOf = (instance: Instance): string =>
   (instance.claim?.sandboxName || instance.instanceId).slice(0, maxHostnameLength).replace(/[^A-Za-z0-9]+$/, "")
 
+/** A signal for who has ended: runtimes answer FAILED_PRECONDITION or NOT_FOUND. */
+const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
+  self.pipe(
+    Effect.catchIf((error) => error.isNotFound || error.isFailedPrecondition, () => Effect.void),
+    Effect.asVoid
+  )
+
+const left = (instanceId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
+  new LeftBehind({ instanceId, what, problem: error.message })
+
 const make = Effect.gen(function*() {
   const settings = yield* AgentConfig
   const containers = yield* Containers
@@ -157,6 +167,7 @@ const make = Effect.gen(function*() {
     const id = instance.instanceId
     const runtime = yield* shims.next
     const spec = yield* specOf(instance, prepared, runtime.annotations).pipe(Effect.mapError(toBoundary))
+    const startFailure = fromStart(spec.process.args[0] ?? "")
     yield* containers.create({
       id,
       labels: InstanceRecord.labelsOf(settings, instance, prepared.stopSignal),
@@ -181,10 +192,10 @@ const make = Effect.gen(function*() {
       around("snapshot")
     )
     yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
-      Effect.mapError(fromStart),
+      Effect.mapError(startFailure),
       around("task")
     )
-    yield* tasks.start({ containerId: id }).pipe(Effect.mapError(fromStart), around("start"))
+    yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
   })
 
   const observe = Effect.fn("SandboxContainer.observe")((instanceId: string) =>
@@ -192,13 +203,6 @@ const make = Effect.gen(function*() {
       Effect.catchIf(isNotFound, () => Effect.succeed<Observed>({ status: "absent", exitCode: 0, exitedAtMillis: 0 }))
     )
   )
-
-  // Runtimes answer FAILED_PRECONDITION or NOT_FOUND to a signal for who has ended.
-  const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
-    self.pipe(
-      Effect.catchIf((error) => error.isNotFound || error.isFailedPrecondition, () => Effect.void),
-      Effect.asVoid
-    )
 
   const kill = Effect.fn("SandboxContainer.kill")((instanceId: string) =>
     tasks.killAll(instanceId, signalKill).pipe(
@@ -210,9 +214,6 @@ const make = Effect.gen(function*() {
       )
     )
   )
-
-  const left = (instanceId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
-    new LeftBehind({ instanceId, what, problem: error.message })
 
   const deleteTask = (instanceId: string) =>
     tasks.delete({ containerId: instanceId }).pipe(

@@ -1,8 +1,9 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
-import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
-import { layer as privateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
-import { Effect, Layer } from "effect"
+import { Containers } from "@fast-sandbox/containerd/Containers"
+import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import { Clock, Effect, Fiber, Layer, Stream } from "effect"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
@@ -10,17 +11,306 @@ const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
   Layer.provideMerge(NodeServices.layer)
 )
 
+const { EXITED, RUNNING, STOPPING } = InstanceState
+
+const inState = (instanceId: string, state: InstanceState) => (event: WatchResponse["event"]) =>
+  event.case === "instanceChanged" && event.value.instanceId === instanceId && event.value.state === state
+    ? event.value
+    : undefined
+
+const runtimes = ["crun", "runc"] as const
+
 layer(node, { excludeTestServices: true })("Agent", (it) => {
-  describe("life", () => {
-    it.effect("creates, lists, stops and deletes", () =>
+  describe.each(runtimes)("with %s", (runtime) => {
+    const start = Effect.fnUntraced(function*(changes: Fixture.Environment = {}) {
+      const { daemon } = yield* PrivateContainerd
+      return yield* Fixture.start({ FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/${runtime}`, ...changes })
+    })
+
+    it.effect("creates, stops with last words, keeps the record and the log, deletes", () =>
       Effect.gen(function*() {
-        const client = yield* Fixture.start()
-        const request = Fixture.request(Fixture.sleeper)
+        const before = yield* Fixture.world
+        const client = yield* start()
+        const request = Fixture.request(
+          ["sh", "-c", "trap 'echo bye; exit 7' TERM; echo hello; echo oops >&2; while :; do sleep 0.05; done"],
+          { exposedPorts: [8080], envs: [{ name: "A", value: "b" }] }
+        )
         const { instance } = yield* client.create(request)
-        assert.strictEqual(instance?.state, InstanceState.RUNNING)
-        const stopped = yield* client.stop({ instanceId: request.instanceId })
+        assert.strictEqual(instance?.state, RUNNING)
+        assert.deepStrictEqual(instance?.endpoints, ["127.0.0.9:8080"])
+        assert.strictEqual(instance?.startup?.tier, "prepared")
+        assert.deepStrictEqual(instance?.startup?.steps.map(({ name }) => name), [
+          "admit",
+          "image",
+          "record",
+          "snapshot",
+          "task",
+          "start"
+        ])
+        yield* Fixture.eventually(
+          "hello",
+          Effect.map(Fixture.logsOf(client, request.instanceId), (_) => _.includes("hello"))
+        )
+        const stopped = (yield* client.stop({ instanceId: request.instanceId })).instance
+        assert.strictEqual(stopped?.state, EXITED)
+        assert.strictEqual(stopped?.reason, "Stopped")
+        assert.strictEqual(stopped?.exitCode, 7)
+        assert.strictEqual(stopped?.signal, 0)
+        assert.sameMembers([...(yield* Fixture.logsOf(client, request.instanceId, true))], ["hello", "oops", "bye"])
+        const { containers, ...rest } = yield* Fixture.world
+        assert.deepStrictEqual(containers, [...before.containers, request.instanceId].toSorted())
+        assert.deepStrictEqual({ containers: before.containers, ...rest }, before)
         yield* client.delete({ instanceId: request.instanceId })
-        assert.deepStrictEqual((yield* client.list({})).instances, [])
+        assert.deepStrictEqual(yield* Fixture.world, before)
+        assert.strictEqual((yield* Effect.flip(client.delete({ instanceId: request.instanceId })))._tag, "NotFound")
+        assert.strictEqual((yield* Effect.flip(client.stop({ instanceId: request.instanceId })))._tag, "NotFound")
+      }).pipe(Effect.scoped))
+
+    it.effect("tells how a program ended, by the watch, within 100 ms, and frees its slot", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        const watcher = yield* Fixture.watch(client)
+        const codes = [["exit 0", "Completed", 0, 0], ["exit 3", "Error", 3, 0], [
+          "kill -9 $$",
+          "Error",
+          137,
+          9
+        ]] as const
+        for (const [script, reason, exitCode, signal] of codes) {
+          // A parent that ends with its child's status, because the first process of a pid namespace can't be killed from inside.
+          const line = signal === 0 ? script : `sh -c '${script}'; exit $?`
+          const request = Fixture.request(["sh", "-c", line])
+          yield* client.create(request)
+          const ended = yield* watcher.until(inState(request.instanceId, EXITED))
+          const late = (yield* Clock.currentTimeMillis) -
+            Number(ended.finishedAt?.seconds ?? 0n) * 1000 - (ended.finishedAt?.nanos ?? 0) / 1e6
+          assert.isBelow(late, 100)
+          assert.deepStrictEqual([ended.reason, ended.exitCode, ended.signal], [reason, exitCode, signal])
+          yield* client.delete({ instanceId: request.instanceId })
+        }
+      }).pipe(Effect.scoped))
+
+    it.effect("kills what ignores SIGTERM after its grace period, with its descendants", () =>
+      Effect.gen(function*() {
+        const before = yield* Fixture.world
+        const client = yield* start()
+        const request = Fixture.request(
+          ["sh", "-c", "trap '' TERM; (trap '' TERM; sleep 1000) & setsid sleep 1000 & while :; do sleep 1; done"],
+          { terminationGracePeriodSeconds: 1 }
+        )
+        yield* client.create(request)
+        const begun = performance.now()
+        const { instance } = yield* client.stop({ instanceId: request.instanceId })
+        assert.isAtLeast(performance.now() - begun, 1000)
+        assert.isBelow(performance.now() - begun, 2500)
+        assert.strictEqual(instance?.signal, 9)
+        assert.strictEqual(instance?.reason, "Stopped")
+        yield* client.delete({ instanceId: request.instanceId })
+        assert.deepStrictEqual(yield* Fixture.world, before)
+      }).pipe(Effect.scoped))
+
+    it.effect("says what is wrong with a command that can't be started, and leaves nothing", () =>
+      Effect.gen(function*() {
+        const before = yield* Fixture.world
+        const client = yield* start()
+        for (const [command, exitCode] of [[["/nope"], 127], [["nope"], 127], [["/etc/passwd"], 126]] as const) {
+          const error = yield* Effect.flip(client.create(Fixture.request(command)))
+          assert.strictEqual(error._tag, "FailedPrecondition")
+          assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : "", "StartFailed")
+          assert.include(error.message, `exit code ${exitCode}`)
+          assert.include(error.message, command[0])
+          assert.deepStrictEqual((yield* client.list({})).instances, [])
+        }
+        assert.deepStrictEqual(yield* Fixture.world, before)
+      }).pipe(Effect.scoped))
+
+    it.effect("tells when memory ran out", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        const watcher = yield* Fixture.watch(client)
+        const request = Fixture.request(["sh", "-c", "tail /dev/zero"], { memoryBytes: 16n * 1024n * 1024n })
+        yield* client.create(request)
+        const ended = yield* watcher.until(inState(request.instanceId, EXITED))
+        assert.strictEqual(ended.reason, "OOMKilled")
+        yield* client.delete({ instanceId: request.instanceId })
       }).pipe(Effect.scoped))
   })
+
+  it.effect("refuses what it can't run", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const refusal = (request: Parameters<typeof client.create>[0]) =>
+        Effect.map(Effect.flip(client.create(request)), (error) => [
+          error._tag,
+          error._tag === "InvalidArgument" ? error.field : error._tag === "FailedPrecondition" ? error.reason : ""
+        ])
+      const request = Fixture.request(Fixture.sleeper)
+      assert.deepStrictEqual(yield* refusal({ ...request, spec: { image: "nowhere" } }), [
+        "FailedPrecondition",
+        "ImageNotPresent"
+      ])
+      assert.deepStrictEqual(yield* refusal({ ...request, spec: { image: "" } }), ["InvalidArgument", "spec.image"])
+      assert.deepStrictEqual(yield* refusal({ ...request, instanceId: "../x" }), ["InvalidArgument", "instance_id"])
+      assert.deepStrictEqual(yield* refusal({ ...request, spec: { image: "busybox", exposedPorts: [80, 80] } }), [
+        "InvalidArgument",
+        "spec.exposed_ports[1]"
+      ])
+      assert.deepStrictEqual((yield* client.list({})).instances, [])
+    }).pipe(Effect.scoped))
+
+  it.effect("answers a repeated create with the same instance", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const request = Fixture.request(Fixture.sleeper)
+      const answers = yield* Effect.all(Array.from({ length: 5 }, () => client.create(request)), {
+        concurrency: "unbounded"
+      })
+      answers.push(yield* client.create(request))
+      for (const { instance } of answers) {
+        assert.deepStrictEqual(instance, answers[0]?.instance)
+      }
+      assert.lengthOf((yield* client.list({})).instances, 1)
+      const other = yield* Effect.flip(client.create({ ...request, spec: { image: "busybox", command: ["true"] } }))
+      assert.strictEqual(other._tag, "AlreadyExists")
+      yield* client.bind({ instanceId: request.instanceId, resourceUid: "r-1" })
+      assert.strictEqual((yield* client.create(request)).instance?.claim?.resourceUid, "r-1")
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
+
+  it.effect("never exceeds its slots, and gives no port twice", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const client = yield* Fixture.start()
+      const watcher = yield* Fixture.watch(client)
+      const requests = Array.from({ length: 100 }, () => Fixture.request(Fixture.sleeper))
+      const results = yield* Effect.forEach(requests, (request) => Effect.result(client.create(request)), {
+        concurrency: "unbounded"
+      })
+      const failures = results.flatMap((result) => result._tag === "Failure" ? [result.failure._tag] : [])
+      assert.lengthOf(failures, 100 - Fixture.slots)
+      assert.deepStrictEqual(new Set(failures), new Set(["ResourceExhausted"]))
+      const { instances } = yield* client.list({})
+      assert.lengthOf(instances, Fixture.slots)
+      const used = (event: WatchResponse["event"]) =>
+        event.case === "capacityChanged" ? event.value.slotsUsed : undefined
+      let most = 0
+      while (most < Fixture.slots) {
+        most = Math.max(most, yield* watcher.until(used))
+      }
+      assert.strictEqual(most, Fixture.slots)
+      yield* Effect.forEach(
+        instances,
+        ({ instanceId }) => client.delete({ instanceId, gracePeriodSeconds: 0 }),
+        { concurrency: "unbounded" }
+      )
+      const ports = yield* Effect.forEach(
+        Array.from({ length: 5 }, () => Fixture.request(Fixture.sleeper, { exposedPorts: [7000] })),
+        (request) => Effect.result(client.create(request)),
+        { concurrency: "unbounded" }
+      )
+      assert.lengthOf(ports.filter(({ _tag }) => _tag === "Success"), 1)
+      for (const { instanceId } of (yield* client.list({})).instances) {
+        yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
+      }
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }).pipe(Effect.scoped))
+
+  it.effect("leaves a whole sandbox or none when a caller goes away, and none when it is deleted meanwhile", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const client = yield* Fixture.start()
+      for (const millis of [0, 1, 2, 4, 6, 8, 10, 13, 16, 20, 25]) {
+        const abandoned = Fixture.request(Fixture.sleeper)
+        yield* client.create(abandoned).pipe(Effect.timeoutOption(millis))
+        yield* Fixture.eventually(
+          "settled",
+          Effect.map(
+            Fixture.listed(client, abandoned.instanceId),
+            (instance) => instance === undefined || instance.state === RUNNING
+          )
+        )
+        yield* Effect.ignore(client.delete({ instanceId: abandoned.instanceId, gracePeriodSeconds: 0 }))
+        const deleted = Fixture.request(Fixture.sleeper)
+        const creation = yield* client.create(deleted).pipe(Effect.exit, Effect.forkChild({ startImmediately: true }))
+        yield* Effect.sleep(millis)
+        const deletion = yield* Effect.result(client.delete({ instanceId: deleted.instanceId, gracePeriodSeconds: 0 }))
+        yield* Fiber.join(creation)
+        // It came before the create did.
+        if (deletion._tag === "Failure") {
+          assert.strictEqual(deletion.failure._tag, "NotFound")
+          yield* Effect.ignore(client.delete({ instanceId: deleted.instanceId, gracePeriodSeconds: 0 }))
+        }
+        assert.deepStrictEqual((yield* client.list({})).instances, [])
+      }
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }).pipe(Effect.scoped))
+
+  it.effect("leaves nothing behind after 50 sandboxes", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const client = yield* Fixture.start()
+      yield* Effect.forEach(Array.from({ length: 50 }, () => Fixture.request(Fixture.sleeper)), (request) =>
+        client.create(request).pipe(
+          Effect.andThen(client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 }))
+        ), { concurrency: 4, discard: true })
+      assert.deepStrictEqual((yield* client.list({})).instances, [])
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }).pipe(Effect.scoped))
+
+  it.effect("shows watchers everything, from the whole state on", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const request = Fixture.request(Fixture.sleeper)
+      yield* client.create(request)
+      const watcher = yield* Fixture.watch(client)
+      const state = yield* watcher.until((event) => event.case === "state" ? event.value : undefined)
+      assert.deepStrictEqual(state.instances.map(({ instanceId }) => instanceId), [request.instanceId])
+      assert.deepStrictEqual(state.images.map(({ name }) => name), ["docker.io/library/busybox:latest"])
+      assert.isAbove(Number(state.images[0]?.sizeBytes), 1000)
+      assert.strictEqual(state.capacity?.slotsUsed, 1)
+      yield* client.delete({ instanceId: request.instanceId }).pipe(Effect.forkChild)
+      yield* watcher.until(inState(request.instanceId, STOPPING))
+      yield* watcher.until((event) =>
+        event.case === "instanceRemoved" && event.value.instanceId === request.instanceId ? true : undefined
+      )
+    }).pipe(Effect.scoped))
+
+  it.effect("sees images that others load and remove, and loads them itself", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const watcher = yield* Fixture.watch(client)
+      const name = "docker.io/library/other:1"
+      const archive = yield* Fixture.archive(name)
+      const added = (event: WatchResponse["event"]) =>
+        event.case === "imageAdded" && event.value.name === name ? true : undefined
+      const removed = (event: WatchResponse["event"]) =>
+        event.case === "imageRemoved" && event.value.name === name ? true : undefined
+      yield* Fixture.loadBehindItsBack(name)
+      yield* watcher.until(added)
+      yield* client.removeImage({ image: "other:1" })
+      yield* watcher.until(removed)
+      const progress = yield* client.loadImage(archive).pipe(Stream.runCollect)
+      assert.strictEqual(progress.at(-1)?.status, "done")
+      assert.strictEqual(progress.at(-1)?.image, name)
+      yield* watcher.until(added)
+      const request = Fixture.request(["true"], { image: "other:1" })
+      yield* client.create(request)
+      yield* watcher.until(inState(request.instanceId, EXITED))
+      yield* client.delete({ instanceId: request.instanceId })
+      yield* client.removeImage({ image: name })
+    }).pipe(Effect.scoped))
+
+  it.effect("labels its containers", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const request = Fixture.request(Fixture.sleeper)
+      yield* client.create(request)
+      const { labels } = yield* Containers.use((containers) => containers.get(request.instanceId))
+      assert.strictEqual(labels["fast-sandbox.io/managed"], "true")
+      assert.strictEqual(labels["fast-sandbox.io/agent-name"], "agent-1")
+      assert.strictEqual(labels["fast-sandbox.io/id"], request.instanceId)
+      assert.strictEqual(labels["fast-sandbox.io/claim-uid"], "claim-1")
+      assert.strictEqual(labels["fast-sandbox.io/sandbox-name"], "box")
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
 })

@@ -10,12 +10,17 @@ import { Departure } from "@fast-sandbox/agent/Departure"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import { AgentService, type CreateRequestSchema, type Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import {
+  AgentService,
+  type Instance,
+  type InstanceSpecSchema,
+  type WatchResponse
+} from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { Health } from "@fast-sandbox/grpc/gen/grpc/health/v1/health_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
-import { PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import { census, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { ConfigProvider, Effect, Layer, Schedule, type Scope } from "effect"
+import { ConfigProvider, Effect, Layer, Queue, Schedule, type Scope, Stream } from "effect"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import { fileURLToPath } from "node:url"
@@ -50,7 +55,7 @@ export const environmentOf = Effect.fnUntraced(function*(changes: Environment) {
   const state = `${directory}/agent`
   return {
     POD_NAME: "agent-1",
-    POD_UID: "uid-1",
+    POD_UID: `uid-${randomUUID().slice(0, 8)}`,
     POD_NAMESPACE: "default",
     POD_IP: "127.0.0.9",
     NODE_NAME: "node-1",
@@ -138,8 +143,8 @@ export const kill = (agent: AgentProcess, signal: NodeJS.Signals) =>
 /** A request for a sandbox of busybox. */
 export const request = (
   command: ReadonlyArray<string>,
-  spec: MessageInitShape<typeof CreateRequestSchema>["spec"] = {}
-): MessageInitShape<typeof CreateRequestSchema> & { readonly instanceId: string } => ({
+  spec: Omit<MessageInitShape<typeof InstanceSpecSchema>, "$typeName"> = {}
+) => ({
   instanceId: `i-${randomUUID().slice(0, 13)}`,
   claim: { namespace: "default", sandboxName: "box", claimUid: "claim-1", manifest: new Uint8Array([123, 125]) },
   spec: { image: "busybox", command: [...command], terminationGracePeriodSeconds: 2, ...spec }
@@ -160,3 +165,52 @@ export const untilState = (client: AgentClient, instanceId: string, state: numbe
     ),
     listed(client, instanceId)
   )
+
+/** The messages that load busybox under another name. */
+export const archive = (name: string) =>
+  Effect.map(TestImages.variant(name, { cmd: ["sh", "-c", "true"] }), (recipe) =>
+    Stream.concat(
+      Stream.make({ part: { case: "header", value: { name } } } as const),
+      Stream.map(OciArchive.make([recipe]), (value) => ({ part: { case: "data", value } }) as const)
+    ))
+
+/** Loads an image as another program of the node would. */
+export const loadBehindItsBack = Effect.fnUntraced(function*(name: string) {
+  const recipe = yield* TestImages.variant(name, { cmd: ["sh", "-c", "true"] })
+  yield* Images.use((images) => images.load(OciArchive.make([recipe])))
+})
+
+/** What there is beside agents' own things (anchors, sockets). */
+export const world = Effect.map(census, (all) => {
+  const own = (names: ReadonlyArray<string>) => names.filter((name) => !name.includes("anchor"))
+  return {
+    containers: own(all.containers),
+    tasks: own(all.tasks),
+    snapshots: all.snapshots,
+    leases: all.leases,
+    mounts: own(all.mounts),
+    cgroups: own(all.cgroups),
+    runtimeState: own(all.runtimeState),
+    networkNamespaces: all.networkNamespaces
+  }
+})
+
+export const logsOf = (client: AgentClient, instanceId: string, follow = false) =>
+  client.logs({ instanceId, follow }).pipe(
+    Stream.runCollect,
+    Effect.map((answers) => answers.flatMap(({ lines }) => lines.map(({ text }) => Buffer.from(text).toString())))
+  )
+
+/** Watches into a queue, so that a test can wait for what it is told. */
+export const watch = Effect.fnUntraced(function*(client: AgentClient) {
+  const events = yield* Queue.unbounded<WatchResponse["event"]>()
+  yield* client.watch({}).pipe(Stream.runForEach(({ event }) => Queue.offer(events, event)), Effect.forkScoped)
+  const until = <A>(choose: (event: WatchResponse["event"]) => A | undefined): Effect.Effect<A> =>
+    Effect.flatMap(Queue.take(events), (event) => {
+      const chosen = choose(event)
+      return chosen === undefined ? until(choose) : Effect.succeed(chosen)
+    })
+  return {
+    until: <A>(choose: (event: WatchResponse["event"]) => A | undefined) => Effect.timeout(until(choose), "15 seconds")
+  }
+})

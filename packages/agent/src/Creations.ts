@@ -1,0 +1,246 @@
+/**
+ * Creates on their way. A create that was admitted is finished even when its caller goes away: it is idempotent by its
+ * instance id, so the caller that comes back gets the answer, and an instance that nobody comes back for is seen by
+ * every watcher. Rolling back instead would race with that second attempt. Only a delete (or the end of the agent)
+ * interrupts a create, between two of its steps, and what was made until then is unmade.
+ */
+import { create as createMessage, equals } from "@bufbuild/protobuf"
+import { timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { AlreadyExists, type BoundaryError } from "@fast-sandbox/core/Errors"
+import {
+  type Claim,
+  ClaimSchema,
+  type CreateRequest,
+  type Instance,
+  InstanceSchema,
+  InstanceSpecSchema,
+  InstanceState,
+  type StartupStep
+} from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
+import { availableParallelism } from "node:os"
+import { AgentConfig } from "./AgentConfig.ts"
+import { Endings } from "./Endings.ts"
+import { ImageCatalog } from "./ImageCatalog.ts"
+import { type Entry, Instances } from "./Instances.ts"
+import * as Metrics from "./Metrics.ts"
+import { type Around, SandboxContainer } from "./SandboxContainer.ts"
+import { Slots } from "./Slots.ts"
+
+/**
+ * Creates that are in containerd at the same time. Each one keeps about a core busy (the OCI runtime is executed twice);
+ * more of them at once only make each slower.
+ */
+export const createConcurrency: number = Math.max(2, availableParallelism())
+
+const millisPerSecond = 1000
+
+/**
+ * - `create` answers with the running instance. A repeat with the same claim and spec gets the same answer, with others
+ *   ALREADY_EXISTS.
+ * - `settled` waits until a create of that instance, if there is one, has ended one way or the other.
+ * - `interrupt` ends it early; done when it has ended.
+ * - `allSettled` waits for all.
+ */
+export class Creations extends Context.Service<Creations, {
+  readonly create: (request: CreateRequest) => Effect.Effect<Instance, BoundaryError>
+  readonly settled: (instanceId: string) => Effect.Effect<void>
+  readonly interrupt: (instanceId: string) => Effect.Effect<void>
+  readonly allSettled: Effect.Effect<void>
+}>()("@fast-sandbox/agent/Creations") {
+  static readonly layer: Layer.Layer<
+    Creations,
+    never,
+    AgentConfig | Endings | ImageCatalog | Instances | SandboxContainer | Slots
+  > = Layer.effect(Creations, Effect.suspend(() => make))
+}
+
+/** Without the resource's uid, which may have been added since. */
+const unbound = (claim: Claim | undefined): Claim =>
+  claim === undefined ? createMessage(ClaimSchema) : { ...claim, resourceUid: "" }
+
+const isSame = (request: CreateRequest, { claim, spec }: Pick<Instance, "claim" | "spec">): boolean =>
+  equals(
+    InstanceSpecSchema,
+    request.spec ?? createMessage(InstanceSpecSchema),
+    spec ?? createMessage(InstanceSpecSchema)
+  ) &&
+  equals(ClaimSchema, unbound(request.claim), unbound(claim))
+
+/** Answers a repeat with `answer`. */
+const replay = <E>(
+  request: CreateRequest,
+  known: Pick<Instance, "claim" | "spec">,
+  answer: Effect.Effect<Instance, E>
+): Effect.Effect<Instance, E | AlreadyExists> =>
+  isSame(request, known) ? answer : Effect.fail(
+    new AlreadyExists({
+      kind: "instance",
+      name: request.instanceId,
+      hint: "it has another claim or spec; every start needs an instance id of its own"
+    })
+  )
+
+const secondsSince = (begun: number): number => (performance.now() - begun) / millisPerSecond
+
+/** Adds the time of a step that succeeds to `steps`. */
+const measure = (steps: Array<StartupStep>, name: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.suspend(() => {
+    const begun = performance.now()
+    return Effect.tap(self, () =>
+      Effect.suspend(() => {
+        const seconds = secondsSince(begun)
+        steps.push({ $typeName: "agent.v1.StartupStep", name, millis: seconds * millisPerSecond })
+        return Metric.update(Metric.withAttributes(Metrics.stepDuration, { step: name }), seconds)
+      }))
+  })
+
+const count = (tier: string, result: "started" | "failed") =>
+  Metric.update(Metric.withAttributes(Metrics.creates, { tier, result }), 1)
+
+/** Failures are the caller's to read in full; only a defect needs its stack in the log. */
+const summaryOf = (cause: Cause.Cause<BoundaryError>): string => {
+  const failure = Cause.findError(cause)
+  return Result.isSuccess(failure)
+    ? failure.success.message
+    : Cause.hasInterruptsOnly(cause)
+    ? "it was interrupted"
+    : Cause.pretty(cause)
+}
+
+/** A create on its way: everybody who asks for the same instance waits for the same end. */
+interface Creation {
+  readonly request: CreateRequest
+  readonly fiber: Fiber.Fiber<Instance, BoundaryError>
+}
+
+const make = Effect.gen(function*() {
+  const { podIp } = yield* AgentConfig
+  const catalog = yield* ImageCatalog
+  const endings = yield* Endings
+  const instances = yield* Instances
+  const sandboxes = yield* SandboxContainer
+  const slots = yield* Slots
+  const scope = yield* Effect.scope
+  const permits = yield* Semaphore.make(createConcurrency)
+  const creations = new Map<string, Creation>()
+
+  /** Takes a slot and shows the instance as CREATING. */
+  const admit = Effect.fnUntraced(function*(request: CreateRequest, steps: Array<StartupStep>) {
+    const ports = request.spec?.exposedPorts ?? []
+    const reservation = yield* slots.admit(request.instanceId, ports).pipe(measure(steps, "admit"))
+    const createdAt = timestampFromMs(yield* Clock.currentTimeMillis)
+    const instance: Instance = {
+      ...createMessage(InstanceSchema),
+      instanceId: request.instanceId,
+      claim: request.claim,
+      spec: request.spec,
+      state: InstanceState.CREATING,
+      createdAt,
+      endpoints: ports.map((port) => `${podIp}:${port}`)
+    }
+    const entry = instances.add(instance)
+    yield* reservation.handOver
+    return entry
+  }, Effect.scoped)
+
+  /** Makes the sandbox of an admitted instance; `restore` lets an interruption in. */
+  const launch = (
+    entry: Entry,
+    steps: Array<StartupStep>,
+    restore: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<Instance, BoundaryError> => {
+    const begun = performance.now()
+    let hasContainer = false
+    let tier: "prepared" | "cold" = "prepared"
+    const around: Around = (step) => (self) =>
+      restore(Effect.void).pipe(
+        Effect.andThen(Effect.suspend(() => {
+          hasContainer = true
+          return self
+        })),
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            // Something else has this id: it is not ours to remove.
+            hasContainer = hasContainer && !(step === "record" && error._tag === "AlreadyExists")
+          })
+        ),
+        measure(steps, step)
+      )
+    return Effect.gen(function*() {
+      const found = yield* restore(catalog.prepare(entry.instance.spec?.image ?? "")).pipe(measure(steps, "image"))
+      tier = found.tier
+      entry.stopSignal = found.prepared.stopSignal
+      yield* permits.withPermits(1)(sandboxes.make(entry.instance, found.prepared, around))
+      const startedAt = timestampFromMs(yield* Clock.currentTimeMillis)
+      const instance = instances.update(entry, {
+        state: InstanceState.RUNNING,
+        startedAt,
+        startup: { $typeName: "agent.v1.Startup", tier, steps }
+      })
+      yield* endings.follow(entry)
+      yield* instances.saveLater(entry)
+      yield* count(tier, "started")
+      yield* Metric.update(Metric.withAttributes(Metrics.createDuration, { tier }), secondsSince(begun))
+      return instance
+    }).pipe(
+      Effect.onError((cause) =>
+        count(tier, "failed").pipe(
+          Effect.andThen(Effect.logInfo("a create failed", { instance: entry.id }, summaryOf(cause))),
+          Effect.andThen(endings.unmake(entry, hasContainer))
+        )
+      )
+    )
+  }
+
+  const start = (request: CreateRequest): Effect.Effect<Instance, BoundaryError> =>
+    Effect.uninterruptibleMask((restore) => {
+      const steps: Array<StartupStep> = []
+      return Effect.flatMap(admit(request, steps), (entry) => launch(entry, steps, restore))
+    })
+
+  const begin = (request: CreateRequest): Effect.Effect<Instance, BoundaryError> =>
+    Effect.flatMap(Effect.forkIn(start(request), scope), (fiber) => {
+      creations.set(request.instanceId, { request, fiber })
+      fiber.addObserver(() => creations.delete(request.instanceId))
+      return Fiber.join(fiber)
+    })
+
+  const settled = (instanceId: string) =>
+    Effect.suspend(() => {
+      const creation = creations.get(instanceId)
+      return creation === undefined ? Effect.void : Effect.asVoid(Fiber.await(creation.fiber))
+    })
+
+  return Creations.of({
+    create: Effect.fn("Creations.create")((request) =>
+      Effect.suspend(() => {
+        const creation = creations.get(request.instanceId)
+        if (creation !== undefined) {
+          return replay(request, creation.request, Fiber.join(creation.fiber))
+        }
+        const entry = instances.get(request.instanceId)
+        return entry === undefined
+          ? begin(request)
+          : replay(request, entry.instance, Effect.succeed(entry.instance))
+      })
+    ),
+    settled,
+    interrupt: (instanceId) =>
+      Effect.suspend(() => {
+        const creation = creations.get(instanceId)
+        return creation === undefined ? Effect.void : Fiber.interrupt(creation.fiber)
+      }),
+    allSettled: Effect.suspend(() =>
+      Effect.forEach([...creations.keys()], settled, { concurrency: "unbounded", discard: true })
+    )
+  })
+})
