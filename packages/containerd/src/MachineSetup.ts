@@ -96,6 +96,25 @@ export const releaseCgroups = Effect.fn("MachineSetup.releaseCgroups")(function*
 })
 
 /**
+ * Removes the cgroup `cgroupsPath` (`/fast-sandbox`) and those below it from every hierarchy. Runtimes remove the cgroup
+ * of a container, not its parents. One that still holds a process stays.
+ */
+export const removeCgroups = Effect.fn("MachineSetup.removeCgroups")(function*(
+  cgroupsPath: string
+): Effect.fn.Return<void, never, System> {
+  const fileSystem = yield* FileSystem.FileSystem
+  const controllers = yield* Effect.orElseSucceed(fileSystem.readDirectory(cgroupRoot), () => [])
+  for (const hierarchy of ["", ...controllers.map((name) => `/${name}`)]) {
+    const directory = `${cgroupRoot}${hierarchy}${cgroupsPath}`
+    if (yield* Effect.orElseSucceed(fileSystem.exists(directory), () => false)) {
+      yield* run("find", directory, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+").pipe(
+        Effect.ignore({ log: "Warn" })
+      )
+    }
+  }
+})
+
+/**
  * Binds an OCI runtime's binary read-only to `target`. A runtime that can't be written to need not copy itself at every
  * start (1 to 2 ms, four times in a sandbox's life), which protects it from being overwritten by a container.
  */

@@ -5,6 +5,7 @@ import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
 import { Events } from "@fast-sandbox/containerd/Events"
 import { Images } from "@fast-sandbox/containerd/Images"
 import { Introspection } from "@fast-sandbox/containerd/Introspection"
+import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
@@ -26,6 +27,8 @@ describe("ContainerdDaemon", () => {
       const fileSystem = yield* FileSystem.FileSystem
       const directory = yield* temporary
       const mountsBefore = (yield* Proc.mounts).map(({ path }) => path).filter((path) => path.startsWith(directory))
+      const cgroupsPath = "/fsb-daemon-test"
+      yield* Effect.addFinalizer(() => MachineSetup.removeCgroups(cgroupsPath))
       const daemon = yield* Effect.scoped(ContainerdDaemon.start({ directory }))
       yield* Effect.addFinalizer(() => Effect.orDie(ContainerdDaemon.remove(directory)))
       assert.deepStrictEqual(yield* ContainerdDaemon.start({ directory }), daemon)
@@ -35,7 +38,7 @@ describe("ContainerdDaemon", () => {
         daemon,
         namespace: "daemon-test",
         directory: `${directory}/..`,
-        cgroupsPath: "/fsb-daemon-test"
+        cgroupsPath
       }).pipe(Layer.provideMerge(Containerd.layer({ socket: daemon.socket, namespace: "daemon-test" })))
       yield* Effect.gen(function*() {
         yield* (yield* Images).load(OciArchive.make([yield* TestImages.busybox]))

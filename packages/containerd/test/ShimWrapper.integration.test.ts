@@ -15,7 +15,9 @@ echo "$last" >>${directory}/calls
 [ "$last" = start ] || exit 0
 [ -z "$BUNDLE_ADDRESS" ] || printf %s "$BUNDLE_ADDRESS" >address
 case "$*" in
-*-anchor-*) ${directory}/containerd-shim-runc-v2-run -namespace ns -id "$8" -address sock 30 >/dev/null 2>&1 </dev/null & echo $! >${directory}/pid ;;
+*-anchor-*) ${directory}/containerd-shim-runc-v2-run -namespace ns -id "$8" -address sock 30 >/dev/null 2>&1 </dev/null &
+  echo $! >${directory}/pid
+  until grep -q v2-run /proc/$!/cmdline; do :; done ;;
 esac
 printf %s "$ANSWER"
 `
@@ -50,7 +52,15 @@ const setUp = Effect.gen(function*() {
     yield* fileSystem.makeDirectory(bundle, { recursive: true })
     const handle = yield* ChildProcess.make(`${directory}/wrapper`, [
       ...flags,
-      ...["-namespace", "ns", "-address", "sock", "-publish-binary", "containerd", "-id", id, action]
+      "-namespace",
+      "ns",
+      "-address",
+      "sock",
+      "-publish-binary",
+      "containerd",
+      "-id",
+      id,
+      action
     ], { cwd: bundle, env: { PATH: `${directory}:${process.env["PATH"]}`, ...env } })
     // containerd takes both outputs as one answer.
     const output = yield* handle.all.pipe(Stream.decodeText(), Stream.mkString)

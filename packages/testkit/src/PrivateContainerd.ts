@@ -7,7 +7,7 @@ import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
 import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Leases } from "@fast-sandbox/containerd/Leases"
-import type * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
+import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -42,17 +42,15 @@ export const layer = (
     const token = yield* Effect.sync(() => randomUUID().slice(0, 8))
     const namespace = options?.namespace ?? `test-${token}`
     const directory = yield* fileSystem.makeTempDirectoryScoped({ prefix: "fsb-" })
+    const cgroupsPath = `/fsb-test-${token}`
+    // Runs after the daemon's own release, when nothing is in them any more.
+    yield* Effect.addFinalizer(() => MachineSetup.removeCgroups(cgroupsPath))
     const daemon = yield* ContainerdDaemon.scoped({
       directory: `${directory}/containerd`,
       pullsImages: options?.pullsImages
     })
     return Layer.merge(
-      Layer.succeed(PrivateContainerd, {
-        daemon,
-        namespace,
-        directory,
-        cgroupsPath: `/fsb-test-${token}`
-      }),
+      Layer.succeed(PrivateContainerd, { daemon, namespace, directory, cgroupsPath }),
       Containerd.layer({ socket: daemon.socket, namespace })
     )
   })).pipe(Layer.orDie)
