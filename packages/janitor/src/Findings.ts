@@ -1,0 +1,349 @@
+/**
+ * What on a node belongs to nobody, as a pure function of what the node has, what the API says, and since when it has
+ * looked so. Nothing is removed on a first look: a finding waits until it was seen again after {@link confirmMillis}, or
+ * until there is positive evidence, and everything is spared while the API has not answered.
+ *
+ * Names are no evidence, uids are: they never come back. What can still change (an instance that is not bound yet) is
+ * left for much longer.
+ */
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import type { OwnedContainer } from "@fast-sandbox/containerd/OwnedContainer"
+import * as Sandbox from "@fast-sandbox/core/Sandbox"
+
+/** For how long a finding must have been true before it is acted on, in milliseconds: longer than any step of an agent. */
+export const confirmMillis = 60_000
+
+/**
+ * For how long an instance without a resource is left to be adopted, in milliseconds. It was acknowledged to its user,
+ * and a controller that is down for a night brings it back in the morning.
+ */
+export const adoptionMillis = 24 * 60 * 60 * 1000
+
+/** Instances have random UUIDs as ids, anchors their agent's name and a random part: nothing else on a node is named so. */
+const ownIdPattern = /^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|.+-anchor-\d+-[0-9a-f]{8})$/
+
+/** Whether a cgroup or a log directory of this name can be ours. */
+export const isOwnId = (id: string): boolean => ownIdPattern.test(id)
+
+/** A writable snapshot of ours, by its labels. */
+export interface OwnedSnapshot {
+  readonly name: string
+  readonly snapshotter: string
+}
+
+/** A lease of ours, by its name or its labels. */
+export interface OwnedLease {
+  readonly id: string
+  readonly agentUid: string
+  readonly agentName: string
+  /** `undefined`: it never expires. */
+  readonly expiresAtMillis: number | undefined
+}
+
+/** What a node has. `containerIds` and `taskIds` are everybody's, the rest is ours. */
+export interface NodeState {
+  readonly containerIds: ReadonlySet<string>
+  readonly taskIds: ReadonlySet<string>
+  readonly containers: ReadonlyArray<OwnedContainer>
+  readonly snapshots: ReadonlyArray<OwnedSnapshot>
+  readonly leases: ReadonlyArray<OwnedLease>
+  readonly networkNamespaces: ReadonlyArray<NetworkNamespaces.Named>
+  readonly links: ReadonlyArray<NetworkNamespaces.Named>
+  /** Names below our cgroup. */
+  readonly cgroups: ReadonlyArray<string>
+  /** Names of directories below our log directory. */
+  readonly logDirectories: ReadonlyArray<string>
+  /** Names of directories below our agents' directory, each named after a Pod. */
+  readonly agentDirectories: ReadonlyArray<string>
+}
+
+/** A node on which there is nothing. */
+export const emptyNode: NodeState = {
+  containerIds: new Set(),
+  taskIds: new Set(),
+  containers: [],
+  snapshots: [],
+  leases: [],
+  networkNamespaces: [],
+  links: [],
+  cgroups: [],
+  logDirectories: [],
+  agentDirectories: []
+}
+
+/** A Sandbox as far as it matters here. `uid` is `undefined` when the resource exists but can't be read. */
+export interface KnownSandbox {
+  readonly uid: string | undefined
+  readonly claimUid: string | undefined
+  readonly instanceId: string | undefined
+}
+
+/** What the API says. Only a complete and current answer is one. */
+export type ApiState =
+  | { readonly _tag: "Unanswered"; readonly problem: string }
+  | {
+    readonly _tag: "Answered"
+    /** Names of this node's Pods by uid. */
+    readonly pods: ReadonlyMap<string, string>
+    /** By `namespace/name`. */
+    readonly sandboxes: ReadonlyMap<string, KnownSandbox>
+    /** Uids of Pods that were seen going. */
+    readonly deletedPods: ReadonlySet<string>
+  }
+
+/** In the order in which they are removed: what stands on something goes before it. */
+export const kinds = [
+  "Task",
+  "Container",
+  "Anchor",
+  "Snapshot",
+  "Lease",
+  "NetworkNamespace",
+  "Link",
+  "Cgroup",
+  "LogDirectory",
+  "AgentDirectory"
+] as const
+
+/** What kind of thing is left over. */
+export type Kind = typeof kinds[number]
+
+/**
+ * Why it is taken for left over.
+ * - AgentGone: the Pod of its agent does not exist
+ * - ResourceGone, ResourceReplaced: the Sandbox that it was bound to does not exist, or is another one of that name
+ * - NeverAdopted: it has no Sandbox, and never had one
+ * - NoRecord: a task that nobody can name any more
+ * - NoContainer: what it belonged to is gone
+ * - Expired, NoOwner: leases
+ * - HalfRepaired: the janitor itself was cut short
+ * - Unclear: the record does not say enough to judge
+ * - Unanswered: nobody could be asked
+ */
+export type Cause =
+  | "AgentGone"
+  | "ResourceGone"
+  | "ResourceReplaced"
+  | "NeverAdopted"
+  | "NoRecord"
+  | "NoContainer"
+  | "Expired"
+  | "NoOwner"
+  | "HalfRepaired"
+  | "Unclear"
+  | "Unanswered"
+
+/** Remove: now. Wait: when it is still so later. Spare: never for this reason. */
+export type Verdict = "remove" | "wait" | "spare"
+
+/** What speaks against a thing. */
+export interface Suspicion {
+  readonly kind: Kind
+  readonly subject: string
+  readonly cause: Cause
+  /** For people: what was seen. */
+  readonly evidence: string
+  /** Whose Pod the evidence is about; without a name it is about every Pod of the node. */
+  readonly agent?: { readonly uid: string; readonly name: string } | undefined
+  /** Which Sandbox the evidence is about. */
+  readonly sandbox?: { readonly namespace: string; readonly name: string } | undefined
+}
+
+/** A suspicion and what follows from it. */
+export interface Finding extends Suspicion {
+  readonly verdict: Verdict
+}
+
+/** Since when each suspicion has held without a break, in milliseconds of the monotonic clock. */
+export type Seen = ReadonlyMap<string, number>
+
+/** The same suspicion at two times has the same key. */
+export const keyOf = ({ cause, kind, subject }: Suspicion): string => `${kind}/${cause}/${subject}`
+
+const anybody = { uid: "", name: "" } as const
+
+type Answered = Extract<ApiState, { readonly _tag: "Answered" }>
+
+const ofContainer = (container: OwnedContainer, api: Answered): ReadonlyArray<Suspicion> => {
+  const { agentName, agentUid, binding, claimUid, id, kind, namespace, sandboxName } = container
+  const about = {
+    kind: kind === "anchor" ? "Anchor" : "Container",
+    subject: id,
+    agent: { uid: agentUid, name: agentName }
+  } as const
+  if (kind === "repair") {
+    return [{ ...about, cause: "HalfRepaired", evidence: "its record was written only to end its task" }]
+  }
+  if (agentUid === "") {
+    return [{ ...about, cause: "Unclear", evidence: "its labels name no agent" }]
+  }
+  if (!api.pods.has(agentUid)) {
+    const seenGoing = api.deletedPods.has(agentUid) ? "was deleted" : "is not on this node"
+    return [{ ...about, cause: "AgentGone", evidence: `the Pod ${agentName} (${agentUid}) of its agent ${seenGoing}` }]
+  }
+  if (kind !== "instance") {
+    return []
+  }
+  const key = Sandbox.key(namespace, sandboxName)
+  const known = api.sandboxes.get(key)
+  const sandbox = { namespace, name: sandboxName }
+  const exists = known !== undefined && known.uid === undefined
+  if (binding._tag === "Unreadable") {
+    return [{ ...about, sandbox, cause: "Unclear", evidence: binding.problem }]
+  }
+  if (exists) {
+    return []
+  }
+  if (binding._tag === "Unbound") {
+    return known?.claimUid === claimUid ? [] : [{
+      ...about,
+      sandbox,
+      cause: "NeverAdopted",
+      evidence: `it is bound to no resource, and no Sandbox ${key} has its claim ${claimUid}`
+    }]
+  }
+  if (known === undefined) {
+    const evidence = `the Sandbox ${key} (${binding.resourceUid}) does not exist`
+    return [{ ...about, sandbox, cause: "ResourceGone", evidence }]
+  }
+  return known.uid === binding.resourceUid ? [] : [{
+    ...about,
+    sandbox,
+    cause: "ResourceReplaced",
+    evidence: `the Sandbox ${key} is ${known.uid}, and it was bound to ${binding.resourceUid}`
+  }]
+}
+
+const ofLease = (lease: OwnedLease, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
+  const about = { kind: "Lease", subject: lease.id } as const
+  if (lease.expiresAtMillis !== undefined && lease.expiresAtMillis < nowMillis) {
+    const seconds = Math.round((nowMillis - lease.expiresAtMillis) / 1000)
+    return [{ ...about, cause: "Expired", evidence: `it expired ${seconds} s ago` }]
+  }
+  if (lease.agentUid !== "") {
+    return api.pods.has(lease.agentUid) ? [] : [{
+      ...about,
+      cause: "AgentGone",
+      agent: { uid: lease.agentUid, name: lease.agentName },
+      evidence: `the Pod ${lease.agentName} (${lease.agentUid}) of its agent is not on this node`
+    }]
+  }
+  return lease.expiresAtMillis === undefined
+    ? [{ ...about, cause: "NoOwner", evidence: "it names no agent and never expires" }]
+    : []
+}
+
+const ofNetwork = (
+  kind: "NetworkNamespace" | "Link",
+  all: ReadonlyArray<NetworkNamespaces.Named>,
+  { containers }: NodeState,
+  { pods }: Answered
+): ReadonlyArray<Suspicion> => {
+  // Its containers go first.
+  const kept = new Set([...pods.keys(), ...containers.map(({ agentUid }) => agentUid)].map(NetworkNamespaces.keyOf))
+  return all.filter(({ agentKey }) => !kept.has(agentKey)).map(({ agentKey, name }) => ({
+    kind,
+    subject: name,
+    cause: "AgentGone",
+    agent: anybody,
+    evidence: `no agent Pod on this node has the key ${agentKey}, and neither has a container`
+  }))
+}
+
+/** Everything that speaks against anything on the node, when the API has answered. */
+export const suspicions = (node: NodeState, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
+  const ownDirectories = new Set([...node.cgroups, ...node.logDirectories])
+  const isFree = (id: string) => isOwnId(id) && !node.containerIds.has(id) && !node.taskIds.has(id)
+  const instances = new Set([...api.sandboxes.values()].map(({ instanceId }) => instanceId))
+  const podNames = new Set(api.pods.values())
+  const agentNames = new Set(node.containers.map(({ agentName }) => agentName))
+  const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
+    kind,
+    subject,
+    cause,
+    evidence
+  })
+  return [
+    ...[...node.taskIds]
+      // A task has no labels: ours is known by its cgroup or its log.
+      .filter((id) => isOwnId(id) && ownDirectories.has(id) && !node.containerIds.has(id))
+      .map((id) => left("Task", id, "NoRecord", "its container has no record, so nothing can be asked of it")),
+    ...node.containers.flatMap((container) => ofContainer(container, api)),
+    ...node.snapshots
+      .filter(({ name }) => !node.containerIds.has(name))
+      .map(({ name }) => left("Snapshot", name, "NoContainer", "no container has a record under its name")),
+    ...node.leases.flatMap((lease) => ofLease(lease, api, nowMillis)),
+    ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, api),
+    ...ofNetwork("Link", node.links, node, api),
+    ...node.cgroups.filter(isFree)
+      .map((id) => left("Cgroup", id, "NoContainer", "neither a container nor a task has its name")),
+    ...node.logDirectories.filter((id) => isFree(id) && !instances.has(id))
+      .map((id) => left("LogDirectory", id, "NoContainer", "no container, task or Sandbox has its name")),
+    ...node.agentDirectories.filter((name) => !podNames.has(name) && !agentNames.has(name))
+      .map((name): Suspicion => ({
+        ...left("AgentDirectory", name, "AgentGone", "no Pod of its name is on this node, and no container is its"),
+        agent: { uid: "", name }
+      }))
+  ]
+}
+
+/** Causes that are no reason to remove anything, however long they last. */
+const harmless: ReadonlySet<Cause> = new Set<Cause>(["Unclear", "Unanswered"])
+
+const waitMillis = (cause: Cause): number =>
+  cause === "NeverAdopted" || cause === "NoOwner" ? adoptionMillis : confirmMillis
+
+const order = (kind: Kind): number => kinds.indexOf(kind)
+
+/** The suspects when nobody could be asked: all that is ours and would need an answer. */
+const unanswered = (node: NodeState, problem: string): ReadonlyArray<Finding> =>
+  [
+    ...node.containers.map(({ id, kind }) => ({
+      kind: kind === "anchor" ? "Anchor" as const : "Container" as const,
+      subject: id
+    })),
+    ...node.snapshots.map(({ name }) => ({ kind: "Snapshot" as const, subject: name })),
+    ...node.leases.map(({ id }) => ({ kind: "Lease" as const, subject: id })),
+    ...node.networkNamespaces.map(({ name }) => ({ kind: "NetworkNamespace" as const, subject: name })),
+    ...node.links.map(({ name }) => ({ kind: "Link" as const, subject: name })),
+    ...node.cgroups.map((subject) => ({ kind: "Cgroup" as const, subject })),
+    ...node.logDirectories.map((subject) => ({ kind: "LogDirectory" as const, subject })),
+    ...node.agentDirectories.map((subject) => ({ kind: "AgentDirectory" as const, subject }))
+  ].map((about) => ({
+    ...about,
+    cause: "Unanswered",
+    evidence: `the API has not answered: ${problem}`,
+    verdict: "spare"
+  }))
+
+/**
+ * The findings of one scan, in the order in which they are to be acted on, and what to remember for the next. An
+ * unanswered question forgets everything: evidence counts when it held in every scan in between.
+ */
+export const decide = (scan: {
+  readonly node: NodeState
+  readonly api: ApiState
+  readonly seen: Seen
+  /** Milliseconds since the epoch. */
+  readonly nowMillis: number
+  /** Milliseconds of the monotonic clock: a clock that is set must confirm nothing. */
+  readonly monotonicMillis: number
+}): { readonly findings: ReadonlyArray<Finding>; readonly seen: Seen } => {
+  const { api, monotonicMillis, node, nowMillis } = scan
+  if (api._tag === "Unanswered") {
+    return { findings: unanswered(node, api.problem), seen: new Map() }
+  }
+  const seen = new Map<string, number>()
+  const findings = suspicions(node, api, nowMillis).map((suspicion): Finding => {
+    const key = keyOf(suspicion)
+    const sinceMillis = scan.seen.get(key) ?? monotonicMillis
+    seen.set(key, sinceMillis)
+    const isProven = suspicion.cause === "AgentGone" && api.deletedPods.has(suspicion.agent?.uid ?? "")
+    const isConfirmed = scan.seen.has(key) && monotonicMillis - sinceMillis >= waitMillis(suspicion.cause)
+    return {
+      ...suspicion,
+      verdict: harmless.has(suspicion.cause) ? "spare" : isProven || isConfirmed ? "remove" : "wait"
+    }
+  })
+  return { findings: findings.toSorted((one, other) => order(one.kind) - order(other.kind)), seen }
+}

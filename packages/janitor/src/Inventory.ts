@@ -1,0 +1,166 @@
+/**
+ * Looks at the node: everything of ours in containerd, and what the kernel and the file system show.
+ *
+ * What belongs to something is listed before it, so that whatever is made while the look goes on is seen with its owner.
+ */
+import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
+import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
+import { type Container, Containers } from "@fast-sandbox/containerd/Containers"
+import { type Lease, Leases } from "@fast-sandbox/containerd/Leases"
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
+import { defaultSnapshotter, Snapshots } from "@fast-sandbox/containerd/Snapshots"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import * as Instant from "@fast-sandbox/core/Instant"
+import { containerLabels } from "@fast-sandbox/core/Names"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import { emptyNode, type NodeState, type OwnedLease, type Suspicion } from "./Findings.ts"
+
+/** Where things of ours are on the node. All paths are absolute. */
+export interface Places {
+  /** Below it every sandbox has a cgroup named after its instance. */
+  readonly cgroupParent: string
+  /** Below it every instance has a directory with its log. */
+  readonly logDirectory: string
+  /** Below it every agent has a directory named after its Pod. */
+  readonly agentsDirectory: string
+}
+
+/** What is needed to look. */
+export type Requirements = Containers | Leases | Snapshots | Tasks | FileSystem.FileSystem
+
+/** Leases that unpack images are named so. */
+const leasePrefix = "fast-sandbox-"
+
+/** containerd's own label for the instant after which a lease no longer counts. */
+const leaseExpiryLabel = "containerd.io/gc.expire"
+
+const isManaged = ({ labels }: { readonly labels: Readonly<Record<string, string>> }): boolean =>
+  labels[containerLabels.managed] === "true"
+
+const ownedLeases = (leases: ReadonlyArray<Lease>): ReadonlyArray<OwnedLease> =>
+  leases.filter((lease) => lease.id.startsWith(leasePrefix) || isManaged(lease)).map(({ id, labels }) => ({
+    id,
+    agentUid: labels[containerLabels.agentUid] ?? "",
+    agentName: labels[containerLabels.agentName] ?? "",
+    expiresAtMillis: Option.getOrUndefined(Instant.parseMillis(labels[leaseExpiryLabel]))
+  }))
+
+const ownedContainers = (containers: ReadonlyArray<Container>): ReadonlyArray<OwnedContainer.OwnedContainer> =>
+  containers.flatMap((container) => OwnedContainer.read(container) ?? [])
+
+const ownedSnapshots = Effect.gen(function*() {
+  const all = yield* (yield* Snapshots).list()
+  return all
+    .filter((snapshot) => isManaged(snapshot) && (snapshot.kind === "active" || snapshot.kind === "view"))
+    .map(({ name }) => ({ name, snapshotter: defaultSnapshotter }))
+})
+
+/** Directories right below a path; none when it does not exist. Symbolic links are followed by nobody. */
+const directoriesOf = Effect.fnUntraced(function*(path: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const names = yield* Effect.orElseSucceed(fileSystem.readDirectory(path), (): ReadonlyArray<string> => [])
+  return yield* Effect.filter(names.toSorted(), (name) =>
+    fileSystem.readLink(`${path}/${name}`).pipe(
+      Effect.as(false),
+      Effect.catch(() => Effect.map(fileSystem.stat(`${path}/${name}`), ({ type }) => type === "Directory")),
+      Effect.orElseSucceed(() => false)
+    ))
+})
+
+/** The whole node. */
+export const look = Effect.fn("Inventory.look")(function*(
+  places: Places
+): Effect.fn.Return<NodeState, ContainerdError, Requirements> {
+  const cgroups = yield* Cgroups.children(places.cgroupParent)
+  const logDirectories = yield* directoriesOf(places.logDirectory)
+  const agentDirectories = yield* directoriesOf(places.agentsDirectory)
+  const networkNamespaces = yield* NetworkNamespaces.list
+  const links = yield* NetworkNamespaces.links
+  const leases = ownedLeases(yield* (yield* Leases).list)
+  const snapshots = yield* ownedSnapshots
+  const tasks = yield* (yield* Tasks).list
+  const containers = yield* (yield* Containers).list()
+  return {
+    containerIds: new Set(containers.map(({ id }) => id)),
+    taskIds: new Set(tasks.map(({ containerId }) => containerId)),
+    containers: ownedContainers(containers),
+    snapshots,
+    leases,
+    networkNamespaces,
+    links,
+    cgroups,
+    logDirectories,
+    agentDirectories
+  }
+})
+
+const withContainer = Effect.fnUntraced(function*(id: string) {
+  const found = yield* (yield* Containers).get(id).pipe(
+    Effect.map((container) => [container]),
+    Effect.catchIf(isNotFound, () => Effect.succeed<ReadonlyArray<Container>>([]))
+  )
+  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(found) }
+})
+
+const withAllContainers = Effect.gen(function*() {
+  const found = yield* (yield* Containers).list()
+  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(found) }
+})
+
+const only = <A>(all: ReadonlyArray<A>, nameOf: (one: A) => string, name: string): ReadonlyArray<A> =>
+  all.filter((one) => nameOf(one) === name)
+
+const nameOf = ({ name }: { readonly name: string }): string => name
+
+/** One thing again, with all that speaks for it: what is decided about it now is decided about what is there now. */
+export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
+  places: Places,
+  { kind, subject }: Suspicion
+): Effect.fn.Return<NodeState, ContainerdError, Requirements> {
+  switch (kind) {
+    case "Container":
+    case "Anchor":
+      return yield* withContainer(subject)
+    case "Task": {
+      const tasks = yield* (yield* Tasks).list
+      const taskIds = new Set(tasks.map(({ containerId }) => containerId).filter((id) => id === subject))
+      const cgroups = (yield* Cgroups.children(places.cgroupParent)).filter((id) => id === subject)
+      const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((id) => id === subject)
+      return { ...(yield* withContainer(subject)), taskIds, cgroups, logDirectories }
+    }
+    case "Snapshot": {
+      const snapshots = only(yield* ownedSnapshots, nameOf, subject)
+      return { ...(yield* withContainer(subject)), snapshots }
+    }
+    case "Lease": {
+      const leases = only(ownedLeases(yield* (yield* Leases).list), ({ id }) => id, subject)
+      return { ...emptyNode, leases }
+    }
+    case "NetworkNamespace": {
+      const networkNamespaces = only(yield* NetworkNamespaces.list, nameOf, subject)
+      return { ...(yield* withAllContainers), networkNamespaces }
+    }
+    case "Link": {
+      const links = only(yield* NetworkNamespaces.links, nameOf, subject)
+      return { ...(yield* withAllContainers), links }
+    }
+    case "Cgroup": {
+      const cgroups = (yield* Cgroups.children(places.cgroupParent)).filter((id) => id === subject)
+      const tasks = yield* (yield* Tasks).list
+      return { ...(yield* withContainer(subject)), cgroups, taskIds: new Set(tasks.map((task) => task.containerId)) }
+    }
+    case "LogDirectory": {
+      const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((id) => id === subject)
+      const tasks = yield* (yield* Tasks).list
+      const taskIds = new Set(tasks.map((task) => task.containerId))
+      return { ...(yield* withContainer(subject)), logDirectories, taskIds }
+    }
+    case "AgentDirectory": {
+      const agentDirectories = (yield* directoriesOf(places.agentsDirectory)).filter((name) => name === subject)
+      return { ...(yield* withAllContainers), agentDirectories }
+    }
+  }
+})

@@ -1,0 +1,249 @@
+import { NodeServices } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Containers } from "@fast-sandbox/containerd/Containers"
+import { Images } from "@fast-sandbox/containerd/Images"
+import { Leases } from "@fast-sandbox/containerd/Leases"
+import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import { containerLabels } from "@fast-sandbox/core/Names"
+import { Janitor } from "@fast-sandbox/janitor/Janitor"
+import * as FastSandbox from "@fast-sandbox/kube/FastSandbox"
+import { Pod } from "@fast-sandbox/kube/Kinds"
+import { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import { KubeError, Unavailable } from "@fast-sandbox/kube/KubeError"
+import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
+import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
+import * as TestImages from "@fast-sandbox/testkit/TestImages"
+import { Clock, Effect, FileSystem, Layer } from "effect"
+import { confirmMillis } from "../src/Findings.ts"
+import { agent, container, eventually, newId, nodeName, places, sandbox } from "./Node.ts"
+
+const Machine = Layer.effectDiscard(Effect.gen(function*() {
+  yield* (yield* Images).load(OciArchive.make([yield* TestImages.busybox]))
+})).pipe(
+  Layer.orDie,
+  Layer.provideMerge(PrivateContainerd.layer()),
+  Layer.provideMerge(NodeServices.layer)
+)
+
+/** A janitor and an API of its own for each test, on the containerd of them all. */
+const withJanitor = (mode: "remove" | "report") =>
+  Layer.unwrap(Effect.map(places, (places) => Janitor.layerManual({ nodeName, places, mode }))).pipe(
+    Layer.provideMerge(MemoryKube.layer)
+  )
+
+/** Runs as if it were so much later; pauses stay as long as they are. */
+const later = (millis: number) => <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.clockWith((clock) => {
+    const nanos = BigInt(millis) * 1_000_000n
+    const shifted: Clock.Clock = {
+      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + millis,
+      currentTimeMillis: Effect.map(clock.currentTimeMillis, (now) => now + millis),
+      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe() + nanos,
+      currentTimeNanos: Effect.map(clock.currentTimeNanos, (now) => now + nanos),
+      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + nanos,
+      monotonicTimeNanos: Effect.map(clock.monotonicTimeNanos, (now) => now + nanos),
+      sleep: (duration) => clock.sleep(duration)
+    }
+    return Effect.provideService(self, Clock.Clock, shifted)
+  })
+
+/** Once everything that the test made has reached the watches. */
+const settled = Janitor.use(({ plan }) =>
+  eventually(plan, (findings) => !findings.some(({ cause }) => cause === "Unanswered"))
+)
+
+const sweep = Janitor.use(({ sweep }) => sweep)
+
+/** Two scans, as far apart as it takes, the first so much later. */
+const confirmedAt = Effect.fnUntraced(function*(millis: number) {
+  yield* settled
+  yield* later(millis)(sweep)
+  return yield* later(millis + confirmMillis + 1)(sweep)
+})
+
+const confirmed = confirmedAt(0)
+
+const subjects = (findings: ReadonlyArray<{ readonly subject: string }>) =>
+  findings.map(({ subject }) => subject).toSorted()
+
+const assertNothing = Effect.gen(function*() {
+  const { directory } = yield* PrivateContainerd.PrivateContainerd
+  const fileSystem = yield* FileSystem.FileSystem
+  yield* eventually(PrivateContainerd.census, ({ cgroups, shims }) => cgroups.length + shims.length === 0)
+  const census = yield* PrivateContainerd.census
+  for (const left of [census.containers, census.tasks, census.snapshots, census.leases, census.mounts]) {
+    assert.deepStrictEqual(left, [])
+  }
+  assert.deepStrictEqual(census.runtimeState, [])
+  for (const name of ["logs", "agents"]) {
+    assert.deepStrictEqual(
+      yield* Effect.orElseSucceed(fileSystem.readDirectory(`${directory}/${name}`), () => []),
+      []
+    )
+  }
+})
+
+const gone = { agentName: "gone", agentUid: "uid-of-gone" } as const
+
+layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", (it) => {
+  it.effect("removes what the death of an agent leaves, whatever state it was in", () =>
+    Effect.gen(function*() {
+      const running = yield* container({ ...gone, sandboxName: "a" })
+      const created = yield* container({ ...gone, sandboxName: "b", state: "created" })
+      const recorded = yield* container({ ...gone, sandboxName: "c", state: "recorded" })
+      const parked = yield* container(gone)
+      const paused = yield* container({ ...gone, sandboxName: "d" })
+      yield* (yield* Tasks).pause(paused)
+      const { agentsDirectory } = yield* places
+      yield* (yield* FileSystem.FileSystem).makeDirectory(`${agentsDirectory}/${gone.agentName}/slots`, {
+        recursive: true
+      })
+      yield* settled
+      const first = yield* sweep
+      assert.deepStrictEqual(subjects(first.findings), [running, created, recorded, parked, paused].toSorted())
+      assert.deepStrictEqual(first.removed, [])
+      const second = yield* later(confirmMillis + 1)(sweep)
+      assert.deepStrictEqual(second.failed, [])
+      assert.deepStrictEqual(subjects(second.removed), subjects(first.findings))
+      // The agent's own directory goes after its containers.
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [gone.agentName])
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("removes at once what a Pod leaves that was seen going", () =>
+    Effect.gen(function*() {
+      const client = yield* KubeClient
+      const owner = yield* agent("leaving")
+      const id = yield* container({ ...owner, sandboxName: "a", resourceUid: yield* sandbox("a") })
+      yield* settled
+      assert.deepStrictEqual((yield* sweep).findings, [])
+      yield* client.delete(Pod, { name: "leaving" })
+      yield* eventually(Janitor.use(({ plan }) => plan), (findings) => findings.length > 0)
+      assert.deepStrictEqual(subjects((yield* sweep).removed), [id])
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("removes instances of resources that are gone or others, and leaves those that live or wait", () =>
+    Effect.gen(function*() {
+      const client = yield* KubeClient
+      const owner = yield* agent("living")
+      const live = yield* container({ ...owner, sandboxName: "live", resourceUid: yield* sandbox("live") })
+      const unbound = yield* container({ ...owner, sandboxName: "unbound" })
+      const parked = yield* container({ ...owner, state: "created" })
+      const orphan = yield* container({ ...owner, sandboxName: "orphan", resourceUid: "uid-deleted" })
+      yield* sandbox("replaced")
+      const replaced = yield* container({ ...owner, sandboxName: "replaced", resourceUid: "uid-before" })
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [orphan, replaced].toSorted())
+      const containers = yield* Containers
+      assert.deepStrictEqual(
+        subjects((yield* containers.list()).map(({ id }) => ({ subject: id }))),
+        [
+          live,
+          unbound,
+          parked
+        ].toSorted()
+      )
+      assert.strictEqual((yield* (yield* Tasks).get({ containerId: live })).status, "running")
+      yield* client.delete(FastSandbox.Sandbox, { name: "live" })
+      yield* client.delete(Pod, { name: "living" })
+      yield* eventually(Janitor.use(({ plan }) => plan), (findings) => findings.length === 3)
+      yield* sweep
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("ends a task whose record is gone, and leaves strangers' tasks", () =>
+    Effect.gen(function*() {
+      const id = yield* container({ ...gone, sandboxName: "a" })
+      const stranger = yield* container({
+        agentName: "",
+        agentUid: "",
+        labels: { [containerLabels.managed]: "", "io.cri-containerd.kind": "container" }
+      })
+      yield* (yield* Containers).delete(id)
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [id])
+      const tasks = yield* Tasks
+      assert.deepStrictEqual((yield* tasks.list).map(({ containerId }) => containerId), [stranger])
+      yield* (yield* Containers).updateLabels(stranger, {
+        [containerLabels.managed]: "true",
+        [containerLabels.agentUid]: gone.agentUid
+      })
+      // An image's label on a container of the kubelet's.
+      assert.deepStrictEqual((yield* confirmed).findings, [])
+      yield* (yield* Containers).updateLabels(stranger, { "io.cri-containerd.kind": "" })
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [stranger])
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("removes snapshots, leases, logs and cgroups of nobody", () =>
+    Effect.gen(function*() {
+      const { cgroupParent, logDirectory } = yield* places
+      const fileSystem = yield* FileSystem.FileSystem
+      const snapshots = yield* Snapshots
+      const leases = yield* Leases
+      const snapshot = yield* newId
+      yield* snapshots.prepare(snapshot, "", {
+        labels: { [containerLabels.managed]: "true", "containerd.io/gc.root": "1" }
+      })
+      yield* snapshots.prepare("foreign", "", { labels: { "containerd.io/gc.root": "1" } })
+      // containerd would collect it itself if it had expired by its own clock.
+      yield* leases.create("fast-sandbox-expired", { expiresAfter: "1 minute" })
+      yield* leases.create("fast-sandbox-current", { expiresAfter: "1 hour" })
+      yield* leases.create("foreign", { expiresAfter: "1 minute" })
+      const log = yield* newId
+      yield* fileSystem.makeDirectory(`${logDirectory}/${log}`, { recursive: true })
+      yield* fileSystem.makeDirectory(`${logDirectory}/journal`, { recursive: true })
+      const cgroup = yield* newId
+      yield* fileSystem.makeDirectory(`/sys/fs/cgroup/pids${cgroupParent}/${cgroup}/inner`, { recursive: true })
+      const { failed, removed } = yield* confirmedAt(2 * 60_000)
+      assert.deepStrictEqual(failed, [])
+      assert.deepStrictEqual(subjects(removed), ["fast-sandbox-expired", cgroup, log, snapshot].toSorted())
+      const left = yield* PrivateContainerd.census
+      assert.deepStrictEqual(left.snapshots, ["foreign"])
+      assert.deepStrictEqual(left.leases, ["fast-sandbox-current", "foreign"])
+      assert.deepStrictEqual(yield* fileSystem.readDirectory(logDirectory), ["journal"])
+      yield* snapshots.remove("foreign")
+      yield* leases.delete("foreign")
+      yield* leases.delete("fast-sandbox-current")
+      yield* fileSystem.remove(`${logDirectory}/journal`, { recursive: true })
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("spares everything while the API can't answer", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryKube
+      const down = ({ kind, verb }: { readonly kind: string; readonly verb: string }) =>
+        Effect.fail(
+          new KubeError({
+            method: verb,
+            path: `/${kind}`,
+            reason: new Unavailable({ problem: "connection refused", sent: false })
+          })
+        )
+      const id = yield* container({ ...gone, sandboxName: "a", state: "created" })
+      yield* settled
+      yield* sweep
+      // The watches are still up, so only the last question finds out.
+      yield* memory.setGate({ before: down })
+      const outage = yield* later(confirmMillis + 1)(sweep)
+      assert.deepStrictEqual(outage.removed, [])
+      assert.deepStrictEqual(subjects(outage.spared), [id])
+      yield* memory.setGate({})
+      assert.deepStrictEqual(subjects((yield* later(confirmMillis + 1)(sweep)).removed), [id])
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("removes nothing when it only reports", () =>
+    Effect.gen(function*() {
+      const id = yield* container({ ...gone, sandboxName: "a", state: "created" })
+      const { findings, removed } = yield* confirmed
+      assert.deepStrictEqual(removed, [])
+      assert.deepInclude(findings[0], { subject: id, verdict: "remove", cause: "AgentGone" })
+      const plan = yield* later(confirmMillis + 1)(Janitor.use(({ plan }) => plan))
+      assert.deepStrictEqual(plan, findings)
+      assert.deepStrictEqual((yield* PrivateContainerd.census).tasks, [id])
+      yield* confirmed.pipe(Effect.provide(withJanitor("remove"), { local: true }))
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("report"))))
+})
