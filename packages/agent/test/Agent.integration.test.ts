@@ -18,6 +18,9 @@ const inState = (instanceId: string, state: InstanceState) => (event: WatchRespo
     ? event.value
     : undefined
 
+const slotsUsed = (event: WatchResponse["event"]) =>
+  event.case === "capacityChanged" ? event.value.slotsUsed : undefined
+
 const runtimes = ["crun", "runc"] as const
 
 layer(node, { excludeTestServices: true })("Agent", (it) => {
@@ -191,11 +194,9 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       assert.deepStrictEqual(new Set(failures), new Set(["ResourceExhausted"]))
       const { instances } = yield* client.list({})
       assert.lengthOf(instances, Fixture.slots)
-      const used = (event: WatchResponse["event"]) =>
-        event.case === "capacityChanged" ? event.value.slotsUsed : undefined
       let most = 0
       while (most < Fixture.slots) {
-        most = Math.max(most, yield* watcher.until(used))
+        most = Math.max(most, yield* watcher.until(slotsUsed))
       }
       assert.strictEqual(most, Fixture.slots)
       yield* Effect.forEach(

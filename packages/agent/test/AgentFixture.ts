@@ -180,20 +180,19 @@ export const loadBehindItsBack = Effect.fnUntraced(function*(name: string) {
   yield* Images.use((images) => images.load(OciArchive.make([recipe])))
 })
 
+const own = (names: ReadonlyArray<string>) => names.filter((name) => !name.includes("anchor"))
+
 /** What there is beside agents' own things (anchors, sockets). */
-export const world = Effect.map(census, (all) => {
-  const own = (names: ReadonlyArray<string>) => names.filter((name) => !name.includes("anchor"))
-  return {
-    containers: own(all.containers),
-    tasks: own(all.tasks),
-    snapshots: all.snapshots,
-    leases: all.leases,
-    mounts: own(all.mounts),
-    cgroups: own(all.cgroups),
-    runtimeState: own(all.runtimeState),
-    networkNamespaces: all.networkNamespaces
-  }
-})
+export const world = Effect.map(census, (all) => ({
+  containers: own(all.containers),
+  tasks: own(all.tasks),
+  snapshots: all.snapshots,
+  leases: all.leases,
+  mounts: own(all.mounts),
+  cgroups: own(all.cgroups),
+  runtimeState: own(all.runtimeState),
+  networkNamespaces: all.networkNamespaces
+}))
 
 export const logsOf = (client: AgentClient, instanceId: string, follow = false) =>
   client.logs({ instanceId, follow }).pipe(

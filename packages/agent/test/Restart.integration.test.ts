@@ -20,6 +20,11 @@ const pidOf = (containerId: string) =>
 const hasExited = (containerId: string) =>
   Tasks.use((tasks) => tasks.get({ containerId })).pipe(Effect.map(({ status }) => status === "stopped"))
 
+const isRunning = (containerId: string) =>
+  Tasks.use((tasks) => tasks.list).pipe(
+    Effect.map((tasks) => tasks.some((task) => task.containerId === containerId && task.status === "running"))
+  )
+
 layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
   it.effect("takes up its sandboxes after kill -9, slots, ports, exits and half-done ends included", () =>
     Effect.gen(function*() {
@@ -137,11 +142,6 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
     }).pipe(Effect.scoped))
 
   describe("going away", () => {
-    const isRunning = (containerId: string) =>
-      Tasks.use((tasks) => tasks.list).pipe(
-        Effect.map((tasks) => tasks.some((task) => task.containerId === containerId && task.status === "running"))
-      )
-
     it.effect("SIGTERM stops the sandboxes in order and exits with 0", () =>
       Effect.gen(function*() {
         const identity = { POD_UID: "uid-term" }
