@@ -39,18 +39,45 @@ export const children = Effect.fn("Cgroups.children")(function*(
   return [...new Set(found.flat().map((path) => path.slice(path.lastIndexOf("/") + 1)))].toSorted()
 })
 
+const processesOf = Effect.fnUntraced(function*(path: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const text = yield* Effect.orElseSucceed(fileSystem.readFileString(`${path}/cgroup.procs`), () => "")
+  return text.split("\n").filter((pid) => pid !== "").map(Number)
+})
+
+const isBusy = (path: string): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    if ((yield* processesOf(path)).length > 0) {
+      return true
+    }
+    for (const below of yield* directoriesBelow(path)) {
+      if (yield* isBusy(below)) {
+        return true
+      }
+    }
+    return false
+  })
+
+/** Whether any process runs in a cgroup (`/fast-sandbox/ID`) or below it. */
+export const isPopulated = Effect.fn("Cgroups.isPopulated")(function*(
+  path: string
+): Effect.fn.Return<boolean, never, FileSystem.FileSystem> {
+  for (const tree of yield* trees) {
+    if (yield* isBusy(`${tree}${path}`)) {
+      return true
+    }
+  }
+  return false
+})
+
 const kill = (pid: number): Effect.Effect<void> =>
   // Fails only when the process ended between the list and the signal, which is what is wanted.
   Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
 
 const removeDirectory = (path: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
-    const fileSystem = yield* FileSystem.FileSystem
     yield* Effect.forEach(yield* directoriesBelow(path), removeDirectory, { discard: true })
-    const processes = yield* Effect.orElseSucceed(fileSystem.readFileString(`${path}/cgroup.procs`), () => "")
-    yield* Effect.forEach(processes.split("\n").filter((pid) => pid !== ""), (pid) => kill(Number(pid)), {
-      discard: true
-    })
+    yield* Effect.forEach(yield* processesOf(path), kill, { discard: true })
     // Refused while a killed process has not left; whoever asked looks again.
     yield* Effect.ignore(Effect.try(() => rmdirSync(path)))
   })

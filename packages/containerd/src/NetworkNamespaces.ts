@@ -1,7 +1,10 @@
 /**
  * The network namespaces that agents make for sandboxes, by the names under which they find them again after a crash: a
- * file in /run/netns and the near end of a veth pair, both beginning with their agent's key. Removing the namespace
- * removes the pair; the end that stays is only seen when the far one was moved away or is still held open.
+ * file in /run/netns and the near end of a veth pair, both beginning with a key of their agent's. A machine has one such
+ * directory for everybody, so the key must differ between all agents of all installations: it is made from the agent's
+ * state directory.
+ *
+ * Removing a namespace removes the pair; the end that stays is only seen while somebody still holds the namespace.
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -21,20 +24,20 @@ const keyLength = 8
 const namespacePattern = /^fsb-([0-9a-f]{8})-[0-9a-z]+$/
 const linkPattern = /^fsb([0-9a-f]{8})[0-9a-z]{1,4}$/
 
-/** What the names of an agent's namespaces and links contain, made from the uid of its Pod. */
-export const keyOf = (agentUid: string): string =>
-  createHash("sha256").update(agentUid).digest("hex").slice(0, keyLength)
+/** What the names of an agent's namespaces and links contain, made from the absolute path of its state directory. */
+export const keyOf = (stateDirectory: string): string =>
+  createHash("sha256").update(stateDirectory).digest("hex").slice(0, keyLength)
 
 /** The name of an agent's `n`th namespace. Numbers are never used again: a namespace outlives its name. */
-export const nameOf = (agentUid: string, n: number): string => `fsb-${keyOf(agentUid)}-${n.toString(36)}`
+export const nameOf = (stateDirectory: string, n: number): string => `fsb-${keyOf(stateDirectory)}-${n.toString(36)}`
 
 /** The name of the near end of the `n`th pair. */
-export const linkOf = (agentUid: string, n: number): string => `fsb${keyOf(agentUid)}${n.toString(36)}`
+export const linkOf = (stateDirectory: string, n: number): string => `fsb${keyOf(stateDirectory)}${n.toString(36)}`
 
-/** A namespace or a link of ours, and the key of its agent. */
+/** A namespace or a link that an agent made, and the key of that agent. */
 export interface Named {
   readonly name: string
-  readonly agentKey: string
+  readonly ownerKey: string
 }
 
 const named = (path: string, pattern: RegExp) =>
@@ -42,8 +45,8 @@ const named = (path: string, pattern: RegExp) =>
     const fileSystem = yield* FileSystem.FileSystem
     const names = yield* Effect.orElseSucceed(fileSystem.readDirectory(path), (): ReadonlyArray<string> => [])
     return names.toSorted().flatMap((name): ReadonlyArray<Named> => {
-      const agentKey = pattern.exec(name)?.[1]
-      return agentKey === undefined ? [] : [{ name, agentKey }]
+      const ownerKey = pattern.exec(name)?.[1]
+      return ownerKey === undefined ? [] : [{ name, ownerKey }]
     })
   })
 

@@ -2,6 +2,7 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Schedule, Stream } from "effect"
 import { ChildProcess } from "effect/process"
+import { execFileSync } from "node:child_process"
 import * as ShimWrapper from "../src/internal/shimWrapper.ts"
 
 /**
@@ -26,14 +27,12 @@ const setUp = Effect.gen(function*() {
   const fileSystem = yield* FileSystem.FileSystem
   const directory = yield* fileSystem.makeTempDirectoryScoped()
   yield* fileSystem.writeFileString(`${directory}/containerd-shim-runc-v2`, stock(directory), { mode: 0o755 })
-  // The kernel names a script after its file, cut at 15 characters: containerd-shim.
-  yield* fileSystem.writeFileString(
-    `${directory}/containerd-shim-runc-v2-run`,
-    "#!/bin/sh\nwhile :; do sleep 0.05; done\n",
-    {
-      mode: 0o755
-    }
-  )
+  yield* Effect.sync(() => execFileSync("mkfifo", [`${directory}/never`]))
+  // The kernel names a script after its file, cut at 15 characters: containerd-shim. It waits without a child, which
+  // would look like a shim too for a moment.
+  yield* fileSystem.writeFileString(`${directory}/containerd-shim-runc-v2-run`, "#!/bin/sh\nread -r line <../never\n", {
+    mode: 0o755
+  })
   const script = ShimWrapper.script({ addressFile: `${directory}/a'b.address`, anchorPrefix: "it's-anchor-0-" })
   yield* fileSystem.writeFileString(`${directory}/wrapper`, script, { mode: 0o755 })
   yield* Effect.addFinalizer(() =>
