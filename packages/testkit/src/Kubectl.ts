@@ -73,7 +73,9 @@ export const run = Effect.fn("Kubectl.run")(function*(
         maxBuffer: outputLimit
       },
       (error, stdout, stderr) =>
-        resume(Effect.succeed({ code: error === null ? 0 : typeof error.code === "number" ? error.code : 1, stdout, stderr }))
+        resume(
+          Effect.succeed({ code: error === null ? 0 : typeof error.code === "number" ? error.code : 1, stdout, stderr })
+        )
     )
     child.stdin?.end(input)
     return Effect.sync(() => child.kill("SIGKILL"))

@@ -22,7 +22,8 @@ const declarations: Record<string, string> = {
     "6 resourceVersion string, 7 generation int, 8 creationTimestamp Time, 9 deletionTimestamp Time, " +
     "10 deletionGracePeriodSeconds int?, 11 labels {string}, 12 annotations {string}, 13 ownerReferences [OwnerReference], " +
     "14 finalizers [string]",
-  OwnerReference: "1 kind string, 3 name string, 4 uid string, 5 apiVersion string, 6 controller bool?, 7 blockOwnerDeletion bool?",
+  OwnerReference:
+    "1 kind string, 3 name string, 4 uid string, 5 apiVersion string, 6 controller bool?, 7 blockOwnerDeletion bool?",
   IntOrString: "1 type int?, 2 intVal int?, 3 strVal string?",
   DeleteOptions: "1 gracePeriodSeconds int?, 2 preconditions Preconditions, 3 orphanDependents bool?, " +
     "4 propagationPolicy string, 5 dryRun [string]",
@@ -37,12 +38,14 @@ const declarations: Record<string, string> = {
     "6 resourceVersion string, 7 fieldPath string",
   LocalObjectReference: "1 name string",
   Service: "1 metadata ObjectMeta, 2 spec ServiceSpec",
-  ServiceSpec: "1 ports [ServicePort], 2 selector {string}, 3 clusterIP string, 4 type string, 5 externalIPs [string], " +
+  ServiceSpec:
+    "1 ports [ServicePort], 2 selector {string}, 3 clusterIP string, 4 type string, 5 externalIPs [string], " +
     "7 sessionAffinity string, 8 loadBalancerIP string, 9 loadBalancerSourceRanges [string], 10 externalName string, " +
     "11 externalTrafficPolicy string, 12 healthCheckNodePort int, 13 publishNotReadyAddresses bool, " +
     "17 ipFamilyPolicy string, 18 clusterIPs [string], 19 ipFamilies [string], 20 allocateLoadBalancerNodePorts bool?, " +
     "21 loadBalancerClass string, 22 internalTrafficPolicy string, 23 trafficDistribution string",
-  ServicePort: "1 name string, 2 protocol string, 3 port int, 4 targetPort IntOrString, 5 nodePort int, 6 appProtocol string",
+  ServicePort:
+    "1 name string, 2 protocol string, 3 port int, 4 targetPort IntOrString, 5 nodePort int, 6 appProtocol string",
   Event: "1 metadata ObjectMeta, 2 involvedObject ObjectReference, 3 reason string, 4 message string, " +
     "5 source EventSource, 6 firstTimestamp Time, 7 lastTimestamp Time, 8 count int, 9 type string, 10 eventTime MicroTime, " +
     "11 series EventSeries, 12 action string, 13 related ObjectReference, 14 reportingComponent string, " +
@@ -76,11 +79,18 @@ const messages = new Map(
   Object.entries(declarations).map(([message, text]) =>
     [
       message,
-      new Map(text.split(", ").map((declaration): readonly [number, Field] => {
-        const [number = "", name = "", written = ""] = declaration.split(" ")
-        const shape = written.startsWith("[") ? "List" : written.startsWith("{") ? "Map" : "One"
-        return [Number(number), { name, type: written.replaceAll(/[[\]{}?]/g, ""), shape, keepsZero: written.endsWith("?") }]
-      }))
+      new Map(
+        text.split(", ").map((declaration): readonly [number, Field] => {
+          const [number = "", name = "", written = ""] = declaration.split(" ")
+          const shape = written.startsWith("[") ? "List" : written.startsWith("{") ? "Map" : "One"
+          return [Number(number), {
+            name,
+            type: written.replaceAll(/[[\]{}?]/g, ""),
+            shape,
+            keepsZero: written.endsWith("?")
+          }]
+        })
+      )
     ] as const
   )
 )
