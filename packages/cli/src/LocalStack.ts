@@ -5,26 +5,24 @@
 import * as Effect from "effect/Effect"
 import { LocalError } from "./Failure.ts"
 
-/** One thing that the stack needs of the machine. */
-export interface Finding {
-  readonly check: string
-  readonly ok: boolean
-  readonly detail: string
-  /** What to do about it; empty where all is well. */
-  readonly fix: string
+/** Which stack, and on what. */
+export interface UpOptions {
+  /** Where everything is kept. */
+  readonly home: string
+  /** auto: the machine's containerd where it answers, else one of its own; own; or the path of a socket. */
+  readonly containerd: "auto" | "own" | `/${string}`
+  /** Run when the stack takes calls. */
+  readonly onReady: Effect.Effect<void>
 }
 
 /** What the commands need of the stack. Its failures are told to the user by their message. */
 export interface LocalStack {
-  /** Runs the stack until it is interrupted, and tells when it takes calls. */
-  readonly up: (
-    options: { readonly home: string; readonly onReady: Effect.Effect<void> }
-  ) => Effect.Effect<void, LocalError>
+  /** Runs the stack until it is interrupted. */
+  readonly up: (options: UpOptions) => Effect.Effect<void, LocalError>
   /** Stops the stack of that home, and removes everything it left when asked. Gives whether one ran. */
   readonly down: (
     options: { readonly home: string; readonly wipe: boolean }
   ) => Effect.Effect<boolean, LocalError>
-  readonly report: (options: { readonly home: string }) => Effect.Effect<ReadonlyArray<Finding>>
 }
 
 /** Loads it. */

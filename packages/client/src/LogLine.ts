@@ -1,9 +1,6 @@
 /**
  * One piece of what a sandbox's program printed.
  */
-import * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import * as Time from "./internal/time.ts"
-
 /** A line, or a part of one. */
 export interface LogLine {
   /** When it was printed: RFC 3339 in UTC, to the nanosecond. */
@@ -14,16 +11,6 @@ export interface LogLine {
   /** The line goes on in the next piece of the same stream. */
   readonly partial: boolean
 }
-
-const epoch: Time.TimestampInit = { seconds: 0n, nanos: 0 }
-
-/** A line, from the wire. */
-export const fromWire = (line: Wire.LogLine): LogLine => ({
-  time: Time.toText(line.time ?? epoch),
-  stream: line.stream === Wire.LogStream.STDERR ? "stderr" : "stdout",
-  bytes: line.text,
-  partial: line.partial
-})
 
 /** What was printed, as text; bytes that are no UTF-8 become replacement characters. */
 export const text = (line: LogLine): string => new TextDecoder().decode(line.bytes)

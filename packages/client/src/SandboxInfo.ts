@@ -1,12 +1,8 @@
 /**
  * A sandbox as the Fast-Path API tells it: what the user asked for, where it runs, and what became of it.
  */
-import { Phase, Startup } from "@fast-sandbox/core/Sandbox"
-import type * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import * as DateTime from "effect/DateTime"
-import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
-import * as Time from "./internal/time.ts"
+import type { Phase, Startup } from "@fast-sandbox/core/Sandbox"
+import type * as DateTime from "effect/DateTime"
 
 /** A sandbox at one moment. What is not known (yet) is absent. */
 export interface SandboxInfo {
@@ -40,41 +36,3 @@ export interface SandboxInfo {
   /** The whole Sandbox resource as JSON text, as the Kubernetes API shows it; empty from servers that do not send it. */
   readonly resource: string
 }
-
-const MILLIS_PER_SECOND = 1000
-
-const isPhase = Schema.is(Phase)
-const decodeStartup = Schema.decodeUnknownOption(Startup)
-
-/** How a sandbox was started, from the wire. */
-export const startupFromWire = (startup: Wire.Startup | undefined): Startup | undefined =>
-  startup === undefined
-    ? undefined
-    : Option.getOrUndefined(decodeStartup({
-      tier: startup.tier,
-      steps: startup.steps.map(({ millis, name }) => ({ name, millis }))
-    }))
-
-/** A sandbox, from the wire. */
-export const fromWire = (info: Wire.SandboxInfo): SandboxInfo => ({
-  name: info.sandboxName,
-  namespace: info.namespace,
-  instanceId: info.sandboxId,
-  phase: isPhase(info.phase) ? info.phase : "Unknown",
-  image: info.image,
-  pool: info.poolRef,
-  agentPod: info.agentPod,
-  nodeName: info.nodeName,
-  endpoints: info.endpoints,
-  labels: info.labels,
-  createdAt: DateTime.makeUnsafe(Number(info.createdAt) * MILLIS_PER_SECOND),
-  startedAt: info.startedAt === undefined ? undefined : Time.toDateTime(info.startedAt),
-  finishedAt: info.finishedAt === undefined ? undefined : Time.toDateTime(info.finishedAt),
-  exitCode: info.exitCode,
-  signal: info.signal === 0 ? undefined : info.signal,
-  reason: info.reason,
-  message: info.message,
-  restarts: info.restarts,
-  startup: startupFromWire(info.startup),
-  resource: new TextDecoder().decode(info.resource)
-})

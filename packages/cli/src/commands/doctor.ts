@@ -1,6 +1,7 @@
 /**
  * `fsb-ctl doctor`
  */
+import type { Finding } from "@fast-sandbox/local/Doctor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -10,20 +11,25 @@ import * as ExitCode from "../ExitCode.ts"
 import { Ended } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
-import * as LocalStack from "../LocalStack.ts"
 import * as Output from "../Output.ts"
 import { Screen } from "../Screen.ts"
 
-const view: Output.View<LocalStack.Finding> = {
+const view: Output.View<Finding> = {
   columns: [
     { heading: "CHECK", cell: ({ check }) => check },
-    { heading: "OK", cell: ({ ok }) => ok ? "yes" : "NO" },
+    { heading: "STATE", cell: ({ state }) => state },
     { heading: "DETAIL", cell: ({ detail }) => detail }
   ],
-  wideColumns: [{ heading: "FIX", cell: ({ fix }) => fix }],
+  wideColumns: [{ heading: "FIX", cell: ({ fix }) => fix ?? "" }],
   name: ({ check }) => `check/${check}`,
   object: (finding) => finding
 }
+
+// what looks at the machine is part of the large half of fsb-ctl, which other commands do without
+const load = Effect.promise(async () => ({
+  Doctor: await import("@fast-sandbox/local/Doctor"),
+  Home: await import("@fast-sandbox/local/Home")
+}))
 
 /** `fsb-ctl doctor` */
 export const doctor = Command.make(
@@ -37,15 +43,16 @@ export const doctor = Command.make(
   },
   Effect.fnUntraced(function*({ home }) {
     const screen = yield* Screen
-    const stack = yield* LocalStack.load
-    const findings = yield* stack.report({ home })
+    const { Doctor, Home } = yield* load
+    const findings = yield* Effect.flatMap(Home.make(home), Doctor.report)
     yield* Output.printAll(view, findings, {
       format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
       whenEmpty: "nothing to check"
     })
-    const bad = findings.filter(({ ok }) => !ok)
-    for (const { check, fix } of bad) yield* screen.talk(`${check}: ${fix}\n`)
-    if (bad.length > 0) return yield* new Ended({ exitCode: ExitCode.OURS })
+    for (const { check, fix } of findings) {
+      if (fix !== undefined) yield* screen.talk(`${check}: ${fix}\n`)
+    }
+    if (findings.some(({ state }) => state === "missing")) return yield* new Ended({ exitCode: ExitCode.OURS })
   })
 ).pipe(
   Command.withShortDescription("Check whether this machine can run sandboxes"),

@@ -2,6 +2,7 @@
  * `fsb-ctl logs`
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -9,7 +10,6 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import { UsageError } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Relay from "../Relay.ts"
@@ -45,7 +45,7 @@ const moment = (text: string, now: DateTime.Utc): Option.Option<DateTime.DateTim
     () => DateTime.make(text)
   )
 
-const refuse = (problem: string): UsageError => new UsageError({ command: "logs", problem })
+const refuse = (field: string, problem: string): InvalidArgument => new InvalidArgument({ field, problem })
 
 /** `fsb-ctl logs` */
 export const logs = Command.make(
@@ -56,10 +56,10 @@ export const logs = Command.make(
     const now = yield* DateTime.now
     const from = Option.map(since, (text) => moment(text, now))
     if (Option.isSome(from) && Option.isNone(from.value)) {
-      return yield* refuse(`--since: ${JSON.stringify(Option.getOrThrow(since))} is not ${Span.FORM}, nor a date`)
+      return yield* refuse("--since", `${JSON.stringify(Option.getOrThrow(since))} is not ${Span.FORM}, nor a date`)
     }
     if (Option.isSome(tail) && tail.value < 0) {
-      return yield* refuse(`--tail: ${tail.value} must not be negative`)
+      return yield* refuse("--tail", `${tail.value} must not be negative`)
     }
     const isJson = Option.contains(yield* Globals.OutputFormat, "json")
     const relay = yield* Relay.make(isJson ? "json" : timestamps ? "timestamps" : "plain")

@@ -2,6 +2,7 @@
  * `fsb-ctl run`
  */
 import { type Created, type CreateOptions, Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -102,8 +103,8 @@ type Flags = Command.Command.Config.Infer<typeof flags>
 
 const refuse = (problem: string): UsageError => new UsageError({ command: "run", problem })
 
-const flagged = <A>(flag: string, result: Result.Result<A, string>): Effect.Effect<A, UsageError> =>
-  Effect.fromResult(Result.mapError(result, (problem) => refuse(`${flag}: ${problem}`)))
+const flagged = <A>(field: string, result: Result.Result<A, string>): Effect.Effect<A, InvalidArgument> =>
+  Effect.fromResult(Result.mapError(result, (problem) => new InvalidArgument({ field, problem })))
 
 const PORT_MAX = 65535
 

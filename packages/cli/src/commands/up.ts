@@ -2,6 +2,7 @@
  * `fsb-ctl up` and `fsb-ctl down`: the whole stack on this machine.
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Context from "effect/Context"
@@ -23,6 +24,15 @@ const home = Flag.String("home").pipe(
   Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
   Flag.withDefault(process.env.FSB_HOME || Config.DEFAULT_HOME)
 )
+
+const containerd = Flag.String("containerd").pipe(
+  Flag.withMetavar("auto|own|SOCKET"),
+  Flag.withDescription("auto: the machine's where it answers, else one of its own"),
+  Flag.withDefault("auto")
+)
+
+const isChoice = (text: string): text is LocalStack.UpOptions["containerd"] =>
+  text === "auto" || text === "own" || text.startsWith("/")
 
 /** How often the background stack is asked whether it takes calls, and how often at most: a minute in all. */
 const ASK_EVERY = "200 millis"
@@ -51,7 +61,7 @@ const lastLines = Effect.fnUntraced(function*(path: string) {
 })
 
 /** Starts this very program once more, as a process of its own session that outlives this one. */
-const detach = Effect.fnUntraced(function*(directory: string) {
+const startDetached = Effect.fnUntraced(function*(directory: string, containerd: string) {
   const files = yield* FileSystem.FileSystem
   const log = `${directory}/log/stack.log`
   yield* files.makeDirectory(`${directory}/log`, { recursive: true }).pipe(
@@ -60,7 +70,15 @@ const detach = Effect.fnUntraced(function*(directory: string) {
   const [script = ""] = process.argv.slice(1)
   const ended = Effect.callback<never, LocalError>((resume) => {
     const output = openSync(log, "a")
-    const child = spawn(process.execPath, [...process.execArgv, script, "up", "--home", directory], {
+    const child = spawn(process.execPath, [
+      ...process.execArgv,
+      script,
+      "up",
+      "--home",
+      directory,
+      "--containerd",
+      containerd
+    ], {
       detached: true,
       stdio: ["ignore", output, output]
     })
@@ -100,14 +118,19 @@ export const up = Command.make(
       Flag.withDefault(false),
       Flag.withoutNegation
     ),
-    home
+    home,
+    containerd
   },
-  Effect.fnUntraced(function*(flags) {
+  Effect.fnUntraced(function*({ containerd, detach, home }) {
     const screen = yield* Screen
-    const onReady = screen.talk(ready(flags.home))
-    if (flags.detach) return yield* Effect.andThen(detach(flags.home), onReady)
+    if (!isChoice(containerd)) {
+      const problem = `${JSON.stringify(containerd)} is neither auto nor own nor the absolute path of a socket`
+      return yield* new InvalidArgument({ field: "--containerd", problem })
+    }
+    const onReady = screen.talk(ready(home))
+    if (detach) return yield* Effect.andThen(startDetached(home, containerd), onReady)
     const stack = yield* LocalStack.load
-    yield* stack.up({ home: flags.home, onReady })
+    yield* stack.up({ home, containerd, onReady })
   })
 ).pipe(
   Command.withShortDescription("Run everything on this machine"),

@@ -2,6 +2,7 @@
  * `fsb-ctl update`
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -53,14 +54,16 @@ const MILLIS_PER_SECOND = 1000
 
 const refuse = (problem: string): UsageError => new UsageError({ command: "update", problem })
 
-const parseSpan = (flag: string, text: string): Result.Result<number, UsageError> =>
-  Result.fromOption(Span.parse(text), () => refuse(`${flag}: ${JSON.stringify(text)} is not ${Span.FORM}`))
+const invalid = (field: string, problem: string): InvalidArgument => new InvalidArgument({ field, problem })
+
+const parseSpan = (flag: string, text: string): Result.Result<number, InvalidArgument> =>
+  Result.fromOption(Span.parse(text), () => invalid(flag, `${JSON.stringify(text)} is not ${Span.FORM}`))
 
 const parseExpiry = (
   ttl: string | undefined,
   expireTime: string | undefined,
   now: DateTime.Utc
-): Result.Result<DateTime.Utc | "never" | undefined, UsageError> => {
+): Result.Result<DateTime.Utc | "never" | undefined, UsageError | InvalidArgument> => {
   if (ttl !== undefined && expireTime !== undefined) {
     return Result.fail(refuse("--ttl and --expire-time exclude each other"))
   }
@@ -71,7 +74,7 @@ const parseExpiry = (
   if (expireTime === undefined) return Result.succeed(undefined)
   return Result.fromOption(
     Option.map(DateTime.make(expireTime), DateTime.toUtc),
-    () => refuse(`--expire-time: ${JSON.stringify(expireTime)} is not a date such as 2026-12-31T23:59:59Z`)
+    () => invalid("--expire-time", `${JSON.stringify(expireTime)} is not a date such as 2026-12-31T23:59:59Z`)
   )
 }
 
@@ -88,7 +91,7 @@ export const update = Command.make(
       ? undefined
       : yield* Effect.fromResult(parseSpan("--recovery-timeout", flags.recoveryTimeout.value))
     const labels = yield* Effect.fromResult(
-      Result.mapError(Pairs.labels(flags.labels), (problem) => refuse(`--label: ${problem}`))
+      Result.mapError(Pairs.labels(flags.labels), (problem) => invalid("--label", problem))
     )
     const failurePolicy = Option.getOrUndefined(flags.failurePolicy)
     if ([expireTime, recovery, failurePolicy].every((change) => change === undefined) && flags.labels.length === 0) {

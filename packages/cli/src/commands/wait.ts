@@ -2,6 +2,7 @@
  * `fsb-ctl wait`
  */
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -9,7 +10,6 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ExitCode from "../ExitCode.ts"
-import { UsageError } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as SandboxView from "../SandboxView.ts"
@@ -43,9 +43,9 @@ export const wait = Command.make(
     const screen = yield* Screen
     const millis = Option.map(timeout, Span.parse)
     if (Option.isSome(millis) && Option.isNone(millis.value)) {
-      return yield* new UsageError({
-        command: "wait",
-        problem: `--timeout: ${JSON.stringify(Option.getOrThrow(timeout))} is not ${Span.FORM}`
+      return yield* new InvalidArgument({
+        field: "--timeout",
+        problem: `${JSON.stringify(Option.getOrThrow(timeout))} is not ${Span.FORM}`
       })
     }
     const options = { deadline: Option.getOrUndefined(Option.flatten(millis)) }

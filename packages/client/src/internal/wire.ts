@@ -2,9 +2,11 @@
  * The words of this library as messages of the Fast-Path protocol, and back.
  */
 import * as Names from "@fast-sandbox/core/Names"
-import type { ConsistencyMode, FailurePolicy } from "@fast-sandbox/core/Sandbox"
+import { type ConsistencyMode, type FailurePolicy, Phase, Startup } from "@fast-sandbox/core/Sandbox"
 import * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type { LogLine } from "../LogLine.ts"
 import type {
   Created,
@@ -15,7 +17,7 @@ import type {
   UpdateOptions,
   WatchEvent
 } from "../Sandboxes.ts"
-import * as SandboxInfo from "../SandboxInfo.ts"
+import type { SandboxInfo } from "../SandboxInfo.ts"
 import * as Time from "./time.ts"
 
 /** In a request's namespace: all of them. */
@@ -36,6 +38,51 @@ const failurePolicies: Readonly<Record<FailurePolicy, Wire.FailurePolicy>> = {
 /** Unix seconds, rounded up so that nothing expires before its time. */
 const epochSeconds = (time: DateTime.DateTime.Input): bigint =>
   BigInt(Math.ceil(DateTime.toEpochMillis(DateTime.makeUnsafe(time)) / MILLIS_PER_SECOND))
+
+const isPhase = Schema.is(Phase)
+const decodeStartup = Schema.decodeUnknownOption(Startup)
+
+const startupInfo = (startup: Wire.Startup | undefined): Startup | undefined =>
+  startup === undefined
+    ? undefined
+    : Option.getOrUndefined(decodeStartup({
+      tier: startup.tier,
+      steps: startup.steps.map(({ millis, name }) => ({ name, millis }))
+    }))
+
+/** A sandbox, from the wire. */
+export const sandboxInfo = (info: Wire.SandboxInfo): SandboxInfo => ({
+  name: info.sandboxName,
+  namespace: info.namespace,
+  instanceId: info.sandboxId,
+  phase: isPhase(info.phase) ? info.phase : "Unknown",
+  image: info.image,
+  pool: info.poolRef,
+  agentPod: info.agentPod,
+  nodeName: info.nodeName,
+  endpoints: info.endpoints,
+  labels: info.labels,
+  createdAt: DateTime.makeUnsafe(Number(info.createdAt) * MILLIS_PER_SECOND),
+  startedAt: info.startedAt === undefined ? undefined : Time.toDateTime(info.startedAt),
+  finishedAt: info.finishedAt === undefined ? undefined : Time.toDateTime(info.finishedAt),
+  exitCode: info.exitCode,
+  signal: info.signal === 0 ? undefined : info.signal,
+  reason: info.reason,
+  message: info.message,
+  restarts: info.restarts,
+  startup: startupInfo(info.startup),
+  resource: new TextDecoder().decode(info.resource)
+})
+
+const epoch: Time.TimestampInit = { seconds: 0n, nanos: 0 }
+
+/** A line, from the wire. */
+export const logLine = (line: Wire.LogLine): LogLine => ({
+  time: Time.toText(line.time ?? epoch),
+  stream: line.stream === Wire.LogStream.STDERR ? "stderr" : "stdout",
+  bytes: line.text,
+  partial: line.partial
+})
 
 /** A create, to the wire. */
 export const createRequest = (options: CreateOptions, namespace: string, requestId: string) => ({
@@ -72,14 +119,14 @@ export const created = (response: Wire.CreateResponse, namespace: string): Creat
   instanceId: response.sandboxId,
   agentPod: response.agentPod,
   endpoints: response.endpoints,
-  startup: SandboxInfo.startupFromWire(response.startup)
+  startup: startupInfo(response.startup)
 })
 
 /** One event of a watch, or none for a kind that only newer servers tell. */
 export const watchEvent = (event: Wire.WatchEvent): ReadonlyArray<WatchEvent> => {
   if (event.type === Wire.WatchEvent_Type.SYNCED) return [{ _tag: "Synced" }]
   if (event.sandbox === undefined) return []
-  const sandbox = SandboxInfo.fromWire(event.sandbox)
+  const sandbox = sandboxInfo(event.sandbox)
   switch (event.type) {
     case Wire.WatchEvent_Type.ADDED:
       return [{ _tag: "Added", sandbox }]

@@ -1,0 +1,104 @@
+/**
+ * Builds what ships: `dist/` and the launcher `bin/fsb-ctl` at the root of the repository.
+ *
+ * fsb-ctl is split into chunks, so that a command loads only what it needs: the parser and the commands at once, what
+ * speaks gRPC with the first call, the stack of this machine with `up`. esbuild splits ES modules only, and Node loads
+ * CommonJS faster, so the chunks are turned into CommonJS afterwards. The agent is a program of its own.
+ */
+import * as esbuild from "esbuild"
+import { existsSync } from "node:fs"
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
+import { basename, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { lazyBuiltins } from "./build/lazyBuiltins.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const dist = join(root, "dist")
+const bin = join(root, "bin")
+
+/** The release that `node_modules` pins. */
+const TARGET = "node24"
+
+const options = {
+  bundle: true,
+  platform: "node",
+  target: TARGET,
+  minify: true,
+  legalComments: "none",
+  logLevel: "warning"
+} satisfies esbuild.BuildOptions
+
+/** Removes the chunks of earlier builds, whose names change with their content; other files in `dist` stay. */
+const clean = async (folder: string) => {
+  await mkdir(folder, { recursive: true })
+  const old = (await readdir(folder)).filter((name) => name.endsWith(".cjs") || name.endsWith(".mjs"))
+  await Promise.all(old.map((name) => rm(join(folder, name))))
+}
+
+const buildCommandLine = async () => {
+  const { outputFiles } = await esbuild.build({
+    ...options,
+    entryPoints: { "fsb-ctl": join(root, "packages/cli/src/main.ts") },
+    outdir: dist,
+    outExtension: { ".js": ".cjs" },
+    chunkNames: "fsb-ctl-[hash]",
+    format: "esm",
+    splitting: true,
+    plugins: [lazyBuiltins],
+    // made when a module is loaded, but needed only where text is measured: it costs 10 ms
+    define: { "Intl.Segmenter": "LazySegmenter" },
+    inject: [join(root, "packages/cli/build/LazySegmenter.ts")],
+    write: false
+  })
+  await Promise.all(outputFiles.map(async ({ path, text }) => {
+    const { code } = await esbuild.transform(text, {
+      format: "cjs",
+      platform: "node",
+      target: TARGET,
+      minify: true,
+      supported: { "dynamic-import": false }
+    })
+    await writeFile(join(dist, basename(path)), code)
+  }))
+}
+
+const buildAgent = async () => {
+  const entry = join(root, "packages/agent/src/main.ts")
+  if (!existsSync(entry)) return
+  await esbuild.build({
+    ...options,
+    entryPoints: { agent: entry },
+    outdir: dist,
+    outExtension: { ".js": ".mjs" },
+    format: "esm",
+    // CommonJS dependencies ask for Node's own modules by `require`
+    banner: { js: "import { createRequire } from \"node:module\"; const require = createRequire(import.meta.url);" }
+  })
+}
+
+/**
+ * Finds Node: FSB_NODE, else the pinned one beside this repository's modules, else the one on the PATH. The compile
+ * cache keeps compiled code between calls; it is code, so it must lie where nobody else can write.
+ */
+const launcher = `#!/bin/sh
+self=$0
+[ -L "$self" ] && self=$(readlink -f "$self")
+case $self in */*) ;; *) self=./$self ;; esac
+root=\${self%/*}/..
+node=\${FSB_NODE:-$root/node_modules/.bin/node}
+[ -x "$node" ] || node=node
+if [ -n "$HOME" ] && [ -z "$NODE_COMPILE_CACHE" ]; then
+  export NODE_COMPILE_CACHE="\${XDG_CACHE_HOME:-$HOME/.cache}/fsb-ctl"
+fi
+exec "$node" "$root/dist/fsb-ctl.cjs" "$@"
+`
+
+const writeLauncher = async () => {
+  await mkdir(bin, { recursive: true })
+  const path = join(bin, "fsb-ctl")
+  await writeFile(path, launcher)
+  await chmod(path, 0o755)
+}
+
+await clean(dist)
+await Promise.all([buildCommandLine(), buildAgent(), writeLauncher()])
