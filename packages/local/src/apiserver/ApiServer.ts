@@ -245,6 +245,8 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
         address: request.headers.host ?? "",
         knowsToken: (token) => authorised(`Bearer ${token}`)
       })
+      // Nobody hears of a write, not even by a read, before it is committed.
+      yield* store.durable
       const answer = yield* Effect.fromResult(outcome)
       if (answer._tag === "Whole") return send(response, answer.code, answer.contentType, answer.body, answer.warnings)
       if (watches >= watchLimit) return yield* Effect.fail(ApiStatus.tooManyRequests)

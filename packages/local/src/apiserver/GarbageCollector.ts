@@ -78,7 +78,8 @@ export const layer: Layer.Layer<never, never, Store | Catalog | Resources> = Lay
     }
 
     const namespaceContent = (type: ResourceType, stored: Stored, object: JsonObject): number => {
-      const content = store.inNamespace(stored.name, stepSize)
+      const content = [...new Set(catalog.all().filter((entry) => entry.namespaced).map((entry) => entry.key))]
+        .flatMap((resource) => store.list({ resource, namespace: stored.name, limit: stepSize }))
       if (content.length > 0) return content.reduce((sum, key) => sum + remove(key), 0)
       const emptied = Json.withAt(object, ["spec", "finalizers"], [])
       return Json.arrayAt(object, "spec", "finalizers").length === 0

@@ -163,7 +163,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
     if (namespace === undefined) {
       return Result.fail(ApiStatus.notFound({ group: "", plural: "namespaces", kind: "Namespace" }, intent.namespace))
     }
-    if (!Metadata.isDeleting(Json.parseTrusted(namespace.body))) return Result.succeed(undefined)
+    if (!namespace.deleting) return Result.succeed(undefined)
     return Result.fail(ApiStatus.forbidden(
       intent.type,
       name,
@@ -180,7 +180,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
   const admitDefinition = (intent: Intent): Outcome<void> => {
     if (!intent.type.custom) return Result.succeed(undefined)
     const definition = store.get({ resource: crdKey, namespace: "", name: intent.type.key })
-    return definition !== undefined && !Metadata.isDeleting(Json.parseTrusted(definition.body))
+    return definition !== undefined && !definition.deleting
       ? Result.succeed(undefined)
       : Result.fail(
         new ApiStatus.ApiStatus({

@@ -5,11 +5,13 @@
  * The write-ahead log is written before a write is answered but not flushed to the disk (`synchronous=NORMAL`): an
  * answered write survives `kill -9` of the process and every crash of the program; a power cut may lose the last ones.
  *
- * All operations are synchronous, so whatever runs inside `transaction` is atomic and sees no other writer. SQLite's
- * own failures (disk full, damaged file) are defects.
+ * All operations are synchronous, so whatever runs inside `transaction` is atomic and sees no other writer. Transactions
+ * that come in the same turn of the event loop are committed together at its end, which makes many small writes cheap;
+ * `durable` waits for that. SQLite's own failures (disk full, damaged file) are defects.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -36,6 +38,8 @@ export interface Key {
 export interface Stored extends Key {
   readonly revision: number
   readonly body: string
+  /** The object waits for its removal. */
+  readonly deleting: boolean
 }
 
 /** One change: what an object was (`undefined`: not there) and became. For a deletion `body` is its last state. */
@@ -66,6 +70,12 @@ const historyLimit = 20_000
 /** The history is trimmed once per this many writes, so that trimming costs a write almost nothing. */
 const trimInterval = 1_000
 
+/** Changes that are committed together at most; more would make a turn of the event loop long. */
+const batchLimit = 1_000
+
+/** Pages of the log before it is folded into the database, which flushes the disk; 16,384 pages are 64 MiB. */
+const checkpointPages = 16_384
+
 /** Pages of the database that may stay in memory, in KiB. */
 const pageCacheKib = 16_384
 
@@ -75,7 +85,6 @@ const schema = `
     uid TEXT NOT NULL, revision INTEGER NOT NULL, body TEXT NOT NULL, deleting INTEGER NOT NULL,
     PRIMARY KEY (resource, namespace, name)
   ) WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS objects_by_namespace ON objects (namespace, resource) WHERE namespace != '';
   CREATE INDEX IF NOT EXISTS objects_by_uid ON objects (uid);
   CREATE INDEX IF NOT EXISTS objects_deleting ON objects (deleting) WHERE deleting = 1;
   CREATE TABLE IF NOT EXISTS history (
@@ -114,15 +123,18 @@ export interface StoreShape {
   readonly count: (range: Omit<Range, "limit">) => number
   readonly byUid: (uid: string) => Stored | undefined
   readonly dependents: (owner: string) => ReadonlyArray<Key>
-  readonly inNamespace: (namespace: string, limit: number) => ReadonlyArray<Key>
   readonly write: (write: Write) => Stored
   readonly remove: (key: Key, lastBody: (revision: number) => string) => Stored | undefined
   /** Changes of a resource after a revision, oldest first. */
   readonly changes: (resource: string, after: number, limit: number) => ReadonlyArray<Change>
-  /** Runs `body` atomically; a failure or an exception undoes it. Listeners hear of the changes once they are durable. */
+  /** Runs `body` atomically; a failure or an exception undoes it. It is committed soon after: see `durable`. */
   readonly transaction: <A, E>(body: () => Result.Result<A, E>) => Result.Result<A, E>
   /** Runs `body` and undoes whatever it wrote: a dry run. */
   readonly rehearse: <A, E>(body: () => Result.Result<A, E>) => Result.Result<A, E>
+  /** Waits until everything that was written so far is committed. Nothing may be told to a client before. */
+  readonly durable: Effect.Effect<void>
+  /** Commits what was written so far. */
+  readonly settle: () => void
   /** Objects that wait for their removal. */
   readonly deleting: () => ReadonlyArray<Stored>
   /** Objects, not yet being deleted, that name an owner which no longer exists. */
@@ -137,7 +149,7 @@ export interface Changes {
   readonly collectable: boolean
 }
 
-/** Hears of changes once they are durable. It must return at once. */
+/** Hears of changes once they are committed. It must return at once. */
 export type Listener = (changes: Changes) => void
 
 /** The store of one data directory. */
@@ -151,14 +163,18 @@ export class Store extends Context.Service<Store, StoreShape>()("@fast-sandbox/l
           try: () => {
             const database = new DatabaseSync(path)
             database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
-            database.exec(`PRAGMA cache_size=-${pageCacheKib}; PRAGMA temp_store=MEMORY;`)
+            database.exec(`PRAGMA cache_size=-${pageCacheKib}; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=${checkpointPages};`)
             database.exec(schema)
             return database
           },
           catch: (cause) => new StoreError({ path, cause })
-        }),
-        (database) => Effect.sync(() => database.close())
-      ).pipe(Effect.map(make))
+        }).pipe(Effect.map((database) => ({ database, store: make(database) }))),
+        ({ database, store }) =>
+          Effect.sync(() => {
+            store.settle()
+            database.close()
+          })
+      ).pipe(Effect.map(({ store }) => store))
     )
 }
 
@@ -172,7 +188,8 @@ const stored = (row: Row): Stored => ({
   namespace: text(row["namespace"]),
   name: text(row["name"]),
   revision: number(row["revision"]),
-  body: text(row["body"])
+  body: text(row["body"]),
+  deleting: row["deleting"] === 1
 })
 
 const changeType = (value: unknown): Change["type"] => value === "ADDED" || value === "DELETED" ? value : "MODIFIED"
@@ -271,7 +288,7 @@ const make = (database: DatabaseSync): StoreShape => {
       }
     }
     record(request, before === undefined ? "ADDED" : "MODIFIED", body, before?.body ?? null)
-    return { resource: request.resource, namespace: request.namespace, name: request.name, revision, body }
+    return { resource: request.resource, namespace: request.namespace, name: request.name, revision, body, deleting: request.deleting }
   }
 
   const remove: StoreShape["remove"] = (key, lastBody) => {
@@ -284,7 +301,7 @@ const make = (database: DatabaseSync): StoreShape => {
     run("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", ...place)
     run("DELETE FROM owners WHERE resource = ? AND namespace = ? AND name = ?", ...place)
     record(key, "DELETED", body, before.body)
-    return { resource: key.resource, namespace: key.namespace, name: key.name, revision, body }
+    return { resource: key.resource, namespace: key.namespace, name: key.name, revision, body, deleting: true }
   }
 
   const bounds = (
@@ -313,8 +330,8 @@ const make = (database: DatabaseSync): StoreShape => {
     const { values, where } = bounds(range)
     // What has not been written since, and the first recorded past of what has.
     return all(
-      `SELECT resource, namespace, name, revision, body FROM objects WHERE ${where} AND revision <= ? UNION ALL ` +
-        `SELECT resource, namespace, name, 0 AS revision, previous AS body FROM history WHERE revision IN (` +
+      `SELECT resource, namespace, name, revision, body, deleting FROM objects WHERE ${where} AND revision <= ? UNION ALL ` +
+        `SELECT resource, namespace, name, 0 AS revision, previous AS body, 0 AS deleting FROM history WHERE revision IN (` +
         `SELECT min(revision) FROM history WHERE revision > ? AND ${where} GROUP BY namespace, name` +
         `) AND previous IS NOT NULL ORDER BY namespace, name LIMIT ?`,
       ...values,
@@ -336,33 +353,59 @@ const make = (database: DatabaseSync): StoreShape => {
     name: text(row["name"])
   })
 
-  const attempt = <A, E>(body: () => Result.Result<A, E>, keep: boolean): Result.Result<A, E> => {
-    const before = { revision, compacted }
-    const undo = () => {
-      database.exec("ROLLBACK")
-      revision = before.revision
-      compacted = before.compacted
-      changed = new Set()
-      collectable = false
+  let batchOpen = false
+  let batchStart = revision
+  let waiting: Array<(outcome: Exit.Exit<void>) => void> = []
+
+  const commit = (): Exit.Exit<void> => {
+    const outcome = Result.try(() => {
+      if (Math.floor(revision / trimInterval) !== Math.floor(batchStart / trimInterval)) trim()
+      run("COMMIT")
+    })
+    if (Result.isSuccess(outcome)) return Exit.void
+    if (database.isTransaction) run("ROLLBACK")
+    revision = batchStart
+    compacted = meta("compacted")
+    return Exit.die(outcome.failure)
+  }
+
+  const settle = (): void => {
+    if (!batchOpen) return
+    batchOpen = false
+    const outcome = commit()
+    const changes: Changes = { resources: changed, collectable }
+    const answered = waiting
+    changed = new Set()
+    collectable = false
+    waiting = []
+    if (Exit.isSuccess(outcome) && changes.resources.size > 0) for (const listener of listeners) listener(changes)
+    for (const resume of answered) resume(outcome)
+  }
+
+  const attempt = <A, E>(body: () => Result.Result<A, E>, outcome: "keep" | "undo"): Result.Result<A, E> => {
+    if (!batchOpen) {
+      run("BEGIN IMMEDIATE")
+      batchOpen = true
+      batchStart = revision
+      setImmediate(settle)
     }
-    database.exec("BEGIN IMMEDIATE")
-    let done = false
+    const before = { revision, changed, collectable }
+    changed = new Set(changed)
+    run("SAVEPOINT attempt")
+    let kept = false
     try {
       const result = body()
-      if (keep && Result.isSuccess(result)) {
-        if (Math.floor(revision / trimInterval) !== Math.floor(before.revision / trimInterval)) trim()
-        database.exec("COMMIT")
-        done = true
-        if (changed.size > 0) {
-          const notified = { resources: changed, collectable }
-          changed = new Set()
-          collectable = false
-          for (const listener of listeners) listener(notified)
-        }
-      }
+      kept = outcome === "keep" && Result.isSuccess(result)
       return result
     } finally {
-      if (!done) undo()
+      if (!kept) {
+        run("ROLLBACK TO attempt")
+        revision = before.revision
+        changed = before.changed
+        collectable = before.collectable
+      }
+      run("RELEASE attempt")
+      if (revision - batchStart >= batchLimit) settle()
     }
   }
 
@@ -378,13 +421,6 @@ const make = (database: DatabaseSync): StoreShape => {
       return row === undefined ? undefined : stored(row)
     },
     dependents: (owner) => all("SELECT resource, namespace, name FROM owners WHERE owner = ?", owner).map(key),
-    inNamespace: (namespace, limit) =>
-      all(
-        "SELECT resource, namespace, name FROM objects WHERE namespace = ? AND namespace != '' LIMIT ?",
-        namespace,
-        limit
-      )
-        .map(key),
     write,
     remove,
     changes: (resource, after, limit) =>
@@ -396,8 +432,13 @@ const make = (database: DatabaseSync): StoreShape => {
             previous: typeof row["previous"] === "string" ? row["previous"] : undefined
           })
         ),
-    transaction: (body) => attempt(body, true),
-    rehearse: (body) => attempt(body, false),
+    transaction: (body) => attempt(body, "keep"),
+    rehearse: (body) => attempt(body, "undo"),
+    durable: Effect.callback<void>((resume) => {
+      if (batchOpen) waiting.push(resume)
+      else resume(Effect.void)
+    }),
+    settle,
     deleting: () => all("SELECT * FROM objects WHERE deleting = 1").map(stored),
     ownerless: (limit) =>
       all(

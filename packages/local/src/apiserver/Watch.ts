@@ -145,6 +145,8 @@ export const run = (
     }
 
     const initial = options.sendInitialEvents ?? (options.resourceVersion === "" || options.resourceVersion === "0")
+    // Events tell only what is committed: a change that a crash undoes must never have been seen.
+    store.settle()
     if (initial) {
       cursor = store.revision()
       const present = store.list({ resource: type.key, namespace, limit: unlimited })
@@ -169,6 +171,7 @@ export const run = (
 
     const follow = Effect.gen(function*() {
       while (true) {
+        store.settle()
         if (cursor < store.compacted()) {
           const status = ApiStatus.tooOld(cursor, store.compacted())
           return yield* write(frame("ERROR", JSON.stringify(status.toJson())))
