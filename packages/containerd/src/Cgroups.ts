@@ -74,22 +74,43 @@ const kill = (pid: number): Effect.Effect<void> =>
   // Fails only when the process ended between the list and the signal, which is what is wanted.
   Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
 
-const removeDirectory = (path: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
+// Refused while a process is in it; whoever asked looks again.
+const removeDirectory = (path: string): Effect.Effect<void> => Effect.ignore(Effect.try(() => rmdirSync(path)))
+
+const removeTree = (
+  path: string,
+  before: (path: string) => Effect.Effect<void, never, FileSystem.FileSystem>
+): Effect.Effect<void, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
-    yield* Effect.forEach(yield* directoriesBelow(path), removeDirectory, { discard: true })
-    yield* Effect.forEach(yield* processesOf(path), kill, { discard: true })
-    // Refused while a killed process has not left; whoever asked looks again.
-    yield* Effect.ignore(Effect.try(() => rmdirSync(path)))
+    yield* Effect.forEach(yield* directoriesBelow(path), (below) => removeTree(below, before), { discard: true })
+    yield* before(path)
+    yield* removeDirectory(path)
   })
+
+const removeWith = Effect.fnUntraced(function*(
+  path: string,
+  before: (path: string) => Effect.Effect<void, never, FileSystem.FileSystem>
+) {
+  const directories = (yield* trees).map((tree) => `${tree}${path}`)
+  yield* Effect.forEach(directories, (directory) => removeTree(directory, before), { discard: true })
+  return (yield* Effect.filter(directories, isDirectory)).length === 0
+})
 
 /**
  * Kills whatever is left in a cgroup (`/fast-sandbox/ID`) and in those below it, and removes them. Answers whether
  * nothing is left; a process needs a moment to die, so the next call finds less.
  */
-export const remove = Effect.fn("Cgroups.remove")(function*(
+export const remove = Effect.fn("Cgroups.remove")((
   path: string
-): Effect.fn.Return<boolean, never, FileSystem.FileSystem> {
-  const directories = (yield* trees).map((tree) => `${tree}${path}`)
-  yield* Effect.forEach(directories, removeDirectory, { discard: true })
-  return (yield* Effect.filter(directories, isDirectory)).length === 0
-})
+): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
+  removeWith(
+    path,
+    (directory) =>
+      Effect.flatMap(processesOf(directory), (processes) => Effect.forEach(processes, kill, { discard: true }))
+  )
+)
+
+/** Removes a cgroup and those below it as far as no process is in them. Answers whether nothing is left. */
+export const removeEmpty = Effect.fn("Cgroups.removeEmpty")((
+  path: string
+): Effect.Effect<boolean, never, FileSystem.FileSystem> => removeWith(path, () => Effect.void))

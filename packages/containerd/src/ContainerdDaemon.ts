@@ -14,6 +14,7 @@ import { ignoreNotFound } from "./ContainerdError.ts"
 import { type CommandError, run } from "./internal/command.ts"
 import * as MachineSetup from "./MachineSetup.ts"
 import * as Proc from "./Proc.ts"
+import { binaryDirectories } from "./RuntimeProfile.ts"
 
 /** containerd could not be started, or does not answer. `log` are the last lines of its log. */
 export class DaemonError extends Schema.TaggedError<DaemonError>()("DaemonError", {
@@ -168,9 +169,12 @@ export const start = Effect.fn("ContainerdDaemon.start")(function*(
     yield* fileSystem.makeDirectory(paths.runtimes, { recursive: true })
     yield* MachineSetup.prepareCgroups(directory)
     for (const name of runtimeNames) {
-      const binary = yield* Effect.option(run("sh", "-c", `command -v ${name}`))
+      const binary = yield* Effect.findFirst(
+        binaryDirectories.map((directory) => `${directory}/${name}`),
+        (path) => fileSystem.exists(path)
+      )
       if (binary._tag === "Some") {
-        yield* MachineSetup.bindReadOnly(binary.value.trim(), `${paths.runtimes}/${name}`)
+        yield* MachineSetup.bindReadOnly(binary.value, `${paths.runtimes}/${name}`)
       }
     }
     yield* fileSystem.writeFileString(paths.config, configOf(options))

@@ -369,7 +369,10 @@ const make = Effect.gen(function*() {
         Stream.mapEffect(() => content.ingests),
         Stream.map((blobs): PullProgress => ({ _tag: "Progress", blobs }))
       )
-      return Stream.merge(Stream.fromEffect(pulling), progress, { haltStrategy: "left" })
+      return Stream.merge(Stream.fromEffect(pulling), progress, { haltStrategy: "left" }).pipe(
+        // Progress that was asked for at the same moment must not come after the end.
+        Stream.takeUntil((step) => step._tag === "Pulled")
+      )
     }))
 
   const list = raw.images.list({}, rawOptions.call).pipe(

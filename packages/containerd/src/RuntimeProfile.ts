@@ -85,7 +85,8 @@ export const stockRuntime = (profile: Profile): ShimRuntime.ShimRuntime =>
 export const isOn = (profile: Profile, name: Optimisation["name"]): boolean =>
   profile.optimisations.some((optimisation) => optimisation.name === name && optimisation.isOn)
 
-const binaryDirectories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+/** Where runtimes are installed. */
+export const binaryDirectories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 
 /** The faster one first: 11 to 14 ms per create. */
 const runtimeNames = ["crun", "runc"] as const

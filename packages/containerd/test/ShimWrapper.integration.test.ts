@@ -1,8 +1,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, Schedule, Stream } from "effect"
-import { ChildProcess } from "effect/process"
-import { execFileSync } from "node:child_process"
+import { Effect, FileSystem, Schedule } from "effect"
+import { execFileSync, spawnSync } from "node:child_process"
 import * as ShimWrapper from "../src/internal/shimWrapper.ts"
 
 /**
@@ -49,26 +48,22 @@ const setUp = Effect.gen(function*() {
   ) {
     const bundle = `${directory}/bundle-${id}`
     yield* fileSystem.makeDirectory(bundle, { recursive: true })
-    const handle = yield* ChildProcess.make(`${directory}/wrapper`, [
-      ...flags,
-      "-namespace",
-      "ns",
-      "-address",
-      "sock",
-      "-publish-binary",
-      "containerd",
-      "-id",
-      id,
-      action
-    ], { cwd: bundle, env: { PATH: `${directory}:${process.env["PATH"]}`, ...env } })
+    const args = ["-namespace", "ns", "-address", "sock", "-publish-binary", "containerd", "-id", id, action]
+    const result = yield* Effect.sync(() =>
+      spawnSync(`${directory}/wrapper`, [...flags, ...args], {
+        cwd: bundle,
+        env: { PATH: `${directory}:/usr/bin:/bin`, ...env },
+        encoding: "utf8"
+      })
+    )
+    assert.strictEqual(result.status, 0)
     // containerd takes both outputs as one answer.
-    const output = yield* handle.all.pipe(Stream.decodeText(), Stream.mkString)
-    assert.strictEqual(yield* handle.exitCode, 0)
+    const output = result.stdout + result.stderr
     return {
       output,
       address: yield* Effect.orElseSucceed(fileSystem.readFileString(`${bundle}/address`), () => undefined)
     }
-  }, Effect.scoped)
+  })
   const calls = Effect.map(
     Effect.orElseSucceed(fileSystem.readFileString(`${directory}/calls`), () => ""),
     (text) => text.split("\n").filter((line) => line !== "")
