@@ -235,3 +235,7 @@ export const validateRef = (namespace: string, name: string): Result.Result<void
 /** Checks an instant that is to be written as RFC 3339. */
 export const validateInstant = (field: string, text: string): Result.Result<void, InvalidArgument> =>
   first(instantProblems(field, text))
+
+/** Checks a recovery timeout, in seconds. */
+export const validateRecoveryTimeout = (seconds: number): Result.Result<void, InvalidArgument> =>
+  first(integerProblems("spec.recoveryTimeoutSeconds", seconds, 1))
