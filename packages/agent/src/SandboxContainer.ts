@@ -1,7 +1,7 @@
 /**
  * What a sandbox is in containerd, and the order in which it is made and unmade.
  *
- * Made: container record, log directory, snapshot, task, start. The record comes first: it is what protects the
+ * Made: container record, log directory and snapshot, task, start. The record comes first: it is what protects the
  * snapshot from the garbage collector, and what a restarted agent finds after a crash between any two lines. Unmade: the
  * task, the snapshot, the cgroup; last the log and the record. Every step may be repeated; what is gone counts as done.
  *
@@ -184,13 +184,12 @@ const make = Effect.gen(function*() {
       ),
       around("record")
     )
-    const stdio = yield* logs.prepare(id).pipe(
-      Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
-    )
-    const mounts = yield* snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(
-      Effect.mapError(toBoundary),
-      around("snapshot")
-    )
+    const [stdio, mounts] = yield* Effect.all([
+      logs.prepare(id).pipe(
+        Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
+      ),
+      snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(Effect.mapError(toBoundary))
+    ], { concurrency: 2 }).pipe(around("snapshot"))
     yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
       Effect.mapError(startFailure),
       around("task")
