@@ -1,0 +1,180 @@
+/**
+ * Finds an agent for a new sandbox and starts its first instance there. The Registry reserves, the agent decides: one
+ * that refuses, or can't be reached, is left out and the next best is asked.
+ */
+import * as Assignment from "@fast-sandbox/core/Assignment"
+import { type BoundaryError, FailedPrecondition } from "@fast-sandbox/core/Errors"
+import { assignmentAnnotation, claimUidAnnotation } from "@fast-sandbox/core/Names"
+import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
+import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import { Agents, NotConnected } from "../agents/Agents.ts"
+import * as InstanceSpec from "../InstanceSpec.ts"
+import { Registry, type ReserveError } from "../registry/Registry.ts"
+import type { Wanted } from "./SandboxRequest.ts"
+
+/** A started sandbox. */
+export interface Placed {
+  /** With the assignment, as its resource is to be written. */
+  readonly manifest: Wanted
+  readonly assignment: Assignment.Assignment
+  readonly instance: Instance
+}
+
+/** What is done with a sandbox between the choice of its agent and the call: its resource's uid, empty without one. */
+export type Prepare<E, R> = (manifest: Wanted) => Effect.Effect<string, E, R>
+
+/** Starts first instances. */
+export class Placement extends Context.Service<Placement, {
+  /**
+   * Fails with ResourceExhausted when no agent has room, with NotFound for an unknown pool, with AlreadyExists when the
+   * name is held, and with what the agent says when the program can't be started. An instance that may have been
+   * started by a call that failed or was interrupted is ended in the background, unless its resource exists: then the
+   * SandboxController finds it.
+   */
+  start<E, R>(
+    wanted: Wanted,
+    pool: SandboxPool,
+    prepare: Prepare<E, R>
+  ): Effect.Effect<Placed, E | ReserveError | BoundaryError, R | KubeClient>
+}>()("@fast-sandbox/controller/fastpath/Placement") {
+  static get layer(): Layer.Layer<Placement, never, Agents | Registry> {
+    return Layer.effect(Placement, make)
+  }
+}
+
+/** Agents that are asked for one create: if so many refuse one after the other, the view is too old to go on. */
+const maxCandidates = 5
+
+/** 100 ms, 200 ms ... capped at 5 s, for some minutes: an agent that does not come back by then is lost with all it runs. */
+const undoPolicy = Schedule.min([Schedule.exponential("100 millis", 2), Schedule.spaced("5 seconds")]).pipe(
+  Schedule.jittered,
+  Schedule.upTo({ duration: Duration.minutes(5) })
+)
+
+const stepDurations = Metric.histogram("fsb_create_step_duration_seconds", {
+  description: "Duration of the steps of creates",
+  boundaries: Metric.exponentialBoundaries({ start: 0.0005, factor: 2, count: 18 })
+})
+
+/** Measures a step of a create. */
+export const timed = (step: string) => {
+  const histogram = Metric.withAttributes(stepDurations, { step })
+  return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.flatMap(
+      Clock.currentTimeNanos,
+      (before) =>
+        Effect.onExit(self, () =>
+          Effect.flatMap(Clock.currentTimeNanos, (after) => Metric.update(histogram, Number(after - before) / 1e9)))
+    )
+}
+
+const encoder = new TextEncoder()
+
+/** Whether another agent may have room where this one had none. */
+const isNextWorthAsking = (error: BoundaryError): boolean =>
+  error._tag === "ResourceExhausted" || error instanceof NotConnected
+
+/** Whether a failed create may have taken effect all the same. */
+export const isUncertain = (error: BoundaryError): boolean =>
+  error._tag === "Unavailable" || error._tag === "DeadlineExceeded" || error._tag === "Cancelled"
+
+/** Makes it; undoing goes on until the scope closes. */
+export const make: Effect.Effect<Placement["Service"], never, Agents | Registry | Scope.Scope> = Effect.gen(
+  function*() {
+    const agents = yield* Agents
+    const registry = yield* Registry
+    const scope = yield* Effect.scope
+
+    /** Ends an instance of which nobody knows whether it was started. */
+    const undo = ({ instanceId, podUid }: Assignment.Assignment) =>
+      agents.delete(podUid, instanceId, 0).pipe(
+        Effect.retry(undoPolicy),
+        Effect.tapError((error) => Effect.logWarning("an instance that was given up could not be ended", error)),
+        Effect.ignore,
+        Effect.annotateLogs({ instance: instanceId }),
+        Effect.forkIn(scope)
+      )
+
+    const attempt = Effect.fnUntraced(function*<E, R>(
+      wanted: Wanted,
+      spec: InstanceSpec.InstanceSpec,
+      excluding: ReadonlySet<string>,
+      prepare: Prepare<E, R>
+    ) {
+      const { name, namespace } = wanted.metadata
+      const instanceId = randomUUID()
+      const reservation = yield* registry.reserve({
+        instanceId,
+        namespace,
+        name,
+        pool: wanted.spec.poolRef,
+        image: wanted.spec.image,
+        ports: wanted.spec.exposedPorts ?? [],
+        excluding
+      }).pipe(Effect.withSpan("Registry.reserve"), timed("reserve"))
+      const { node, pod, uid: podUid } = reservation.agent
+      const assignment: Assignment.Assignment = { instanceId, pod, podUid, node }
+      const manifest: Wanted = {
+        ...wanted,
+        metadata: {
+          ...wanted.metadata,
+          annotations: { ...wanted.metadata.annotations, [assignmentAnnotation]: Assignment.encode(assignment) }
+        }
+      }
+      const resourceUid = yield* prepare(manifest).pipe(timed("prepare"))
+      const asked = yield* agents.create(podUid, {
+        instanceId,
+        claim: {
+          namespace,
+          sandboxName: name,
+          claimUid: wanted.metadata.annotations[claimUidAnnotation] ?? "",
+          manifest: encoder.encode(JSON.stringify(manifest)),
+          resourceUid
+        },
+        spec
+      }).pipe(
+        timed("agent"),
+        Effect.onInterrupt(() => resourceUid === "" ? undo(assignment) : Effect.void),
+        Effect.result
+      )
+      if (Result.isFailure(asked)) {
+        if (isNextWorthAsking(asked.failure)) {
+          return Result.fail({ podUid, error: asked.failure })
+        }
+        yield* undo(assignment)
+        return yield* asked.failure
+      }
+      yield* registry.confirm(reservation)
+      return Result.succeed({ manifest, assignment, instance: asked.success })
+    }, Effect.scoped)
+
+    return Placement.of({
+      start: Effect.fn("Placement.start")(function*(wanted, pool, prepare) {
+        const spec = yield* InstanceSpec.make(wanted, pool)
+        const refusers = new Set<string>()
+        let last: BoundaryError = new FailedPrecondition({ reason: "NoAgent", problem: "no agent was asked" })
+        while (refusers.size < maxCandidates) {
+          const result = yield* attempt(wanted, spec, refusers, prepare)
+          if (Result.isSuccess(result)) {
+            return result.success
+          }
+          refusers.add(result.failure.podUid)
+          last = result.failure.error
+          yield* Effect.logDebug("an agent refused, the next best is asked", last)
+        }
+        return yield* last
+      })
+    })
+  }
+)
