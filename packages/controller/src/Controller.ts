@@ -1,7 +1,13 @@
 /**
- * The controller as one Layer: the view of the agents and of their slots, the shared caches, and the two controllers. In
- * a cluster the controllers run on one elected replica; the rest, which serves requests, runs on all of them.
+ * The controller as one Layer: the view of the agents and of their slots, the shared caches, the Fast-Path API, and the
+ * two controllers. In a cluster the controllers run on one elected replica; requests are served by all of them.
  */
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import type { Caller, Metadata, Peer } from "@fast-sandbox/grpc/GrpcCaller"
+import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
+import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
+import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as LeaderElection from "@fast-sandbox/kube/LeaderElection"
@@ -11,6 +17,7 @@ import type { AgentAddress } from "./agents/AgentAddress.ts"
 import type { Agents } from "./agents/Agents.ts"
 import * as WatchedAgents from "./agents/WatchedAgents.ts"
 import { Caches } from "./Caches.ts"
+import * as FastPathApi from "./fastpath/FastPathApi.ts"
 import { Demand } from "./pool/Demand.ts"
 import * as SandboxPoolController from "./pool/SandboxPoolController.ts"
 import { Registry } from "./registry/Registry.ts"
@@ -20,11 +27,17 @@ import * as SandboxController from "./sandbox/SandboxController.ts"
 export interface ControllerOptions {
   /** The agent's image, for pools whose template names none. */
   readonly agentImage: string
+  /** Where the Fast-Path API listens. */
+  readonly listeners: readonly [GrpcServer.Listener, ...ReadonlyArray<GrpcServer.Listener>]
+  /** Finds out who makes a call; without it everybody who reaches a listener may do everything. */
+  readonly authenticate?:
+    | ((metadata: Metadata, peer: Peer) => Effect.Effect<Caller, BoundaryError, KubeClient>)
+    | undefined
   /** Present where several controllers share one API; without it this one leads at once. */
   readonly leaderElection?: LeaderElection.LeaderElectionOptions | undefined
 }
 
-/** What the controllers and those who serve requests have in common. */
+/** What the controllers and the Fast-Path API have in common. */
 export type Shared = Agents | Registry | Demand | Caches | EventRecorder
 
 /** The shared view of the world, filled from the API and from the agents. */
@@ -36,7 +49,9 @@ export const shared: Layer.Layer<Shared, never, KubeClient | AgentAddress> = Lay
 )
 
 /** The controllers, on the leader only. */
-export const controllers = (options: ControllerOptions): Layer.Layer<never, never, KubeClient | Shared> => {
+export const controllers = (
+  options: Pick<ControllerOptions, "agentImage" | "leaderElection">
+): Layer.Layer<never, never, KubeClient | Shared> => {
   const both = Effect.all([SandboxController.run, SandboxPoolController.run(options)], {
     concurrency: "unbounded",
     discard: true
@@ -47,6 +62,18 @@ export const controllers = (options: ControllerOptions): Layer.Layer<never, neve
   )
 }
 
-/** Everything that needs no listener; those who serve requests stand on what it provides. */
-export const layer = (options: ControllerOptions): Layer.Layer<Shared, never, KubeClient | AgentAddress> =>
-  controllers(options).pipe(Layer.provideMerge(shared))
+/** The Fast-Path API behind its listeners, with health and reflection. */
+export const server = (
+  options: Pick<ControllerOptions, "listeners" | "authenticate">
+): Layer.Layer<GrpcServer.GrpcServer, GrpcServer.BindError, KubeClient | Shared> =>
+  GrpcServer.layer({
+    services: [FastPathApi.service, GrpcHealth.service, ...GrpcReflection.make([FastPathService])],
+    listeners: options.listeners,
+    authenticate: options.authenticate
+  }).pipe(Layer.provide([FastPathApi.layer, GrpcHealth.layer]))
+
+/** All of it. */
+export const layer = (
+  options: ControllerOptions
+): Layer.Layer<GrpcServer.GrpcServer | Shared, GrpcServer.BindError, KubeClient | AgentAddress> =>
+  Layer.mergeAll(server(options), controllers(options)).pipe(Layer.provideMerge(shared))

@@ -1,6 +1,7 @@
 /** The controller's program: configuration from the environment, then one Layer until it is told to end. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { ports } from "@fast-sandbox/core/Names"
+import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
 import * as Config from "effect/Config"
@@ -18,26 +19,34 @@ const config = Config.all({
   leaderElection: Config.Boolean("FSB_LEADER_ELECTION").pipe(Config.withDefault(true)),
   podName: Config.NonEmptyString("POD_NAME").pipe(Config.withDefault("controller")),
   podNamespace: Config.NonEmptyString("POD_NAMESPACE").pipe(Config.withDefault("fast-sandbox-system")),
+  listen: Config.NonEmptyString("FSB_LISTEN").pipe(Config.withDefault(`:${ports.fastPath}`)),
   metricsListen: Config.option(Config.NonEmptyString("FSB_METRICS_LISTEN"))
 })
 
-/** `host:port`, `:port` or `host`. */
-const listenOf = (text: string): Telemetry.TelemetryOptions => {
+/** `host:port`, or `:port` for all addresses. */
+const addressOf = (text: string): { readonly host: string; readonly port: number } => {
   const colon = text.lastIndexOf(":")
-  const [host, port] = colon === -1 ? [text, ""] : [text.slice(0, colon), text.slice(colon + 1)]
-  return { host: host === "" ? "0.0.0.0" : host, port: port === "" ? ports.metrics : Number(port) }
+  return { host: text.slice(0, Math.max(0, colon)) || "0.0.0.0", port: Number(text.slice(colon + 1)) }
+}
+
+const unixPrefix = "unix:"
+
+const listenerOf = (text: string): GrpcServer.Listener => {
+  const { host, port } = addressOf(text)
+  return text.startsWith(unixPrefix) ? GrpcServer.unix(text.slice(unixPrefix.length)) : GrpcServer.tcp(host, port)
 }
 
 const program = Effect.gen(function*() {
-  const { agentImage, leaderElection, metricsListen, podName, podNamespace } = yield* config
+  const { agentImage, leaderElection, listen, metricsListen, podName, podNamespace } = yield* config
   const identity = yield* Effect.sync(() => `${podName}_${randomUUID()}`)
   const controller = Controller.layer({
     agentImage,
+    listeners: [listenerOf(listen)],
     leaderElection: leaderElection ? { name: "fast-sandbox-controller", namespace: podNamespace, identity } : undefined
   })
   const telemetry = Option.match(metricsListen, {
     onNone: () => Layer.empty,
-    onSome: (text) => Telemetry.layer(listenOf(text))
+    onSome: (text) => Telemetry.layer(addressOf(text))
   })
   return telemetry.pipe(Layer.provideMerge(controller))
 })
