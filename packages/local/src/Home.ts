@@ -4,6 +4,7 @@
  */
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
 import { isAbsolute, join, resolve } from "node:path"
 
 /** Where the stack lives when nobody says otherwise: it runs as root, as containerd does. */
@@ -29,6 +30,8 @@ export interface Home {
   readonly agentsDirectory: string
   /** One folder for each instance: the output of its program. */
   readonly logsDirectory: string
+  /** The cgroup that all sandboxes of this home are below; two homes never share one. */
+  readonly cgroupParent: string
 }
 
 /** The paths below `directory`, which must be absolute or relative to the working directory and not too long. */
@@ -51,7 +54,8 @@ export const make = (directory: string): Effect.Effect<Home, InvalidArgument> =>
       kubeconfig: join(root, "kubeconfig"),
       containerdDirectory: join(root, "containerd"),
       agentsDirectory: join(root, "agents"),
-      logsDirectory: join(root, "logs")
+      logsDirectory: join(root, "logs"),
+      cgroupParent: `/fast-sandbox-${createHash("sha256").update(root).digest("hex").slice(0, 12)}`
     })
 }
 

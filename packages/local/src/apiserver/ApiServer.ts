@@ -17,7 +17,8 @@ import * as ApiStatus from "./ApiStatus.ts"
 import { Catalog } from "./Catalog.ts"
 import * as GarbageCollector from "./GarbageCollector.ts"
 import * as Identity from "./Identity.ts"
-import { type Intent, protectedNamespaces, Resources } from "./Resources.ts"
+import type { Intent } from "./Intent.ts"
+import { protectedNamespaces, Resources } from "./Resources.ts"
 import * as Routes from "./Routes.ts"
 import { Store, StoreError } from "./Store.ts"
 import * as Watch from "./Watch.ts"
@@ -187,6 +188,20 @@ const listen = (server: NetServer, address: string, where: Parameters<NetServer[
       })
   )
 
+const send = (
+  response: Http.ServerResponse,
+  code: number,
+  contentType: string,
+  body: string,
+  warnings: ReadonlyArray<string>
+) => {
+  response.statusCode = code
+  response.setHeader("Content-Type", contentType)
+  response.setHeader("Cache-Control", "no-cache, private")
+  if (warnings.length > 0) response.setHeader("Warning", warnings.map((text) => `299 - ${JSON.stringify(text)}`))
+  response.end(body)
+}
+
 const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) {
   const files = yield* FileSystem.FileSystem
   const store = yield* Store
@@ -198,20 +213,6 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
   const run = yield* FiberSet.makeRuntime<never>()
   let requests = 0
   let watches = 0
-
-  const send = (
-    response: Http.ServerResponse,
-    code: number,
-    contentType: string,
-    body: string,
-    warnings: ReadonlyArray<string>
-  ) => {
-    response.statusCode = code
-    response.setHeader("Content-Type", contentType)
-    response.setHeader("Cache-Control", "no-cache, private")
-    if (warnings.length > 0) response.setHeader("Warning", warnings.map((text) => `299 - ${JSON.stringify(text)}`))
-    response.end(body)
-  }
 
   const refuse = (response: Http.ServerResponse, status: ApiStatus.ApiStatus) => {
     if (response.headersSent) return void response.destroy()

@@ -30,8 +30,6 @@ interface Entry {
 
 /** Fields of metadata that nobody owns: the server's own, and the identity. */
 const unowned = [
-  ["f:apiVersion"],
-  ["f:kind"],
   ["f:metadata", "f:name"],
   ["f:metadata", "f:namespace"],
   ["f:metadata", "f:creationTimestamp"],
@@ -44,10 +42,15 @@ const unowned = [
   ["f:metadata", "f:deletionGracePeriodSeconds"]
 ] as const
 
+/** Most fields are told by their first segment. */
+const isUnowned = (path: string): boolean =>
+  path === "f:metadata" || path === "f:apiVersion" || path === "f:kind" ||
+  (FieldSet.within(path, "f:metadata") && unowned.some((top) => FieldSet.within(path, ...top)))
+
 const ownable = (fields: FieldSet.FieldSet): Set<string> => {
   const kept = new Set<string>()
   for (const path of fields) {
-    if (path !== "f:metadata" && !unowned.some((top) => FieldSet.within(path, ...top))) kept.add(path)
+    if (!isUnowned(path)) kept.add(path)
   }
   return kept
 }
@@ -161,7 +164,7 @@ export const apply = (
       if (Json.equal(wanted, current)) return false
       return FieldSet.ownedWhole(wanted) || FieldSet.ownedWhole(current) || Json.isArray(wanted)
     })
-    return paths.length === 0 ? [] : [{ entry, paths: paths.sort() }]
+    return paths.length === 0 ? [] : [{ entry, paths: paths.toSorted() }]
   })
   if (conflicts.length > 0 && !force) return Result.fail(conflictStatus(conflicts))
   const lostTo = new Map(conflicts.map(({ entry, paths }) => [entry, new Set(paths)]))

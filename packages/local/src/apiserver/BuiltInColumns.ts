@@ -45,7 +45,7 @@ const podStatus = (pod: JsonObject): string => {
   const status = Json.objectAt(pod, "status")
   let reason = Json.stringAt(status, "reason") ?? Json.stringAt(status, "phase") ?? "Unknown"
   let running = false
-  for (const container of [...Json.arrayAt(status, "containerStatuses")].reverse()) {
+  for (const container of Json.arrayAt(status, "containerStatuses").toReversed()) {
     const waiting = Json.stringAt(container, "state", "waiting", "reason")
     const terminated = Json.objectAt(container, "state", "terminated")
     if (waiting !== undefined && waiting !== "") reason = waiting
@@ -74,9 +74,10 @@ const pods: ReadonlyArray<Column> = [
   column("Restarts", (pod, now) => {
     const statuses = Json.arrayAt(pod, "status", "containerStatuses")
     const restarts = statuses.reduce((sum: number, entry) => sum + (Json.numberAt(entry, "restartCount") ?? 0), 0)
-    const last = statuses.map((entry) => Json.stringAt(entry, "lastState", "terminated", "finishedAt") ?? "").sort().at(
-      -1
-    )
+    const last = statuses.map((entry) => Json.stringAt(entry, "lastState", "terminated", "finishedAt") ?? "").toSorted()
+      .at(
+        -1
+      )
     return restarts === 0 || last === undefined || last === ""
       ? String(restarts)
       : `${restarts} (${age(last, now)} ago)`
@@ -167,7 +168,7 @@ const nodes: ReadonlyArray<Column> = [
   column("Roles", (node) => {
     const prefix = "node-role.kubernetes.io/"
     const roles = Object.keys(Json.objectAt(node, "metadata", "labels")).filter((key) => key.startsWith(prefix))
-    return roles.length === 0 ? "<none>" : roles.map((key) => key.slice(prefix.length)).sort().join(",")
+    return roles.length === 0 ? "<none>" : roles.map((key) => key.slice(prefix.length)).toSorted().join(",")
   }),
   ageColumn,
   column("Version", text("", "status", "nodeInfo", "kubeletVersion")),

@@ -7,11 +7,8 @@ import * as Layer from "effect/Layer"
 import { builtInTypes } from "./BuiltIns.ts"
 import * as Crds from "./Crds.ts"
 import * as Json from "./Json.ts"
-import { keyOf, type ResourceType } from "./ResourceType.ts"
+import type { ResourceType } from "./ResourceType.ts"
 import { Store, unlimited } from "./Store.ts"
-
-/** Where definitions are stored. */
-export const crdKey = keyOf("apiextensions.k8s.io", "customresourcedefinitions")
 
 /** The catalog's operations. */
 export interface CatalogShape {
@@ -35,7 +32,7 @@ export class Catalog extends Context.Service<Catalog, CatalogShape>()("@fast-san
       let byKey = new Map<string, ResourceType>()
       let generation = 0
       const load = () => {
-        const defined = store.list({ resource: crdKey, limit: unlimited })
+        const defined = store.list({ resource: Crds.crdKey, limit: unlimited })
           .flatMap(({ body }) => Crds.definedTypes(Json.parseTrusted(body)))
         types = [...builtIn, ...defined]
         byPath = new Map(types.map((type) => [`${type.group}/${type.version}/${type.plural}`, type]))
@@ -51,7 +48,7 @@ export class Catalog extends Context.Service<Catalog, CatalogShape>()("@fast-san
       yield* Effect.acquireRelease(
         Effect.sync(() =>
           store.subscribe(({ resources }) => {
-            if (resources.has(crdKey)) load()
+            if (resources.has(Crds.crdKey)) load()
           })
         ),
         (stop) => Effect.sync(stop)

@@ -13,8 +13,11 @@ import * as Json from "./Json.ts"
 import type { JsonObject } from "./Json.ts"
 import * as JsonPath from "./JsonPath.ts"
 import * as Names from "./Names.ts"
-import type { Column, ResourceType, ScalePaths } from "./ResourceType.ts"
+import { type Column, keyOf, type ResourceType, type ScalePaths } from "./ResourceType.ts"
 import * as Structural from "./Schema/Structural.ts"
+
+/** Where definitions are stored. */
+export const crdKey = keyOf("apiextensions.k8s.io", "customresourcedefinitions")
 
 /** Keeps a definition until all its objects are gone. */
 export const crdFinalizer = "customresourcecleanup.apiextensions.k8s.io"

@@ -37,7 +37,7 @@ const byPriority = (left: string, right: string): number => {
 
 /** The versions of a group, preferred first. */
 export const versionsOf = (types: ReadonlyArray<ResourceType>, group: string): ReadonlyArray<string> =>
-  [...new Set(types.filter((type) => type.group === group).map((type) => type.version))].sort(byPriority)
+  [...new Set(types.filter((type) => type.group === group).map((type) => type.version))].toSorted(byPriority)
 
 /** `/api`. */
 export const coreVersions = (address: string): JsonObject => ({

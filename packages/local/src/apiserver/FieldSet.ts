@@ -16,7 +16,7 @@ const join = (path: string, segment: string): string => path === "" ? segment : 
 
 /** The canonical text of an item's key: keys sorted, as upstream writes them. */
 const itemSegment = (key: JsonObject): string =>
-  `k:${JSON.stringify(Object.fromEntries(Object.entries(key).sort(([left], [right]) => left < right ? -1 : 1)))}`
+  `k:${JSON.stringify(Object.fromEntries(Object.entries(key).toSorted(([left], [right]) => left < right ? -1 : 1)))}`
 
 const valueSegment = (value: Json.Json): string => `v:${JSON.stringify(value)}`
 
@@ -74,7 +74,7 @@ export const toFieldsV1 = (set: FieldSet): JsonObject => {
     node.self = true
   }
   const write = (node: Node): JsonObject => {
-    const entries = [...node.children].sort(([left], [right]) => left < right ? -1 : 1)
+    const entries = [...node.children].toSorted(([left], [right]) => left < right ? -1 : 1)
     return {
       ...(node.self && entries.length > 0 ? { ".": {} } : {}),
       ...Object.fromEntries(entries.map(([segment, inner]) => [segment, write(inner)]))

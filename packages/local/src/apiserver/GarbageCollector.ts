@@ -8,15 +8,17 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
-import { Catalog, crdKey } from "./Catalog.ts"
+import { Catalog } from "./Catalog.ts"
 import * as Conversion from "./Conversion.ts"
 import * as Crds from "./Crds.ts"
+import type { Intent } from "./Intent.ts"
 import * as Json from "./Json.ts"
 import type { JsonObject } from "./Json.ts"
 import * as Metadata from "./Metadata.ts"
-import { foregroundFinalizer, type Intent, orphanFinalizer, Resources } from "./Resources.ts"
+import { Resources } from "./Resources.ts"
 import type { ResourceType } from "./ResourceType.ts"
 import { Store, type Stored } from "./Store.ts"
+import { foregroundFinalizer, orphanFinalizer } from "./Transitions.ts"
 
 /** Objects that one step of a pass touches, so that requests get their turn in between. */
 const stepSize = 100
@@ -25,6 +27,9 @@ const stepSize = 100
 const idleMillis = 30_000
 
 const manager = "garbage-collector"
+
+const decoded = (type: ResourceType, stored: Stored): JsonObject =>
+  Conversion.fromStored(type, Json.parseTrusted(stored.body))
 
 /** Runs as long as the layer lives. */
 export const layer: Layer.Layer<never, never, Store | Catalog | Resources> = Layer.effectDiscard(
@@ -53,9 +58,6 @@ export const layer: Layer.Layer<never, never, Store | Catalog | Resources> = Lay
       nowMillis: clock.currentTimeMillisUnsafe(),
       warn: () => undefined
     })
-
-    const decoded = (type: ResourceType, stored: Stored): JsonObject =>
-      Conversion.fromStored(type, Json.parseTrusted(stored.body))
 
     /** Deletes an object as a user would; one that is already being deleted is left to that. */
     const remove = (key: { readonly resource: string; readonly namespace: string; readonly name: string }): number => {
@@ -144,17 +146,18 @@ export const layer: Layer.Layer<never, never, Store | Catalog | Resources> = Lay
       if (finalizers.includes(orphanFinalizer)) return orphan(type, stored, object)
       if (finalizers.includes(foregroundFinalizer)) return foreground(type, stored, object)
       if (type.key === "namespaces") return namespaceContent(type, stored, object)
-      if (type.key === crdKey) return definitionContent(type, stored, object)
+      if (type.key === Crds.crdKey) return definitionContent(type, stored, object)
       return 0
     }
+
+    const isGone = (uid: string): boolean => store.byUid(uid) === undefined
 
     /** An object all of whose owners are gone goes too; one with an owner left only forgets the others. */
     const ownerless = (stored: Stored): number => {
       const type = catalog.stored(stored.resource)
       if (type === undefined) return 0
       const object = decoded(type, stored)
-      const gone = (uid: string) => store.byUid(uid) === undefined
-      return Metadata.ownersOf(object).every(gone) ? remove(stored) : disown(type, stored, object, gone)
+      return Metadata.ownersOf(object).every(isGone) ? remove(stored) : disown(type, stored, object, isGone)
     }
 
     /** One step; the number of objects that it moved. */

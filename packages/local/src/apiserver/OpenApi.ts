@@ -8,7 +8,7 @@ import type { JsonObject } from "./Json.ts"
 import type { ResourceType } from "./ResourceType.ts"
 
 const schemaName = (type: ResourceType): string =>
-  `${type.group.split(".").reverse().join(".")}.${type.version}.${type.kind}`
+  `${type.group.split(".").toReversed().join(".")}.${type.version}.${type.kind}`
 
 const modelName = (model: string): string => `io.k8s.api.${model}`
 

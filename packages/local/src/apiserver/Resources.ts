@@ -6,59 +6,28 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
-import { randomInt, randomUUID } from "node:crypto"
+import { randomInt } from "node:crypto"
 import * as Admission from "./Admission.ts"
 import * as ApiStatus from "./ApiStatus.ts"
 import * as Apply from "./Apply.ts"
-import { Catalog, crdKey } from "./Catalog.ts"
 import * as Conversion from "./Conversion.ts"
+import * as Crds from "./Crds.ts"
+import type { DeleteOptions, Intent, Outcome, PatchKind } from "./Intent.ts"
 import * as Json from "./Json.ts"
 import type { JsonObject } from "./Json.ts"
 import * as Metadata from "./Metadata.ts"
-import { jsonPatch } from "./Patch/JsonPatch.ts"
-import { mergePatch } from "./Patch/MergePatch.ts"
-import { strategicMergePatch } from "./Patch/StrategicMergePatch.ts"
 import { apiVersionOf, type ResourceType } from "./ResourceType.ts"
 import * as Scale from "./Scale.ts"
 import type { Predicate } from "./Selectors.ts"
 import { type Key, Store, type Stored, type StoreShape, unlimited } from "./Store.ts"
-import { type Strategy, strategyOf } from "./Strategies.ts"
-
-/** What a request is about and how it wants to be carried out. */
-export interface Intent {
-  readonly type: ResourceType
-  /** Empty for cluster-scoped kinds. */
-  readonly namespace: string
-  readonly subresource: "" | "status" | "scale" | "finalize"
-  readonly dryRun: boolean
-  readonly fieldManager: string
-  readonly fieldValidation: Admission.FieldValidation
-  readonly nowMillis: number
-  readonly warn: (text: string) => void
-}
+import { strategyOf } from "./Strategies.ts"
+import * as Transitions from "./Transitions.ts"
 
 /** The answer to a write: the HTTP status and the encoded body. */
 export interface Answer {
   readonly code: number
   readonly body: string
 }
-
-/** What a patch is written in. */
-export type PatchKind = "Json" | "Merge" | "StrategicMerge" | "Apply"
-
-/** Options of a delete. */
-export interface DeleteOptions {
-  readonly gracePeriodSeconds?: number | undefined
-  readonly uid?: string | undefined
-  readonly resourceVersion?: string | undefined
-  readonly propagation?: "Background" | "Foreground" | "Orphan" | undefined
-}
-
-type Outcome<A> = Result.Result<A, ApiStatus.ApiStatus>
-
-/** Finalizers that the collector serves. */
-export const foregroundFinalizer = "foregroundDeletion"
-export const orphanFinalizer = "orphan"
 
 /** Generated names end in five of these; vowels and look-alikes are left out, as upstream. */
 const suffixAlphabet = "bcdfghjklmnpqrstvwxz2456789"
@@ -87,24 +56,40 @@ export interface ResourcesShape {
 
 /** The verbs of one server. */
 export class Resources extends Context.Service<Resources, ResourcesShape>()("@fast-sandbox/local/apiserver/Resources") {
-  static readonly layer: Layer.Layer<Resources, never, Store | Catalog> = Layer.effect(
+  static readonly layer: Layer.Layer<Resources, never, Store> = Layer.effect(
     Resources,
     Effect.gen(function*() {
-      return make(yield* Store, yield* Catalog)
+      return make(yield* Store)
     })
   )
 }
 
-const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape => {
-  const keyOf = (intent: Intent, name: string): Key => ({
-    resource: intent.type.key,
-    namespace: intent.namespace,
-    name
-  })
+const keyOf = (intent: Intent, name: string): Key => ({
+  resource: intent.type.key,
+  namespace: intent.namespace,
+  name
+})
 
-  const decoded = (type: ResourceType, stored: Stored): JsonObject =>
-    Conversion.fromStored(type, Json.parseTrusted(stored.body))
+const decoded = (type: ResourceType, stored: Stored): JsonObject =>
+  Conversion.fromStored(type, Json.parseTrusted(stored.body))
 
+const writer = (intent: Intent, operation: "Apply" | "Update"): Apply.Writer => ({
+  manager: intent.fieldManager,
+  operation,
+  apiVersion: apiVersionOf(intent.type),
+  subresource: intent.subresource,
+  time: Metadata.timestamp(intent.nowMillis)
+})
+
+const answer = (intent: Intent, code: number, body: string): Answer => {
+  if (intent.subresource !== "scale") return { code, body: Conversion.serve(intent.type, body) }
+  return {
+    code,
+    body: JSON.stringify(Scale.fromObject(intent.type, Conversion.fromStored(intent.type, Json.parseTrusted(body))))
+  }
+}
+
+const make = (store: StoreShape): ResourcesShape => {
   const find = (intent: Intent, name: string): Outcome<{ readonly stored: Stored; readonly object: JsonObject }> => {
     const stored = store.get(keyOf(intent, name))
     return stored === undefined
@@ -114,14 +99,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
 
   const atomically = <A>(intent: Intent, body: () => Outcome<A>): Outcome<A> =>
     intent.dryRun ? store.rehearse(body) : store.transaction(body)
-
-  const writer = (intent: Intent, operation: "Apply" | "Update"): Apply.Writer => ({
-    manager: intent.fieldManager,
-    operation,
-    apiVersion: apiVersionOf(intent.type),
-    subresource: intent.subresource,
-    time: Metadata.timestamp(intent.nowMillis)
-  })
 
   const save = (type: ResourceType, object: JsonObject): Stored => {
     const stored = Conversion.toStored(type, object)
@@ -148,14 +125,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
     )
   }
 
-  const answer = (intent: Intent, code: number, body: string): Answer => {
-    if (intent.subresource !== "scale") return { code, body: Conversion.serve(intent.type, body) }
-    return {
-      code,
-      body: JSON.stringify(Scale.fromObject(intent.type, Conversion.fromStored(intent.type, Json.parseTrusted(body))))
-    }
-  }
-
   /** A write into a namespace needs the namespace, and a namespace that stays. */
   const admitNamespace = (intent: Intent, name: string): Outcome<void> => {
     if (!intent.type.namespaced) return Result.succeed(undefined)
@@ -179,7 +148,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
   /** A definition that is going away takes no new objects. */
   const admitDefinition = (intent: Intent): Outcome<void> => {
     if (!intent.type.custom) return Result.succeed(undefined)
-    const definition = store.get({ resource: crdKey, namespace: "", name: intent.type.key })
+    const definition = store.get({ resource: Crds.crdKey, namespace: "", name: intent.type.key })
     return definition !== undefined && !definition.deleting
       ? Result.succeed(undefined)
       : Result.fail(
@@ -190,18 +159,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         })
       )
   }
-
-  const freshMetadata = (intent: Intent, strategy: Strategy, object: JsonObject): JsonObject =>
-    Metadata.withMetadata(object, {
-      uid: randomUUID(),
-      creationTimestamp: Metadata.timestamp(intent.nowMillis),
-      namespace: intent.type.namespaced ? intent.namespace : undefined,
-      generation: strategy.generation ? 1 : undefined,
-      resourceVersion: undefined,
-      deletionTimestamp: undefined,
-      deletionGracePeriodSeconds: undefined,
-      selfLink: undefined
-    })
 
   /** Defaults, checks and stores a new object. `own` gives it its ownership entries. */
   const insert = (
@@ -217,7 +174,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
       yield* admitDefinition(intent)
       if (store.get(keyOf(intent, name)) !== undefined) return yield* Result.fail(ApiStatus.alreadyExists(type, name))
       const withoutStatus = type.status && type.key !== "nodes" ? Json.omit(object, "status") : object
-      const fresh = freshMetadata(intent, strategy, withoutStatus)
+      const fresh = Transitions.freshMetadata(intent, strategy, withoutStatus)
       const time = Metadata.timestamp(intent.nowMillis)
       const complete = strategy.normalize(Admission.withDefaults(type, fresh), undefined, time)
       yield* Admission.check(type, strategy, complete, undefined)
@@ -257,62 +214,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         )
       }))
 
-  const specOf = (type: ResourceType, object: JsonObject): Json.Json => {
-    const { apiVersion: _apiVersion, kind: _kind, metadata: _metadata, ...rest } = object
-    return type.custom && !type.status ? rest : Json.omit(rest, "status")
-  }
-
-  /** What a request through this door may change of the object: the rest stays as it is stored. */
-  const restricted = (intent: Intent, object: JsonObject, previous: JsonObject): JsonObject => {
-    const kept: Record<string, Json.Json | undefined> = {
-      name: Metadata.nameOf(previous),
-      namespace: Json.at(previous, "metadata", "namespace"),
-      generateName: Json.at(previous, "metadata", "generateName"),
-      uid: Json.at(previous, "metadata", "uid"),
-      creationTimestamp: Json.at(previous, "metadata", "creationTimestamp"),
-      generation: Json.at(previous, "metadata", "generation"),
-      deletionTimestamp: Json.at(previous, "metadata", "deletionTimestamp"),
-      deletionGracePeriodSeconds: Json.at(previous, "metadata", "deletionGracePeriodSeconds"),
-      resourceVersion: Json.at(previous, "metadata", "resourceVersion"),
-      selfLink: undefined
-    }
-    if (intent.subresource === "status") {
-      const status = Json.own(object, "status")
-      const base = Json.omit(previous, "status")
-      return Metadata.withMetadata(status === undefined ? base : { ...base, status }, {
-        managedFields: Json.at(object, "metadata", "managedFields")
-      })
-    }
-    if (intent.subresource === "finalize") {
-      return Json.withAt(previous, ["spec", "finalizers"], Json.at(object, "spec", "finalizers"))
-    }
-    const changed = Metadata.withMetadata(object, kept)
-    if (!intent.type.status) return changed
-    const status = Json.own(previous, "status")
-    return status === undefined ? Json.omit(changed, "status") : { ...changed, status }
-  }
-
-  const checkVersions = (intent: Intent, name: string, object: JsonObject, previous: JsonObject): Outcome<void> => {
-    const uid = Metadata.uidOf(object)
-    if (uid !== "" && uid !== Metadata.uidOf(previous)) {
-      return Result.fail(ApiStatus.conflict(
-        intent.type,
-        name,
-        `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${Metadata.uidOf(previous)}`
-      ))
-    }
-    const version = Json.stringAt(object, "metadata", "resourceVersion") ?? ""
-    return version === "" || version === Json.stringAt(previous, "metadata", "resourceVersion")
-      ? Result.succeed(undefined)
-      : Result.fail(ApiStatus.staleObject(intent.type, name))
-  }
-
-  /** Nothing holds a deleted object any more. */
-  const isReleased = (intent: Intent, object: JsonObject): boolean =>
-    Metadata.isDeleting(object) && Metadata.finalizersOf(object).length === 0 &&
-    (Json.numberAt(object, "metadata", "deletionGracePeriodSeconds") ?? 0) === 0 &&
-    (intent.type.key !== "namespaces" || Json.arrayAt(object, "spec", "finalizers").length === 0)
-
   /** Checks and stores the next state of an object, if it differs from the stored one. */
   const replace = (
     intent: Intent,
@@ -324,7 +225,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
     Result.gen(function*() {
       const { type } = intent
       const strategy = strategyOf(type.key, type.custom)
-      const allowed = restricted(intent, wanted, previous)
+      const allowed = Transitions.restricted(intent, wanted, previous)
       const time = Metadata.timestamp(intent.nowMillis)
       const complete = strategy.normalize(Admission.withDefaults(type, allowed), previous, time)
       yield* Admission.check(type, strategy, complete, previous)
@@ -342,14 +243,15 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
           ]))
         }
       }
-      const grown = strategy.generation && !Json.equal(specOf(type, complete), specOf(type, previous))
-        ? Metadata.withMetadata(complete, {
-          generation: (Json.numberAt(previous, "metadata", "generation") ?? 0) + 1
-        })
-        : complete
+      const grown =
+        strategy.generation && !Json.equal(Transitions.specOf(type, complete), Transitions.specOf(type, previous))
+          ? Metadata.withMetadata(complete, {
+            generation: (Json.numberAt(previous, "metadata", "generation") ?? 0) + 1
+          })
+          : complete
       const owned = own(grown)
       if (Json.equal(Apply.withoutTimes(owned), Apply.withoutTimes(previous))) return answer(intent, 200, stored.body)
-      if (isReleased(intent, owned)) return answer(intent, 200, erase(type, owned)?.body ?? stored.body)
+      if (Transitions.isReleased(intent, owned)) return answer(intent, 200, erase(type, owned)?.body ?? stored.body)
       return answer(intent, 200, save(type, owned).body)
     })
 
@@ -360,7 +262,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         if (intent.subresource === "scale") {
           const { object: previous, stored } = yield* find(intent, name)
           if (!Json.isObject(body)) return yield* Result.fail(ApiStatus.badRequest("the body is not a Scale"))
-          yield* checkVersions(intent, name, body, previous)
+          yield* Transitions.checkVersions(intent, name, body, previous)
           const wanted = yield* Scale.intoObject(type, previous, body)
           return yield* replace(
             { ...intent, subresource: "" },
@@ -384,7 +286,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
           ))
         }
         const { object: previous, stored } = yield* find(intent, name)
-        yield* checkVersions(intent, name, object, previous)
+        yield* Transitions.checkVersions(intent, name, object, previous)
         if (
           type.custom && intent.subresource === "" &&
           (Json.stringAt(object, "metadata", "resourceVersion") ?? "") === ""
@@ -409,31 +311,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
           (next) => Apply.trackUpdate(type.schema, previous, next, writer(intent, "Update"))
         )
       }))
-
-  const patched = (intent: Intent, previous: JsonObject, kind: PatchKind, patch: Json.Json): Outcome<Json.Json> => {
-    const base = intent.subresource === "scale" ? Scale.fromObject(intent.type, previous) : previous
-    switch (kind) {
-      case "Merge":
-        return Json.isObject(patch)
-          ? Result.succeed(mergePatch(base, patch))
-          : Result.fail(ApiStatus.badRequest("the merge patch is not an object"))
-      case "StrategicMerge":
-        return Json.isObject(patch)
-          ? Result.succeed(strategicMergePatch(intent.type.schema, base, patch))
-          : Result.fail(ApiStatus.badRequest("the strategic merge patch is not an object"))
-      default:
-        if (!Json.isArray(patch)) return Result.fail(ApiStatus.badRequest("the JSON patch is not a list of operations"))
-        return jsonPatch(base, patch).pipe(
-          Result.mapError((problem) =>
-            new ApiStatus.ApiStatus({
-              code: 422,
-              reason: "Invalid",
-              text: `the server rejected our request due to an error in our request: ${problem}`
-            })
-          )
-        )
-    }
-  }
 
   const applied = (intent: Intent, name: string, body: Json.Json, force: boolean): Outcome<Answer> =>
     Result.gen(function*() {
@@ -480,7 +357,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         )
       }
       const previous = decoded(type, stored)
-      yield* checkVersions(intent, name, named, previous)
+      yield* Transitions.checkVersions(intent, name, named, previous)
       const config = Metadata.withMetadata(spoken, { resourceVersion: undefined, uid: undefined })
       const merged = yield* Apply.apply(type.schema, previous, config, by, force)
       const fields = Json.at(merged, "metadata", "managedFields")
@@ -499,7 +376,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         const { type } = intent
         if (kind === "Apply") return yield* applied(intent, name, body, force)
         const { object: previous, stored } = yield* find(intent, name)
-        const outcome = yield* patched(intent, previous, kind, body)
+        const outcome = yield* Transitions.patched(intent, previous, kind, body)
         if (intent.subresource === "scale") {
           if (!Json.isObject(outcome)) return yield* Result.fail(ApiStatus.badRequest("the patch leaves no Scale"))
           const wanted = yield* Scale.intoObject(type, previous, outcome)
@@ -514,7 +391,7 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         const object = yield* Admission.decode(type, outcome, intent.fieldValidation, intent.warn)
         const immutable = Metadata.validateImmutable(object, previous)
         if (immutable.length > 0) return yield* Result.fail(ApiStatus.invalid(type, name, immutable))
-        yield* checkVersions(intent, name, object, previous)
+        yield* Transitions.checkVersions(intent, name, object, previous)
         return yield* replace(
           intent,
           previous,
@@ -524,84 +401,16 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
         )
       }))
 
-  const checkPreconditions = (
-    intent: Intent,
-    name: string,
-    object: JsonObject,
-    options: DeleteOptions
-  ): Outcome<void> => {
-    const uid = Metadata.uidOf(object)
-    if (options.uid !== undefined && options.uid !== uid) {
-      return Result.fail(ApiStatus.conflict(
-        intent.type,
-        name,
-        `Precondition failed: UID in precondition: ${options.uid}, UID in object meta: ${uid}`
-      ))
-    }
-    const version = Json.stringAt(object, "metadata", "resourceVersion")
-    return options.resourceVersion === undefined || options.resourceVersion === version
-      ? Result.succeed(undefined)
-      : Result.fail(ApiStatus.conflict(
-        intent.type,
-        name,
-        `Precondition failed: ResourceVersion in precondition: ${options.resourceVersion}, ResourceVersion in object ` +
-          `meta: ${version}`
-      ))
-  }
-
-  /** The object as a request to delete leaves it, if something holds it: finalizers, a grace period, a namespace's content. */
-  const marked = (intent: Intent, object: JsonObject, options: DeleteOptions): JsonObject => {
-    const { type } = intent
-    const grace = strategyOf(type.key, type.custom).gracePeriodSeconds(object, options.gracePeriodSeconds)
-    const finalizers = Metadata.finalizersOf(object)
-      .filter((finalizer) =>
-        options.propagation === undefined || (finalizer !== foregroundFinalizer && finalizer !== orphanFinalizer)
-      )
-    const added = options.propagation === "Foreground"
-      ? [foregroundFinalizer]
-      : options.propagation === "Orphan"
-      ? [orphanFinalizer]
-      : []
-    const next = [...finalizers, ...added]
-    const seconds = grace ?? 0
-    const deadline = Metadata.timestamp(intent.nowMillis + seconds * 1000)
-    const before = Json.stringAt(object, "metadata", "deletionTimestamp")
-    const generation = Json.numberAt(object, "metadata", "generation")
-    const stamped = Metadata.withMetadata(object, {
-      finalizers: next.length === 0 ? undefined : next,
-      ...(before === undefined
-        ? {
-          deletionTimestamp: deadline,
-          deletionGracePeriodSeconds: seconds,
-          ...(generation === undefined ? {} : { generation: generation + 1 })
-        }
-        : seconds < (Json.numberAt(object, "metadata", "deletionGracePeriodSeconds") ?? 0)
-        ? { deletionTimestamp: deadline < before ? deadline : before, deletionGracePeriodSeconds: seconds }
-        : {})
-    })
-    if (type.key === "namespaces") return Json.withAt(stamped, ["status", "phase"], "Terminating")
-    if (type.key !== crdKey) return stamped
-    const conditions = Json.arrayAt(stamped, "status", "conditions")
-    if (conditions.some((condition) => Json.stringAt(condition, "type") === "Terminating")) return stamped
-    return Json.withAt(stamped, ["status", "conditions"], [...conditions, {
-      type: "Terminating",
-      status: "True",
-      lastTransitionTime: Metadata.timestamp(intent.nowMillis),
-      reason: "InstanceDeletionInProgress",
-      message: "CustomResource deletion is in progress"
-    }])
-  }
-
   const removeOne = (intent: Intent, name: string, options: DeleteOptions): Outcome<Answer> =>
     Result.gen(function*() {
       const { type } = intent
       const { object, stored } = yield* find(intent, name)
-      yield* checkPreconditions(intent, name, object, options)
+      yield* Transitions.checkPreconditions(intent, name, object, options)
       if (type.key === "namespaces" && protectedNamespaces.includes(name)) {
         return yield* Result.fail(ApiStatus.forbidden(type, name, "this namespace may not be deleted"))
       }
-      const next = marked(intent, object, options)
-      if (isReleased(intent, next)) {
+      const next = Transitions.marked(intent, object, options)
+      if (Transitions.isReleased(intent, next)) {
         const last = erase(type, object)
         const gone = strategyOf(type.key, type.custom).returnsDeleted
           ? Conversion.serve(type, last?.body ?? stored.body)
@@ -626,7 +435,6 @@ const make = (store: StoreShape, catalog: Catalog["Service"]): ResourcesShape =>
       }))
   }
 
-  void catalog
   return {
     get,
     create,

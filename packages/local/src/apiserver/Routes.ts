@@ -4,10 +4,11 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Admission from "./Admission.ts"
+import type * as Admission from "./Admission.ts"
 import * as ApiStatus from "./ApiStatus.ts"
 import { Catalog } from "./Catalog.ts"
 import * as Discovery from "./Discovery.ts"
+import type { DeleteOptions, Intent, Outcome, PatchKind } from "./Intent.ts"
 import * as Json from "./Json.ts"
 import type { JsonObject } from "./Json.ts"
 import * as ListOptions from "./ListOptions.ts"
@@ -16,7 +17,7 @@ import * as Names from "./Names.ts"
 import * as OpenApi from "./OpenApi.ts"
 import * as Protobuf from "./Protobuf.ts"
 import * as Representation from "./Representation.ts"
-import { type Answer, type DeleteOptions, type Intent, type PatchKind, Resources } from "./Resources.ts"
+import { type Answer, Resources } from "./Resources.ts"
 import type { ResourceType } from "./ResourceType.ts"
 import * as Reviews from "./Reviews.ts"
 import { Store } from "./Store.ts"
@@ -46,8 +47,6 @@ export type ApiResponse =
     readonly warnings: ReadonlyArray<string>
   }
   | { readonly _tag: "Watch"; readonly watch: Watch.WatchRequest; readonly contentType: string }
-
-type Outcome<A> = Result.Result<A, ApiStatus.ApiStatus>
 
 const jsonType = "application/json"
 
@@ -171,6 +170,21 @@ const deleteOptionsOf = (request: ApiRequest): Outcome<DeleteOptions & { readonl
     }
   })
 
+const patchOf = (
+  request: ApiRequest,
+  type: ResourceType
+): Outcome<{ readonly kind: PatchKind; readonly body: Json.Json }> =>
+  Result.gen(function*() {
+    const kind = patchKinds.get(media(request.contentType))
+    if (kind === undefined || (type.custom && kind === "StrategicMerge")) {
+      const accepted = [...patchKinds].filter(([, known]) => !type.custom || known !== "StrategicMerge").map((
+        [name]
+      ) => name)
+      return yield* Result.fail(ApiStatus.unsupportedMediaType(accepted))
+    }
+    return { kind, body: yield* parseBody(request) }
+  })
+
 /** The router of one server. */
 export const make = Effect.gen(function*() {
   const store = yield* Store
@@ -258,21 +272,6 @@ export const make = Effect.gen(function*() {
         nowMillis: clock.currentTimeMillisUnsafe(),
         warn
       }
-    })
-
-  const patchOf = (
-    request: ApiRequest,
-    type: ResourceType
-  ): Outcome<{ readonly kind: PatchKind; readonly body: Json.Json }> =>
-    Result.gen(function*() {
-      const kind = patchKinds.get(media(request.contentType))
-      if (kind === undefined || (type.custom && kind === "StrategicMerge")) {
-        const accepted = [...patchKinds].filter(([, known]) => !type.custom || known !== "StrategicMerge").map((
-          [name]
-        ) => name)
-        return yield* Result.fail(ApiStatus.unsupportedMediaType(accepted))
-      }
-      return { kind, body: yield* parseBody(request) }
     })
 
   const collection = (request: ApiRequest, found: Target, form: Representation.Form): Outcome<ApiResponse> =>

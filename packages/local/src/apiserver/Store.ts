@@ -163,7 +163,9 @@ export class Store extends Context.Service<Store, StoreShape>()("@fast-sandbox/l
           try: () => {
             const database = new DatabaseSync(path)
             database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
-            database.exec(`PRAGMA cache_size=-${pageCacheKib}; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=${checkpointPages};`)
+            database.exec(
+              `PRAGMA cache_size=-${pageCacheKib}; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=${checkpointPages};`
+            )
             database.exec(schema)
             return database
           },
@@ -193,6 +195,31 @@ const stored = (row: Row): Stored => ({
 })
 
 const changeType = (value: unknown): Change["type"] => value === "ADDED" || value === "DELETED" ? value : "MODIFIED"
+
+const bounds = (
+  range: Omit<Range, "limit">
+): { readonly where: string; readonly values: ReadonlyArray<SQLInputValue> } => ({
+  where: "resource = ?" +
+    (range.namespace === undefined ? "" : " AND namespace = ?") +
+    (range.after === undefined ? "" : " AND (namespace, name) > (?, ?)"),
+  values: [
+    range.resource,
+    ...(range.namespace === undefined ? [] : [range.namespace]),
+    ...(range.after === undefined ? [] : [range.after.namespace, range.after.name])
+  ]
+})
+
+const key = (row: Row): Key => ({
+  resource: text(row["resource"]),
+  namespace: text(row["namespace"]),
+  name: text(row["name"])
+})
+
+const change = (row: Row): Change => ({
+  ...stored(row),
+  type: changeType(row["type"]),
+  previous: typeof row["previous"] === "string" ? row["previous"] : undefined
+})
 
 const make = (database: DatabaseSync): StoreShape => {
   const prepared = new Map<string, StatementSync>()
@@ -288,7 +315,14 @@ const make = (database: DatabaseSync): StoreShape => {
       }
     }
     record(request, before === undefined ? "ADDED" : "MODIFIED", body, before?.body ?? null)
-    return { resource: request.resource, namespace: request.namespace, name: request.name, revision, body, deleting: request.deleting }
+    return {
+      resource: request.resource,
+      namespace: request.namespace,
+      name: request.name,
+      revision,
+      body,
+      deleting: request.deleting
+    }
   }
 
   const remove: StoreShape["remove"] = (key, lastBody) => {
@@ -303,19 +337,6 @@ const make = (database: DatabaseSync): StoreShape => {
     record(key, "DELETED", body, before.body)
     return { resource: key.resource, namespace: key.namespace, name: key.name, revision, body, deleting: true }
   }
-
-  const bounds = (
-    range: Omit<Range, "limit">
-  ): { readonly where: string; readonly values: ReadonlyArray<SQLInputValue> } => ({
-    where: "resource = ?" +
-      (range.namespace === undefined ? "" : " AND namespace = ?") +
-      (range.after === undefined ? "" : " AND (namespace, name) > (?, ?)"),
-    values: [
-      range.resource,
-      ...(range.namespace === undefined ? [] : [range.namespace]),
-      ...(range.after === undefined ? [] : [range.after.namespace, range.after.name])
-    ]
-  })
 
   const list: StoreShape["list"] = (range) => {
     const { values, where } = bounds(range)
@@ -347,12 +368,6 @@ const make = (database: DatabaseSync): StoreShape => {
     return number(one(`SELECT count(*) AS value FROM objects WHERE ${where}`, ...values)?.["value"])
   }
 
-  const key = (row: Row): Key => ({
-    resource: text(row["resource"]),
-    namespace: text(row["namespace"]),
-    name: text(row["name"])
-  })
-
   let batchOpen = false
   let batchStart = revision
   let waiting: Array<(outcome: Exit.Exit<void>) => void> = []
@@ -378,7 +393,7 @@ const make = (database: DatabaseSync): StoreShape => {
     changed = new Set()
     collectable = false
     waiting = []
-    if (Exit.isSuccess(outcome) && changes.resources.size > 0) for (const listener of listeners) listener(changes)
+    if (Exit.isSuccess(outcome) && changes.resources.size > 0) { for (const listener of listeners) listener(changes) }
     for (const resume of answered) resume(outcome)
   }
 
@@ -425,13 +440,7 @@ const make = (database: DatabaseSync): StoreShape => {
     remove,
     changes: (resource, after, limit) =>
       all("SELECT * FROM history WHERE resource = ? AND revision > ? ORDER BY revision LIMIT ?", resource, after, limit)
-        .map(
-          (row): Change => ({
-            ...stored(row),
-            type: changeType(row["type"]),
-            previous: typeof row["previous"] === "string" ? row["previous"] : undefined
-          })
-        ),
+        .map(change),
     transaction: (body) => attempt(body, "keep"),
     rehearse: (body) => attempt(body, "undo"),
     durable: Effect.callback<void>((resume) => {

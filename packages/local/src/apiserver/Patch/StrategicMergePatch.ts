@@ -28,7 +28,7 @@ const ordered = (
 ): ReadonlyArray<Json.Json> => {
   const wanted = order.map((entry) => JSON.stringify(identity(entry)))
   const rank = (entry: Json.Json) => wanted.indexOf(JSON.stringify(identity(entry)))
-  const named = list.filter((entry) => rank(entry) !== -1).sort((left, right) => rank(left) - rank(right))
+  const named = list.filter((entry) => rank(entry) !== -1).toSorted((left, right) => rank(left) - rank(right))
   // Items that the order doesn't name (the server added them) keep their place relative to their predecessor.
   const result = [...named]
   list.forEach((entry, index) => {

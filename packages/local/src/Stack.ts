@@ -1,0 +1,166 @@
+/**
+ * Everything on one machine: the embedded API server, the controller, the agents as processes, the janitor, and
+ * containerd. The same layers that run on a cluster, over an API server of our own.
+ */
+import * as Containerd from "@fast-sandbox/containerd/Containerd"
+import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
+import * as Controller from "@fast-sandbox/controller/Controller"
+import { type InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
+import { containerdNamespace } from "@fast-sandbox/core/Names"
+import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
+import { Janitor } from "@fast-sandbox/janitor/Janitor"
+import { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type { PlatformError } from "effect/PlatformError"
+import * as Schedule from "effect/Schedule"
+import { hostname } from "node:os"
+import { ApiServer } from "./apiserver/ApiServer.ts"
+import * as FirstResources from "./FirstResources.ts"
+import * as Home from "./Home.ts"
+import * as MachineContainerd from "./MachineContainerd.ts"
+import * as PidFile from "./PidFile.ts"
+import * as PodRunner from "./pods/PodRunner.ts"
+
+/** How a stack is run. */
+export interface StackOptions {
+  /** Where it keeps everything. */
+  readonly home: string
+  readonly containerd: MachineContainerd.Choice
+  /** What starts an agent: program and arguments. */
+  readonly agentCommand: readonly [file: string, ...args: ReadonlyArray<string>]
+  /** Absolute path of `fsb-logger`. */
+  readonly loggerBinary: string
+}
+
+/** The processes that `down` waits for get this long to end their sandboxes: the Pods' grace period and some. */
+const downGrace = "60 seconds"
+
+/** How often `down` looks whether the stack's process is gone. */
+const downPeriod = "50 millis"
+
+const kubeClient = KubeClient.layer.pipe(
+  Layer.provide(Layer.unwrap(
+    Effect.map(
+      ApiServer,
+      ({ caCertificate, token, url }) => KubeConfig.layer({ server: url, token, ca: caCertificate })
+    )
+  ))
+)
+
+const agentSockets = (home: Home.Home): Layer.Layer<AgentAddress> =>
+  Layer.succeed(
+    AgentAddress,
+    AgentAddress.of({
+      resolve: ({ metadata }) =>
+        Effect.succeed(Option.some({ address: `unix:${Home.agentSocket(home, metadata.name)}` }))
+    })
+  )
+
+/** Agents have no image here: the Pod runner knows what to run. */
+const agentImage = "fast-sandbox/agent"
+
+const podRunner = (home: Home.Home, options: StackOptions) =>
+  Layer.unwrap(
+    Effect.map(MachineContainerd.MachineContainerd, ({ runtimeDirectory, socket }) =>
+      PodRunner.layer({
+        home,
+        nodeName: hostname(),
+        agentCommand: options.agentCommand,
+        environment: {
+          FSB_CONTAINERD_SOCKET: socket,
+          FSB_LOGGER_BINARY: options.loggerBinary,
+          FSB_CGROUP_PARENT: home.cgroupParent,
+          ...(runtimeDirectory === undefined ? {} : { FSB_RUNTIME_DIR: runtimeDirectory })
+        }
+      }))
+  )
+
+const janitor = (home: Home.Home) =>
+  Layer.unwrap(
+    Effect.map(MachineContainerd.MachineContainerd, ({ socket }) =>
+      Janitor.layer({
+        nodeName: hostname(),
+        mode: "remove",
+        places: {
+          cgroupParent: home.cgroupParent,
+          logDirectory: home.logsDirectory,
+          agentsDirectory: home.agentsDirectory
+        }
+      }).pipe(Layer.provide(Containerd.layer({ socket, namespace: containerdNamespace }))))
+  )
+
+const folders = (home: Home.Home) =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    for (const directory of [home.agentsDirectory, home.logsDirectory]) {
+      yield* files.makeDirectory(directory, { recursive: true, mode: 0o700 })
+    }
+    yield* PidFile.hold(home.pidFile)
+  }))
+
+const apiServer = (home: Home.Home) =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const { kubeconfigPath } = yield* ApiServer
+    const files = yield* FileSystem.FileSystem
+    // One file at the top of the home is what people are told about.
+    yield* files.remove(home.kubeconfig, { force: true })
+    yield* files.symlink(kubeconfigPath, home.kubeconfig)
+    yield* FirstResources.ensure
+  })).pipe(
+    Layer.provideMerge(kubeClient),
+    Layer.provideMerge(ApiServer.layer({ dataDirectory: home.apiServerDirectory }))
+  )
+
+/** The whole stack. It serves when the layer is built; releasing it ends the agents in order and keeps the data. */
+export const layer = (options: StackOptions) =>
+  Layer.unwrap(
+    Effect.map(Home.make(options.home), (home) =>
+      Controller.layer({ agentImage, listeners: [GrpcServer.unix(home.fastPathSocket)] }).pipe(
+        Layer.provide(agentSockets(home)),
+        Layer.provideMerge(janitor(home)),
+        Layer.provideMerge(podRunner(home, options)),
+        Layer.provideMerge(apiServer(home)),
+        Layer.provideMerge(MachineContainerd.layer(home, options.containerd)),
+        Layer.provide(folders(home))
+      ))
+  )
+
+/**
+ * Ends the stack of a home, with its agents, their sandboxes and the containerd that it started. `wipe` also removes
+ * the home. Gives whether a stack ran. Safe to repeat, and after a crash.
+ */
+export const down = Effect.fn("Stack.down")(function*(options: {
+  readonly home: string
+  readonly wipe: boolean
+}): Effect.fn.Return<boolean, InvalidArgument | Unavailable | PlatformError, System> {
+  const home = yield* Home.make(options.home)
+  const files = yield* FileSystem.FileSystem
+  const running = yield* PidFile.read(home.pidFile)
+  if (Option.isSome(running)) {
+    const { pid } = running.value
+    yield* Effect.sync(() => process.kill(pid, "SIGTERM"))
+    yield* PidFile.isRunning(running.value).pipe(
+      Effect.repeat({ schedule: Schedule.spaced(downPeriod), until: (isRunning) => !isRunning }),
+      Effect.timeoutOrElse({
+        duration: downGrace,
+        orElse: () =>
+          Effect.fail(
+            new Unavailable({
+              target: `the stack (process ${pid})`,
+              problem: `it did not end in time; see ${home.log}, or kill it and run this again`
+            })
+          )
+      })
+    )
+  }
+  yield* MachineContainerd.stop(home)
+  if (options.wipe) {
+    yield* files.remove(home.directory, { recursive: true, force: true })
+  }
+  return Option.isSome(running)
+})

@@ -1,0 +1,75 @@
+/**
+ * What sandboxes and the programs around them could leave on a machine. A test counts before and after, and asserts that
+ * nothing came to stay.
+ */
+import * as Proc from "@fast-sandbox/containerd/Proc"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+
+/** What exists, by kind. */
+export interface MachineCensus {
+  /** Command lines of containerd, shims, runtimes, loggers and our own programs. */
+  readonly processes: ReadonlyArray<string>
+  readonly mounts: ReadonlyArray<string>
+  readonly networkNamespaces: ReadonlyArray<string>
+  readonly cgroups: ReadonlyArray<string>
+  /** State of OCI runtimes and shims, which all containerds of a machine share. */
+  readonly runtimeState: ReadonlyArray<string>
+}
+
+const programs = /containerd|crun|runc|fsb-|fast-sandbox|agent\.mjs/
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+const below = (files: FileSystem.FileSystem, directory: string) =>
+  files.readDirectory(directory, { recursive: true }).pipe(
+    // A folder that goes while it is being read is one that does not stay.
+    Effect.orElseSucceed((): ReadonlyArray<string> => [])
+  )
+
+/** Counts now. */
+export const take: Effect.Effect<MachineCensus, never, FileSystem.FileSystem> = Effect.gen(function*() {
+  const files = yield* FileSystem.FileSystem
+  const processes = yield* Proc.processes
+  const mounts = yield* Proc.mounts
+  const cgroups = yield* below(files, cgroupRoot)
+  return {
+    processes: processes.map(({ args }) => args.join(" ").trim()).filter((line) => programs.test(line)).toSorted(),
+    mounts: mounts.map(({ path }) => path).toSorted(),
+    networkNamespaces: yield* below(files, "/run/netns"),
+    // Only folders have this file, and each has it.
+    cgroups: cgroups.filter((path) => path.endsWith("/cgroup.procs")).toSorted(),
+    runtimeState: (yield* below(files, "/run/containerd")).filter((path) => /^(runc|s)\//.test(path)).toSorted()
+  }
+})
+
+/** What `after` has and `before` had not, by kind; empty lists where nothing stayed. */
+export const added = (before: MachineCensus, after: MachineCensus): MachineCensus => {
+  const more = (kind: keyof MachineCensus) => {
+    const known = new Map<string, number>()
+    for (const entry of before[kind]) {
+      known.set(entry, (known.get(entry) ?? 0) + 1)
+    }
+    return after[kind].filter((entry) => {
+      const count = known.get(entry) ?? 0
+      known.set(entry, count - 1)
+      return count <= 0
+    })
+  }
+  return {
+    processes: more("processes"),
+    mounts: more("mounts"),
+    networkNamespaces: more("networkNamespaces"),
+    cgroups: more("cgroups"),
+    runtimeState: more("runtimeState")
+  }
+}
+
+/** A census without anything. */
+export const empty: MachineCensus = {
+  processes: [],
+  mounts: [],
+  networkNamespaces: [],
+  cgroups: [],
+  runtimeState: []
+}
