@@ -12,6 +12,7 @@ import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import type { ServeError } from "effect/http/HttpServerError"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
 import { dirname } from "node:path"
@@ -23,6 +24,7 @@ import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
+import * as Metrics from "./Metrics.ts"
 import { NodeEvents } from "./NodeEvents.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
@@ -108,13 +110,18 @@ const departure = Layer.effectDiscard(Effect.gen(function*() {
   )
 }))
 
+const metrics = Layer.unwrap(
+  Effect.map(AgentConfig, (settings) => settings.metrics === undefined ? Layer.empty : Metrics.layer(settings.metrics))
+)
+
 /** The whole agent. */
 export const layer: Layer.Layer<
   GrpcServer.GrpcServer,
-  ContainerdError | GrpcServer.BindError | PlatformError.PlatformError | NoRuntime,
+  ContainerdError | ServeError | GrpcServer.BindError | PlatformError.PlatformError | NoRuntime,
   AgentConfig | Departure | System
 > = departure.pipe(
   Layer.provideMerge(server),
   Layer.provide(runtime),
-  Layer.provide(node)
+  Layer.provide(node),
+  Layer.merge(metrics)
 )

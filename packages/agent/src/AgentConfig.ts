@@ -61,16 +61,19 @@ export interface Settings {
   readonly shimGroups: number
   /** Whether a create may pull a missing image. Otherwise it is refused. */
   readonly pullOnCreate: boolean
+  /** Where metrics are served, in Prometheus' text format; nowhere when absent. */
+  readonly metrics: { readonly host: string; readonly port: number } | undefined
   /** What SIGTERM does to running sandboxes. */
   readonly onTerm: "stop" | "leave"
   /** Whether the end of standard input (the parent is gone) ends the agent; sandboxes stay. */
   readonly exitWithParent: boolean
 }
 
-/** No address that can be listened on. */
 const ListenText = Schema.String.check(
   Schema.isPattern(/^(unix:\/.+|[^\s/]+:\d{1,5})$/, { message: "must be unix:/absolute/path or host:port" })
 )
+
+const TcpText = Schema.String.check(Schema.isPattern(/^[^\s/]+:\d{1,5}$/, { message: "must be host:port" }))
 
 const AbsolutePath = Schema.String.check(
   Schema.makeFilter((path: string) => isAbsolute(path) || "must be an absolute path")
@@ -80,13 +83,15 @@ const QuantityText = Schema.String.check(Schema.isPattern(Quantity.pattern))
 
 const unixPrefix = "unix:"
 
-const parseListen = (text: string): Listen => {
-  if (text.startsWith(unixPrefix)) {
-    return { _tag: "Unix", path: text.slice(unixPrefix.length) }
-  }
+const parseTcp = (text: string): { readonly host: string; readonly port: number } => {
   const colon = text.lastIndexOf(":")
-  return { _tag: "Tcp", host: text.slice(0, colon), port: Number(text.slice(colon + 1)) }
+  return { host: text.slice(0, colon), port: Number(text.slice(colon + 1)) }
 }
+
+const parseListen = (text: string): Listen =>
+  text.startsWith(unixPrefix)
+    ? { _tag: "Unix", path: text.slice(unixPrefix.length) }
+    : { _tag: "Tcp", ...parseTcp(text) }
 
 const quantity = (name: string, parse: (text: string) => Option.Option<number>): Config.Config<number | undefined> =>
   Config.option(Config.schema(QuantityText, name)).pipe(
@@ -128,6 +133,7 @@ const variables = Config.all({
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
   shimGroups: Config.schema(GroupsText, "FSB_SHIM_GROUPS").pipe(Config.withDefault(defaultShimGroups)),
   pullOnCreate: Config.Boolean("FSB_PULL_ON_CREATE").pipe(Config.withDefault(false)),
+  metrics: Config.option(Config.schema(TcpText, "FSB_METRICS_LISTEN")),
   onTerm: Config.Literals(["stop", "leave"], "FSB_ON_TERM").pipe(Config.withDefault("stop")),
   exitWithParent: Config.Boolean("FSB_EXIT_WITH_PARENT").pipe(Config.withDefault(false))
 })
@@ -138,6 +144,7 @@ const toSettings = ({ cpuMillis, memoryBytes, pids, ...settings }: Config.Succes
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
     onSome: parseListen
   }),
+  metrics: Option.getOrUndefined(Option.map(settings.metrics, parseTcp)),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
   limits: { cpuMillis, memoryBytes, pids }
 })

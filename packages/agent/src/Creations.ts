@@ -6,7 +6,7 @@
  */
 import { create as createMessage, equals } from "@bufbuild/protobuf"
 import { timestampFromMs } from "@bufbuild/protobuf/wkt"
-import { AlreadyExists, type BoundaryError } from "@fast-sandbox/core/Errors"
+import { AlreadyExists, type BoundaryError, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import {
   type Claim,
   ClaimSchema,
@@ -39,7 +39,13 @@ import { Slots } from "./Slots.ts"
  * Creates that are in containerd at the same time. Each one keeps about a core busy (the OCI runtime is executed twice);
  * more of them at once only make each slower.
  */
-export const createConcurrency: number = Math.max(2, availableParallelism())
+const createConcurrency: number = Math.max(2, availableParallelism())
+
+/** Records of exited instances are kept until they are deleted. This many, a few KiB each, mean that nobody does. */
+const maxInstances = 10_000
+
+/** Controllers delete what they have seen end within seconds. */
+const recordsRetryMillis = 5000
 
 const millisPerSecond = 1000
 
@@ -135,6 +141,13 @@ const make = Effect.gen(function*() {
 
   /** Takes a slot and shows the instance as CREATING. */
   const admit = Effect.fnUntraced(function*(request: CreateRequest, steps: Array<StartupStep>) {
+    if (instances.all().length >= maxInstances) {
+      return yield* new ResourceExhausted({
+        resource: "instance record",
+        problem: `the agent keeps ${maxInstances} records; delete instances that have exited`,
+        retryAfterMillis: recordsRetryMillis
+      })
+    }
     const ports = request.spec?.exposedPorts ?? []
     const reservation = yield* slots.admit(request.instanceId, ports).pipe(measure(steps, "admit"))
     const createdAt = timestampFromMs(yield* Clock.currentTimeMillis)
@@ -179,7 +192,10 @@ const make = Effect.gen(function*() {
       const found = yield* restore(catalog.prepare(entry.instance.spec?.image ?? "")).pipe(measure(steps, "image"))
       tier = found.tier
       entry.stopSignal = found.prepared.stopSignal
-      yield* permits.withPermits(1)(sandboxes.make(entry.instance, found.prepared, around))
+      yield* permits.withPermits(1)(sandboxes.make(entry.instance, found.prepared, around)).pipe(
+        // Preparing again is cheap; a wrong memory would fail every create of this image.
+        Effect.tapError(() => catalog.distrust(found.prepared))
+      )
       const startedAt = timestampFromMs(yield* Clock.currentTimeMillis)
       const instance = instances.update(entry, {
         state: InstanceState.RUNNING,

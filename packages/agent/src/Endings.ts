@@ -19,7 +19,7 @@ import * as Schedule from "effect/Schedule"
 import { type Entry, Instances, type ProgramExit } from "./Instances.ts"
 import { outcome } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
-import { type LeftBehind, SandboxContainer } from "./SandboxContainer.ts"
+import { LeftBehind, SandboxContainer } from "./SandboxContainer.ts"
 import { Slots } from "./Slots.ts"
 
 /** After SIGKILL the kernel needs milliseconds; longer than this, an event must have been lost. */
@@ -77,10 +77,6 @@ const endedInstance = (entry: Entry, exit: ProgramExit, oomKills: number): Insta
 const exited = (entry: Entry, within: Duration.Input): Effect.Effect<boolean> =>
   Deferred.await(entry.exit).pipe(Effect.timeoutOption(within), Effect.map(Option.isSome))
 
-/** Waits until the slot is back, or fails when something is left behind for now. */
-const untilEnded = (entry: Entry): Effect.Effect<void, Unavailable> =>
-  Effect.suspend(() => Effect.raceFirst(Deferred.await(entry.ended), Deferred.await(entry.stuck)))
-
 const make = Effect.gen(function*() {
   const instances = yield* Instances
   const sandboxes = yield* SandboxContainer
@@ -107,14 +103,10 @@ const make = Effect.gen(function*() {
     const exit = yield* Deferred.await(entry.exit)
     const oomKills = Math.max(entry.oomKills, yield* sandboxes.oomKills(entry.id))
     const ended = endedInstance(entry, exit, oomKills)
-    if (!entry.isDeleting) {
-      yield* instances.save(entry, ended).pipe(
-        Effect.catch((error) =>
-          Effect.logWarning("an exit could not be recorded", { instance: entry.id }, error.message)
-        )
-      )
-    }
-    yield* persist(entry, sandboxes.reclaim(entry.id))
+    const record = Effect.suspend(() => entry.isDeleting ? Effect.void : instances.save(entry, ended)).pipe(
+      Effect.mapError((error) => new LeftBehind({ instanceId: entry.id, what: "record", problem: error.message }))
+    )
+    yield* persist(entry, Effect.andThen(record, sandboxes.reclaim(entry.id)))
     yield* slots.release(entry.id)
     const { claim } = entry.instance
     instances.update(entry, { ...ended, ...(claim === undefined ? {} : { claim }) })
@@ -202,9 +194,11 @@ const make = Effect.gen(function*() {
     follow: (entry) => Effect.asVoid(Effect.forkIn(supervise(entry), scope, { startImmediately: true })),
     halt: Effect.fn("Endings.halt")(function*(entry, graceSeconds) {
       if (entry.instance.state !== InstanceState.EXITED) {
+        // The attempt to clear up that counts is the next one, however early it fails.
+        const { stuck } = entry
         // The slot may be back before the signals are through, by somebody else's shorter grace period.
         yield* Effect.raceFirst(end(entry, graceSeconds), Deferred.await(entry.ended))
-        yield* untilEnded(entry)
+        yield* Effect.raceFirst(Deferred.await(entry.ended), Deferred.await(stuck))
       }
     }),
     resume: (entry) => Effect.asVoid(Effect.forkIn(end(entry, undefined), scope)),

@@ -9,6 +9,7 @@ import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/C
 import { type Image, Images, type ResolvedImage } from "@fast-sandbox/containerd/Images"
 import * as ImageUser from "@fast-sandbox/containerd/ImageUser"
 import type { User } from "@fast-sandbox/containerd/OciSpec"
+import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { type BoundaryError, FailedPrecondition, InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as ImageName from "@fast-sandbox/core/ImageName"
@@ -48,18 +49,20 @@ const refreshPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ ti
 /**
  * - `prepare` gives what is known of an image; unpacks it when it is not unpacked yet; pulls it only if the agent is
  *   configured so. FAILED_PRECONDITION `ImageNotPresent` otherwise.
+ * - `distrust` forgets what was prepared of an image, because it turned out to be wrong; the next create looks again.
  * - `changed` says that containerd's images may have changed.
  * - `refresh` compares and publishes now.
  */
 export class ImageCatalog extends Context.Service<ImageCatalog, {
   readonly prepare: (name: string) => Effect.Effect<Prepared, BoundaryError>
+  readonly distrust: (image: PreparedImage) => Effect.Effect<void>
   readonly changed: Effect.Effect<void>
   readonly refresh: Effect.Effect<void, ContainerdError>
 }>()("@fast-sandbox/agent/ImageCatalog") {
   static readonly layer: Layer.Layer<
     ImageCatalog,
     never,
-    AgentConfig | FileSystem.FileSystem | Images | Snapshots | WatchHub
+    AgentConfig | FileSystem.FileSystem | Images | RuntimeProfile | Snapshots | WatchHub
   > = Layer.effect(ImageCatalog, Effect.suspend(() => make))
 }
 
@@ -71,6 +74,7 @@ const notPresent = (name: string) =>
 
 const make = Effect.gen(function*() {
   const { pullOnCreate } = yield* AgentConfig
+  const { snapshotter } = yield* RuntimeProfile
   const files = yield* FileSystem.FileSystem
   const hub = yield* WatchHub
   const images = yield* Images
@@ -87,12 +91,12 @@ const make = Effect.gen(function*() {
     }
     const key = yield* Effect.sync(() => `user-${randomUUID()}`)
     return yield* Effect.acquireUseRelease(
-      snapshots.view(key, chainId),
+      snapshots.view(key, chainId, { snapshotter }),
       (mounts) =>
         ImageUser.resolveUser(ImageUser.layerDirectories(mounts), config.user).pipe(
           Effect.provideService(FileSystem.FileSystem, files)
         ),
-      () => snapshots.remove(key).pipe(ignoreNotFound, Effect.ignore({ log: "Warn" }))
+      () => snapshots.remove(key, { snapshotter }).pipe(ignoreNotFound, Effect.ignore({ log: "Warn" }))
     )
   })
 
@@ -128,8 +132,10 @@ const make = Effect.gen(function*() {
           : Effect.fail(notPresent(name))),
       Effect.mapError(toBoundary)
     )
-    const isUnpacked = yield* images.isUnpacked(found.image).pipe(Effect.mapError(toBoundary))
-    const image = isUnpacked ? found.image : yield* images.unpack(name).pipe(Effect.mapError(toBoundary))
+    const isUnpacked = yield* images.isUnpacked(found.image, { snapshotter }).pipe(Effect.mapError(toBoundary))
+    const image = isUnpacked
+      ? found.image
+      : yield* images.unpack(name, { snapshotter }).pipe(Effect.mapError(toBoundary))
     const prepared = yield* remember(image).pipe(Effect.mapError(toBoundary))
     return { prepared, tier: isUnpacked && !found.wasPulled ? "prepared" : "cold" }
   })
@@ -142,6 +148,12 @@ const make = Effect.gen(function*() {
     )
     const known = ready.get(name)
     return known === undefined ? yield* prepareCold(name) : { prepared: known, tier: "prepared" }
+  })
+
+  const prepareAhead = Effect.fnUntraced(function*(image: ResolvedImage) {
+    if (yield* images.isUnpacked(image, { snapshotter })) {
+      yield* remember(image)
+    }
   })
 
   const publish = Effect.fnUntraced(function*({ digest, name }: Image) {
@@ -157,8 +169,8 @@ const make = Effect.gen(function*() {
         sizeBytes: BigInt(resolved._tag === "Some" ? resolved.value.sizeBytes : 0)
       })
     })
-    if (resolved._tag === "Some" && (yield* images.isUnpacked(resolved.value))) {
-      yield* remember(resolved.value).pipe(
+    if (resolved._tag === "Some") {
+      yield* prepareAhead(resolved.value).pipe(
         Effect.catch((error) => Effect.logInfo("an image can't be prepared", { image: name, error: error.message }))
       )
     }
@@ -193,6 +205,7 @@ const make = Effect.gen(function*() {
 
   return ImageCatalog.of({
     prepare,
+    distrust: ({ image }) => Effect.sync(() => ready.delete(image.name)),
     changed: Effect.asVoid(Queue.offer(wakes, undefined)),
     refresh: refresh()
   })

@@ -6,6 +6,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { type ContainerdEvent, Events } from "@fast-sandbox/containerd/Events"
+import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { anchorLabel } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { type Process, Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -37,7 +38,7 @@ export class NodeEvents extends Context.Service<NodeEvents, {
   static readonly layer: Layer.Layer<
     NodeEvents,
     never,
-    AgentConfig | Containers | Endings | Events | ImageCatalog | Instances | Slots | Snapshots | Tasks
+    AgentConfig | Containers | Endings | Events | ImageCatalog | Instances | RuntimeProfile | Slots | Snapshots | Tasks
   > = Layer.effect(NodeEvents, Effect.suspend(() => make))
 }
 
@@ -64,6 +65,7 @@ const make = Effect.gen(function*() {
   const endings = yield* Endings
   const events = yield* Events
   const instances = yield* Instances
+  const { snapshotter } = yield* RuntimeProfile
   const slots = yield* Slots
   const snapshots = yield* Snapshots
   const tasks = yield* Tasks
@@ -109,7 +111,7 @@ const make = Effect.gen(function*() {
   const recover = Effect.fn("NodeEvents.recover")(function*() {
     const found = yield* containers.list(InstanceRecord.filterOf(settings))
     const running = yield* processes
-    const keys = new Set((yield* snapshots.list()).map(({ name }) => name))
+    const keys = new Set((yield* snapshots.list({ snapshotter })).map(({ name }) => name))
     yield* Effect.forEach(
       found.filter(({ id, labels }) => labels[anchorLabel] === undefined && instances.get(id) === undefined),
       (container) =>

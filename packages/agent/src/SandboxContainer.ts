@@ -35,14 +35,17 @@ const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ tim
 
 const signalKill = 9
 
-/** Part of a sandbox that could not be removed. Its slot stays taken; the agent keeps trying. */
+/**
+ * Part of a sandbox that could not be removed; or `record`, which must learn of the end before anything is. The slot
+ * stays taken; the agent keeps trying.
+ */
 export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
   instanceId: Schema.String,
-  what: Schema.Literals(["task", "snapshot", "cgroup", "log", "container"]),
+  what: Schema.Literals(["record", "task", "snapshot", "cgroup", "log", "container"]),
   problem: Schema.String
 }) {
   override get message(): string {
-    return `the ${this.what} of instance ${this.instanceId} could not be removed: ${this.problem}`
+    return `the ${this.what} of instance ${this.instanceId} could not be cleared up: ${this.problem}`
   }
   /** For callers of the agent. */
   get boundary(): Unavailable {
@@ -125,6 +128,9 @@ const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void
     Effect.asVoid
   )
 
+const imageVanished = (image: string): Unavailable =>
+  new Unavailable({ target: `image ${image}`, problem: "it was just removed or changed on this node; try again" })
+
 const left = (instanceId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
   new LeftBehind({ instanceId, what, problem: error.message })
 
@@ -188,7 +194,9 @@ const make = Effect.gen(function*() {
       logs.prepare(id).pipe(
         Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
       ),
-      snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(Effect.mapError(toBoundary))
+      snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(
+        Effect.mapError((error) => error.isNotFound ? imageVanished(prepared.image.name) : toBoundary(error))
+      )
     ], { concurrency: 2 }).pipe(around("snapshot"))
     yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
       Effect.mapError(startFailure),

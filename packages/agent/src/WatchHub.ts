@@ -18,7 +18,7 @@ import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 
 /** How long a watcher hears nothing before it gets a heartbeat, so that silence means loss. */
-export const heartbeatInterval = "5 seconds"
+const heartbeatInterval = "5 seconds"
 
 /**
  * Changes that wait for one watcher. Every sandbox of the largest agent may change several times before a watcher that

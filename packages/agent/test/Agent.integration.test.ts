@@ -1,6 +1,11 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
 import { Containers } from "@fast-sandbox/containerd/Containers"
+import { Images } from "@fast-sandbox/containerd/Images"
+import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
+import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { Clock, Effect, Fiber, Layer, Stream } from "effect"
@@ -312,6 +317,72 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       assert.strictEqual(labels["fast-sandbox.io/id"], request.instanceId)
       assert.strictEqual(labels["fast-sandbox.io/claim-uid"], "claim-1")
       assert.strictEqual(labels["fast-sandbox.io/sandbox-name"], "box")
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
+
+  it.effect("unpacks an image that is here but not unpacked, and says that it was slow", () =>
+    Effect.gen(function*() {
+      const { chainId } = yield* Images.use((images) => images.resolve("busybox"))
+      yield* Snapshots.use((snapshots) => snapshots.remove(chainId))
+      const client = yield* Fixture.start()
+      const tiers = yield* Effect.forEach(["cold", "prepared"], () => {
+        const request = Fixture.request(Fixture.sleeper)
+        return client.create(request).pipe(
+          Effect.tap(() => client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })),
+          Effect.map(({ instance }) => instance?.startup?.tier)
+        )
+      })
+      assert.deepStrictEqual(tiers, ["cold", "prepared"])
+    }).pipe(Effect.scoped))
+
+  it.effect("does not touch a container that somebody else gave its id", () =>
+    Effect.gen(function*() {
+      const { daemon } = yield* PrivateContainerd
+      const containers = yield* Containers
+      const client = yield* Fixture.start()
+      const request = Fixture.request(Fixture.sleeper)
+      const image = yield* Images.use((images) => images.resolve("busybox"))
+      const spec = yield* Effect.fromResult(
+        OciSpec.make({ image: image.config, hostname: "x", cgroupsPath: "/x", command: ["true"] })
+      )
+      yield* containers.create({
+        id: request.instanceId,
+        runtime: ShimRuntime.make({ binary: `${daemon.runtimeDirectory}/crun` }),
+        spec
+      })
+      assert.strictEqual((yield* Effect.flip(client.create(request)))._tag, "AlreadyExists")
+      assert.deepStrictEqual((yield* client.list({})).instances, [])
+      yield* containers.delete(request.instanceId)
+    }).pipe(Effect.scoped))
+
+  it.effect("leaves a record alone that it can't read", () =>
+    Effect.gen(function*() {
+      const containers = yield* Containers
+      const identity = { POD_UID: "uid-unreadable", FSB_ON_TERM: "leave" }
+      const request = Fixture.request(Fixture.sleeper)
+      yield* Fixture.start(identity).pipe(Effect.flatMap((client) => client.create(request)), Effect.scoped)
+      yield* containers.updateExtensions(request.instanceId, {
+        "fast-sandbox.io/instance": { typeUrl: "agent.v9.Instance", value: new Uint8Array([1]) }
+      })
+      const { instances } = yield* Fixture.start(identity).pipe(
+        Effect.flatMap((client) => client.list({})),
+        Effect.scoped
+      )
+      assert.deepStrictEqual(instances, [])
+      const { status } = yield* Tasks.use((tasks) => tasks.get({ containerId: request.instanceId }))
+      assert.strictEqual(status, "running")
+    }).pipe(Effect.scoped))
+
+  it.effect("serves its metrics", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start({ FSB_METRICS_LISTEN: "127.0.0.1:39091" })
+      const request = Fixture.request(Fixture.sleeper)
+      yield* client.create(request)
+      const text = yield* Effect.promise(() => fetch("http://127.0.0.1:39091/metrics").then((answer) => answer.text()))
+      assert.include(text, `fsb_agent_slots ${Fixture.slots}`)
+      assert.include(text, "fsb_agent_slots_used 1")
+      assert.match(text, /fsb_agent_instances{[^}]*state="running"[^}]*} 1/)
+      assert.match(text, /fsb_agent_create_step_duration_seconds_count{[^}]*step="task"/)
       yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
     }).pipe(Effect.scoped))
 })
