@@ -6,7 +6,6 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as KubeError from "@fast-sandbox/kube/KubeError"
-import * as Reflector from "@fast-sandbox/kube/Reflector"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import { Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import { Agents } from "../../src/agents/Agents.ts"
@@ -17,35 +16,7 @@ import { Registry } from "../../src/registry/Registry.ts"
 import * as SandboxController from "../../src/sandbox/SandboxController.ts"
 import { pass } from "../pass.ts"
 import { SimulatedAgents } from "../SimulatedAgents.ts"
-
-/** Brings up an agent for every Pod, and takes it away with its Pod, as a node does. */
-const node = Effect.gen(function*() {
-  const agents = yield* SimulatedAgents
-  const pods = yield* Reflector.make(Pod)
-  yield* pods.changes.pipe(
-    Stream.runForEach((change) => {
-      if (change._tag === "Synced") {
-        return Effect.void
-      }
-      const { annotations, labels, name, uid } = change.object.metadata
-      const env = change.object.spec.containers.flatMap(({ env }) => env ?? [])
-      const isDraining = annotations?.[Names.drainAnnotation] !== undefined
-      return change._tag === "Deleted"
-        ? agents.remove(uid)
-        : change._tag === "Added"
-        ? agents.add({
-          uid,
-          pod: name,
-          pool: labels?.[Names.poolLabel] ?? "",
-          slots: Number(env.find(({ name }) => name === "FSB_SLOTS")?.value)
-        })
-        : isDraining
-        ? agents.drain(uid)
-        : Effect.void
-    }),
-    Effect.forkScoped
-  )
-})
+import { node } from "../simulatedNode.ts"
 
 const feed = Effect.gen(function*() {
   const agents = yield* Agents
