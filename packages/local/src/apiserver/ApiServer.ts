@@ -202,6 +202,12 @@ const send = (
   response.end(body)
 }
 
+const refuse = (response: Http.ServerResponse, status: ApiStatus.ApiStatus) => {
+  if (response.headersSent) return void response.destroy()
+  if (status.retryAfterSeconds !== undefined) response.setHeader("Retry-After", String(status.retryAfterSeconds))
+  send(response, status.code, "application/json", JSON.stringify(status.toJson()), [])
+}
+
 const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) {
   const files = yield* FileSystem.FileSystem
   const store = yield* Store
@@ -213,12 +219,6 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
   const run = yield* FiberSet.makeRuntime<never>()
   let requests = 0
   let watches = 0
-
-  const refuse = (response: Http.ServerResponse, status: ApiStatus.ApiStatus) => {
-    if (response.headersSent) return void response.destroy()
-    if (status.retryAfterSeconds !== undefined) response.setHeader("Retry-After", String(status.retryAfterSeconds))
-    send(response, status.code, "application/json", JSON.stringify(status.toJson()), [])
-  }
 
   const watch = (response: Http.ServerResponse, request: Watch.WatchRequest, contentType: string) =>
     Effect.gen(function*() {

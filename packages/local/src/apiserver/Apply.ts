@@ -80,6 +80,11 @@ const withEntries = (object: JsonObject, entries: ReadonlyArray<Entry>): JsonObj
   return Json.withAt(object, ["metadata", "managedFields"], kept.length === 0 ? undefined : kept.map(encode))
 }
 
+const withoutFields = (entry: Entry, gone: FieldSet.FieldSet): Entry => ({
+  ...entry,
+  fields: FieldSet.minus(entry.fields, gone)
+})
+
 const isWriter = (entry: Entry, writer: Writer): boolean =>
   entry.manager === writer.manager && entry.operation === writer.operation &&
   entry.subresource === writer.subresource && (entry.operation === "Apply" || entry.apiVersion === writer.apiVersion)
@@ -101,10 +106,7 @@ export const trackUpdate = (
   if (gained.size === 0 && lost.size === 0) return withEntries(updated, before)
   const taken = FieldSet.union(gained, lost)
   const mine = before.find((entry) => isWriter(entry, writer))
-  const rest = before.filter((entry) => entry !== mine).map((entry) => {
-    const fields = FieldSet.minus(entry.fields, taken)
-    return fields.size === entry.fields.size ? entry : { ...entry, fields }
-  })
+  const rest = before.filter((entry) => entry !== mine).map((entry) => withoutFields(entry, taken))
   const kept = FieldSet.minus(mine?.fields ?? new Set<string>(), lost)
   const next: Entry = { ...writer, fields: FieldSet.union(kept, gained) }
   return withEntries(updated, [...rest, next])
@@ -168,10 +170,7 @@ export const apply = (
   })
   if (conflicts.length > 0 && !force) return Result.fail(conflictStatus(conflicts))
   const lostTo = new Map(conflicts.map(({ entry, paths }) => [entry, new Set(paths)]))
-  const remaining = others.map((entry) => {
-    const lost = lostTo.get(entry)
-    return lost === undefined ? entry : { ...entry, fields: FieldSet.minus(entry.fields, lost) }
-  })
+  const remaining = others.map((entry) => withoutFields(entry, lostTo.get(entry) ?? new Set()))
   const merged = live === undefined ? applied : FieldSet.merge(schema, live, applied)
   const gone = new Set<string>()
   for (const path of mine?.fields ?? []) {

@@ -23,14 +23,15 @@ export const wantsAggregated = (accept: string | undefined): string | undefined 
 const groupsOf = (types: ReadonlyArray<ResourceType>): ReadonlyArray<string> =>
   [...new Set(types.map((type) => type.group))].filter((group) => group !== "")
 
-/** Newest first: `v2`, `v1`, `v1beta1`, `v1alpha1`, as upstream orders versions. */
+const rank = (version: string): readonly [number, number, number] => {
+  const match = /^v(\d+)(?:(alpha|beta)(\d+))?$/.exec(version)
+  if (match === null) return [-1, 0, 0]
+  const stability = match[2] === undefined ? 2 : match[2] === "beta" ? 1 : 0
+  return [stability, Number(match[1]), Number(match[3] ?? 0)]
+}
+
+/** Stable before beta before alpha, newest first, as upstream orders versions. */
 const byPriority = (left: string, right: string): number => {
-  const rank = (version: string): readonly [number, number, number] => {
-    const match = /^v(\d+)(?:(alpha|beta)(\d+))?$/.exec(version)
-    if (match === null) return [-1, 0, 0]
-    const stability = match[2] === undefined ? 2 : match[2] === "beta" ? 1 : 0
-    return [stability, Number(match[1]), Number(match[3] ?? 0)]
-  }
   const [a, b] = [rank(left), rank(right)]
   return b[0] - a[0] || b[1] - a[1] || b[2] - a[2]
 }
@@ -95,25 +96,48 @@ export const resources = (
     kind: "APIResourceList",
     apiVersion: "v1",
     groupVersion: groupVersion(groupName, version),
-    resources: served.flatMap((type): ReadonlyArray<Json> => [
-      {
-        name: type.plural,
-        singularName: type.singular,
-        namespaced: type.namespaced,
-        kind: type.kind,
-        verbs: verbsOf(type),
-        ...optional("shortNames", type.shortNames),
-        ...optional("categories", type.categories)
-      },
-      ...subresourcesOf(type).map((sub): Json => ({
-        name: `${type.plural}/${sub.name}`,
-        singularName: "",
-        namespaced: type.namespaced,
-        ...(sub.kind.group === type.group ? {} : { group: sub.kind.group, version: sub.kind.version }),
-        kind: sub.kind.kind,
+    resources: served.flatMap((type) =>
+      [resource(type)].concat(subresourcesOf(type).map((sub) => subresource(type, sub)))
+    )
+  }
+}
+
+const resource = (type: ResourceType): JsonObject => ({
+  name: type.plural,
+  singularName: type.singular,
+  namespaced: type.namespaced,
+  kind: type.kind,
+  verbs: verbsOf(type),
+  ...optional("shortNames", type.shortNames),
+  ...optional("categories", type.categories)
+})
+
+const subresource = (type: ResourceType, sub: Subresource): JsonObject => ({
+  name: `${type.plural}/${sub.name}`,
+  singularName: "",
+  namespaced: type.namespaced,
+  ...(sub.kind.group === type.group ? {} : { group: sub.kind.group, version: sub.kind.version }),
+  kind: sub.kind.kind,
+  verbs: sub.verbs
+})
+
+const aggregatedResource = (type: ResourceType): JsonObject => {
+  const subresources = subresourcesOf(type)
+  return {
+    resource: type.plural,
+    responseKind: { group: type.group, version: type.version, kind: type.kind },
+    scope: type.namespaced ? "Namespaced" : "Cluster",
+    singularResource: type.singular,
+    verbs: verbsOf(type),
+    ...optional("shortNames", type.shortNames),
+    ...optional("categories", type.categories),
+    ...(subresources.length === 0 ? {} : {
+      subresources: subresources.map((sub): Json => ({
+        subresource: sub.name,
+        responseKind: sub.kind,
         verbs: sub.verbs
       }))
-    ])
+    })
   }
 }
 
@@ -131,25 +155,7 @@ export const aggregated = (
     versions: versionsOf(types, groupName).map((version): Json => ({
       version,
       freshness: "Current",
-      resources: types.filter((type) => type.group === groupName && type.version === version).map((type): Json => {
-        const subresources = subresourcesOf(type)
-        return {
-          resource: type.plural,
-          responseKind: { group: type.group, version: type.version, kind: type.kind },
-          scope: type.namespaced ? "Namespaced" : "Cluster",
-          singularResource: type.singular,
-          verbs: verbsOf(type),
-          ...optional("shortNames", type.shortNames),
-          ...optional("categories", type.categories),
-          ...(subresources.length === 0 ? {} : {
-            subresources: subresources.map((sub): Json => ({
-              subresource: sub.name,
-              responseKind: sub.kind,
-              verbs: sub.verbs
-            }))
-          })
-        }
-      })
+      resources: types.filter((type) => type.group === groupName && type.version === version).map(aggregatedResource)
     }))
   }))
 })

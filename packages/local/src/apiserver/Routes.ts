@@ -185,6 +185,9 @@ const patchOf = (
     return { kind, body: yield* parseBody(request) }
   })
 
+const pathOf = (url: URL): ReadonlyArray<string> | undefined =>
+  Result.getOrUndefined(Result.try(() => url.pathname.split("/").filter((part) => part !== "").map(decodeURIComponent)))
+
 /** The router of one server. */
 export const make = Effect.gen(function*() {
   const store = yield* Store
@@ -369,7 +372,8 @@ export const make = Effect.gen(function*() {
     })
 
   const route = (request: ApiRequest): Outcome<ApiResponse> => {
-    const path = request.url.pathname.split("/").filter((part) => part !== "").map(decodeURIComponent)
+    const path = pathOf(request.url)
+    if (path === undefined) return Result.fail(ApiStatus.badRequest("the path holds a broken escape"))
     const reads = request.method === "GET" || request.method === "HEAD"
     const depth = path.length
     switch (path[0]) {

@@ -15,6 +15,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { chmodSync, closeSync, openSync } from "node:fs"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
 
 /** The database can't be opened. Another server may be using it, or the file is damaged. */
@@ -69,6 +70,9 @@ const historyLimit = 20_000
 
 /** The history is trimmed once per this many writes, so that trimming costs a write almost nothing. */
 const trimInterval = 1_000
+
+/** Readable by the owner only. */
+const databaseMode = 0o600
 
 /** Changes that are committed together at most; more would make a turn of the event loop long. */
 const batchLimit = 1_000
@@ -161,6 +165,9 @@ export class Store extends Context.Service<Store, StoreShape>()("@fast-sandbox/l
       Effect.acquireRelease(
         Effect.try({
           try: () => {
+            // Secrets are stored here; SQLite gives the log the same mode.
+            closeSync(openSync(path, "a", databaseMode))
+            chmodSync(path, databaseMode)
             const database = new DatabaseSync(path)
             database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
             database.exec(

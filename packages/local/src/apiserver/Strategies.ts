@@ -148,24 +148,31 @@ const qualityOfService = (pod: JsonObject): string => {
 const isFinished = (pod: JsonObject): boolean =>
   ["Succeeded", "Failed"].includes(Json.stringAt(pod, "status", "phase") ?? "")
 
-/** The parts of a Pod's spec that may change while it lives. */
+const withoutImages = (containers: Json.Json | undefined): Json.Json =>
+  Json.isArray(containers)
+    ? containers.map((container) =>
+      Json.isObject(container) ? Json.omit(Json.omit(container, "image"), "resources") : container
+    )
+    : []
+
+/** Fields of a Pod's spec that may change while it lives. */
+const mutableFields = [
+  "activeDeadlineSeconds",
+  "tolerations",
+  "terminationGracePeriodSeconds",
+  "schedulingGates",
+  "ephemeralContainers",
+  "nodeName"
+]
+
+/** What of a Pod's spec must stay as it is. */
 const withoutMutable = (pod: JsonObject): Json.Json => {
   const spec = Json.objectAt(pod, "spec")
-  const strip = (list: Json.Json | undefined): Json.Json =>
-    Json.isArray(list)
-      ? list.map((container) =>
-        Json.isObject(container) ? Json.omit(Json.omit(container, "image"), "resources") : container
-      )
-      : []
-  const rest = [
-    "activeDeadlineSeconds",
-    "tolerations",
-    "terminationGracePeriodSeconds",
-    "schedulingGates",
-    "ephemeralContainers",
-    "nodeName"
-  ].reduce(Json.omit, spec)
-  return { ...rest, containers: strip(spec["containers"]), initContainers: strip(spec["initContainers"]) }
+  return {
+    ...mutableFields.reduce(Json.omit, spec),
+    containers: withoutImages(spec["containers"]),
+    initContainers: withoutImages(spec["initContainers"])
+  }
 }
 
 const pod: Strategy = {

@@ -3,6 +3,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
+import type { JsonObject } from "@fast-sandbox/local/apiserver/Json"
 import * as Kubectl from "@fast-sandbox/testkit/Kubectl"
 import { DateTime, Effect, Fiber, Layer } from "effect"
 import { freshNamespace, TestServer } from "./TestServer.ts"
@@ -22,6 +23,8 @@ const ok = Effect.fnUntraced(function*(args: string, input?: string) {
 })
 
 const columns = (line: string | undefined): ReadonlyArray<string> => line?.trim().split(/ {2,}/) ?? []
+
+const manifest = (spec: JsonObject): string => JSON.stringify(widget("a", spec, "kuapplies"))
 
 const define = Effect.fnUntraced(function*(plural: string) {
   yield* ok("create -f -", JSON.stringify(widgetDefinition(plural)))
@@ -72,7 +75,6 @@ describe("kubectl", () => {
       Effect.gen(function*() {
         const namespace = yield* define("kuapplies")
         const n = `-n ${namespace}`
-        const manifest = (spec: Parameters<typeof widget>[1]) => JSON.stringify(widget("a", spec, "kuapplies"))
         assert.include(
           yield* ok(`apply ${n} -f -`, manifest({ image: "x", replicas: 2, labels: { a: "1", b: "2" } })),
           "created"

@@ -26,6 +26,8 @@ const names = (list: JsonObject): ReadonlyArray<string> =>
 
 const versionOf = (object: JsonObject): string => stringAt(object, "metadata", "resourceVersion") ?? ""
 
+const review = (spec: JsonObject) => ({ apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec })
+
 const merge = { contentType: "application/merge-patch+json" }
 
 describe("the protocol", () => {
@@ -523,7 +525,6 @@ describe("the protocol", () => {
     it.effect("answers reviews", () =>
       Effect.gen(function*() {
         const { request, token } = yield* TestServer
-        const review = (spec: JsonObject) => ({ apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec })
         const path = "/apis/authentication.k8s.io/v1/tokenreviews"
         const known = yield* request("POST", path, { body: review({ token }) })
         assert.strictEqual(at(known.body, "status", "authenticated"), true)

@@ -29,7 +29,7 @@ const put = (store: StoreShape, name: string): void => {
   })
 }
 
-const configMaps = builtInTypes().filter((type) => type.plural === "configmaps")
+const configMaps = builtInTypes().find((type) => type.plural === "configmaps")
 
 describe("Store", () => {
   it.effect("undoes a failed transaction and a rehearsal", () =>
@@ -52,7 +52,7 @@ describe("Store", () => {
   it.effect("forgets old changes, and says so to those who ask for them", () =>
     Effect.gen(function*() {
       const store = yield* Store
-      const type = configMaps[0]
+      const type = configMaps
       assert.isDefined(type)
       if (type === undefined) return
       const write = (count: number) =>

@@ -47,11 +47,12 @@ const parsed = (text: string): JsonObject => {
   return JsonValue.isObject(value) ? value : {}
 }
 
+const payload = (body: RequestExtras["body"]): string | undefined =>
+  body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body)
+
 /** Requests to any server of which url, token and CA are known. */
 export const client = (server: { readonly url: string; readonly token: string; readonly caCertificate: string }) => {
   const agent = new Agent({ keepAlive: true, ca: server.caCertificate, maxSockets: 64 })
-  const payload = (body: RequestExtras["body"]) =>
-    body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body)
   const options = (method: string, path: string, extras: RequestExtras): RequestOptions => ({
     ...(() => {
       const { hostname, pathname, port, search } = new URL(path, server.url)
