@@ -6,7 +6,6 @@
  * CommonJS faster, so the chunks are turned into CommonJS afterwards. The agent is a program of its own.
  */
 import * as esbuild from "esbuild"
-import { existsSync } from "node:fs"
 import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -28,14 +27,14 @@ const options = {
   logLevel: "warning"
 } satisfies esbuild.BuildOptions
 
-/** Removes the chunks of earlier builds, whose names change with their content; other files in `dist` stay. */
-const clean = async (folder: string) => {
-  await mkdir(folder, { recursive: true })
-  const old = (await readdir(folder)).filter((name) => name.endsWith(".cjs") || name.endsWith(".mjs"))
-  await Promise.all(old.map((name) => rm(join(folder, name))))
+/** Removes what earlier builds left, whose names change with their content; other files in `dist` stay. */
+const removeStale = async (current: ReadonlyArray<string>) => {
+  const stale = (await readdir(dist)).filter((name) => /\.[cm]js$/.test(name) && !current.includes(name))
+  await Promise.all(stale.map((name) => rm(join(dist, name))))
 }
 
-const buildCommandLine = async () => {
+/** Gives the names of its files. */
+const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
   const { outputFiles } = await esbuild.build({
     ...options,
     entryPoints: { "fsb-ctl": join(root, "packages/cli/src/main.ts") },
@@ -60,14 +59,15 @@ const buildCommandLine = async () => {
     })
     await writeFile(join(dist, basename(path)), code)
   }))
+  return outputFiles.map(({ path }) => basename(path))
 }
 
+const AGENT = "agent"
+
 const buildAgent = async () => {
-  const entry = join(root, "packages/agent/src/main.ts")
-  if (!existsSync(entry)) return
   await esbuild.build({
     ...options,
-    entryPoints: { agent: entry },
+    entryPoints: { [AGENT]: join(root, "packages/agent/src/main.ts") },
     outdir: dist,
     outExtension: { ".js": ".mjs" },
     format: "esm",
@@ -100,5 +100,7 @@ const writeLauncher = async () => {
   await chmod(path, 0o755)
 }
 
-await clean(dist)
-await Promise.all([buildCommandLine(), buildAgent(), writeLauncher()])
+await mkdir(dist, { recursive: true })
+// what is in use goes last, so that a program that starts during a build finds its chunks
+const [files] = await Promise.all([buildCommandLine(), buildAgent(), writeLauncher()])
+await removeStale([...files, `${AGENT}.mjs`])

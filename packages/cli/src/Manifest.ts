@@ -137,7 +137,7 @@ const read = (value: unknown): Result.Result<Manifest, Mistake> =>
 /** Reads a manifest, or tells the first mistake in it. */
 export const parse = Effect.fn("Manifest.parse")(function*(text: string) {
   // the library is large and most calls read none
-  const { isNode, LineCounter, parseDocument } = yield* Effect.promise(() => import("yaml"))
+  const { isNode, LineCounter, parseDocument } = yield* Effect.promise(() => import("./Yaml.ts"))
   const counter = new LineCounter()
   const document = parseDocument(text, { lineCounter: counter, prettyErrors: false })
   const lineAt = (offset: number) => Math.max(1, counter.linePos(offset).line)

@@ -29,7 +29,7 @@ const json = (object: unknown): string => `${JSON.stringify(object, null, JSON_I
 
 // the library is large and most calls print none
 const yaml = (object: unknown): Effect.Effect<string> =>
-  Effect.promise(() => import("yaml")).pipe(Effect.map(({ stringify }) => stringify(object, { lineWidth: 0 })))
+  Effect.promise(() => import("./Yaml.ts")).pipe(Effect.map(({ stringify }) => stringify(object, { lineWidth: 0 })))
 
 const list = (items: ReadonlyArray<unknown>) => ({ apiVersion: "v1", kind: "List", metadata: {}, items })
 
