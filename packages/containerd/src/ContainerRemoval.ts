@@ -1,7 +1,8 @@
 /**
  * Takes a container away with everything that containerd keeps for it, in the one order that leaves nothing behind
- * whenever it is cut short: task, snapshot, record. The record goes last, because a task without one can neither be
- * seen by labels nor be killed. Every step may be repeated; what is gone counts as done.
+ * wherever it is cut short: task, snapshot, whatever else is named after it (log, cgroup: the caller's), record. The
+ * record goes last, because a task without one can neither be found by its labels nor be killed. Every step may be
+ * repeated; what is gone counts as done.
  */
 import { containerLabels } from "@fast-sandbox/core/Names"
 import * as Effect from "effect/Effect"
@@ -25,6 +26,9 @@ export class StillRunning extends Schema.TaggedError<StillRunning>()("StillRunni
 
 const signalKill = 9
 
+/** containerd may carry out a call half-way when it is cancelled; an interruption lands between two of them. */
+const whole = Effect.uninterruptible
+
 /** Killed programs end in milliseconds, unless the kernel waits for a device. */
 const endsWithin = "10 seconds"
 
@@ -35,40 +39,57 @@ const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void
     Effect.asVoid
   )
 
+const statusOf = Effect.fnUntraced(function*(containerId: string) {
+  return yield* (yield* Tasks).get({ containerId }).pipe(
+    Effect.map(({ status }) => status),
+    Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
+  )
+})
+
 const endTask = Effect.fnUntraced(function*(containerId: string) {
   const tasks = yield* Tasks
-  const { status } = yield* tasks.get({ containerId })
+  const status = yield* statusOf(containerId)
   if (status === "paused" || status === "pausing") {
     // A frozen process does not hear SIGKILL on cgroup v1.
-    yield* unheard(tasks.resume(containerId))
+    yield* whole(unheard(tasks.resume(containerId)))
   }
-  if (status !== "stopped") {
-    yield* unheard(tasks.killAll(containerId, signalKill)).pipe(
-      // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
-      Effect.catchIf((error) => !error.isUnavailable, () => unheard(tasks.kill({ containerId }, signalKill)))
+  if (status !== undefined && status !== "stopped") {
+    yield* whole(
+      unheard(tasks.killAll(containerId, signalKill)).pipe(
+        // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
+        Effect.catchIf((error) => !error.isUnavailable, () => unheard(tasks.kill({ containerId }, signalKill)))
+      )
     )
     yield* tasks.wait({ containerId }).pipe(
+      ignoreNotFound,
       Effect.timeoutOrElse({ duration: endsWithin, orElse: () => Effect.fail(new StillRunning({ containerId })) })
     )
   }
-  yield* tasks.delete({ containerId })
-}, (self) => Effect.catchIf(self, isNotFound, () => Effect.void))
+  // Also of a task that is not there: where a delete was cut off, its shim still runs, and only another delete ends it.
+  yield* whole(tasks.delete({ containerId }).pipe(ignoreNotFound))
+})
 
-/** Removes a container that has a record, its task and its snapshot. Nothing happens when there is no record. */
-export const remove = Effect.fn("ContainerRemoval.remove")(function*(
+/** Removes the task and the snapshot of a container. Nothing happens when it has no record. */
+export const reclaim = Effect.fn("ContainerRemoval.reclaim")(function*(
   containerId: string
 ): Effect.fn.Return<void, ContainerdError | StillRunning, Containers | Tasks | Snapshots> {
-  const containers = yield* Containers
-  const record = yield* containers.get(containerId).pipe(
+  const record = yield* (yield* Containers).get(containerId).pipe(
     Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
   )
   if (record !== undefined) {
     yield* endTask(containerId)
     if (record.snapshotKey !== "" && record.snapshotter !== "") {
-      yield* (yield* Snapshots).remove(record.snapshotKey, { snapshotter: record.snapshotter }).pipe(ignoreNotFound)
+      const snapshots = yield* Snapshots
+      yield* whole(snapshots.remove(record.snapshotKey, { snapshotter: record.snapshotter }).pipe(ignoreNotFound))
     }
-    yield* containers.delete(containerId).pipe(ignoreNotFound)
   }
+})
+
+/** Removes the record of a container that was reclaimed, and whose other traces are gone: nothing finds them after it. */
+export const forget = Effect.fn("ContainerRemoval.forget")(function*(
+  containerId: string
+): Effect.fn.Return<void, ContainerdError, Containers> {
+  yield* whole((yield* Containers).delete(containerId).pipe(ignoreNotFound))
 })
 
 /** Enough for containerd to take the record; nothing is ever started from it. */
@@ -92,17 +113,20 @@ const emptySpec: OciSpec.Spec = {
 }
 
 /**
- * Ends a task whose record is gone. containerd answers NOT_FOUND to every order about it, so it is given a record again
- * for as long as that takes. A crash in the middle leaves that record, which its label tells from all others.
+ * Gives a task, or the shim of one, a record again, so that it can be reclaimed: containerd answers NOT_FOUND to every
+ * order about a task that has none. A crash before it is forgotten again leaves the record, which its label tells from
+ * all others.
  */
-export const removeTaskWithoutRecord = Effect.fn("ContainerRemoval.removeTaskWithoutRecord")(function*(
+export const adopt = Effect.fn("ContainerRemoval.adopt")(function*(
   containerId: string
-): Effect.fn.Return<void, ContainerdError | StillRunning, Containers | Tasks | Snapshots> {
-  yield* (yield* Containers).create({
-    id: containerId,
-    labels: { [containerLabels.managed]: "true", [repairLabel]: "true" },
-    runtime: ShimRuntime.make({ binary: "" }),
-    spec: emptySpec
-  }).pipe(ignoreAlreadyExists)
-  yield* remove(containerId)
+): Effect.fn.Return<void, ContainerdError, Containers> {
+  const containers = yield* Containers
+  yield* whole(
+    containers.create({
+      id: containerId,
+      labels: { [containerLabels.managed]: "true", [repairLabel]: "true" },
+      runtime: ShimRuntime.make({ binary: "" }),
+      spec: emptySpec
+    }).pipe(ignoreAlreadyExists)
+  )
 })

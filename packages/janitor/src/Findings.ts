@@ -6,7 +6,7 @@
  * Names are no evidence, uids are: they never come back. What can still change (an instance that is not bound yet) is
  * left for much longer.
  */
-import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import type * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import type { OwnedContainer } from "@fast-sandbox/containerd/OwnedContainer"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 
@@ -40,21 +40,33 @@ export interface OwnedLease {
   readonly expiresAtMillis: number | undefined
 }
 
+/** A cgroup below ours. `isPopulated`: processes run in it. */
+export interface OwnCgroup {
+  readonly name: string
+  readonly isPopulated: boolean
+}
+
+/** The state of an agent: a directory named after its Pod, and what the names of its networks begin with. */
+export interface AgentDirectory {
+  readonly name: string
+  readonly networkKey: string
+}
+
 /** What a node has. `containerIds` and `taskIds` are everybody's, the rest is ours. */
 export interface NodeState {
   readonly containerIds: ReadonlySet<string>
   readonly taskIds: ReadonlySet<string>
   readonly containers: ReadonlyArray<OwnedContainer>
+  /** Ids of the containers that running shims were started for. */
+  readonly shims: ReadonlyArray<string>
   readonly snapshots: ReadonlyArray<OwnedSnapshot>
   readonly leases: ReadonlyArray<OwnedLease>
   readonly networkNamespaces: ReadonlyArray<NetworkNamespaces.Named>
   readonly links: ReadonlyArray<NetworkNamespaces.Named>
-  /** Names below our cgroup. */
-  readonly cgroups: ReadonlyArray<string>
+  readonly cgroups: ReadonlyArray<OwnCgroup>
   /** Names of directories below our log directory. */
   readonly logDirectories: ReadonlyArray<string>
-  /** Names of directories below our agents' directory, each named after a Pod. */
-  readonly agentDirectories: ReadonlyArray<string>
+  readonly agentDirectories: ReadonlyArray<AgentDirectory>
 }
 
 /** A node on which there is nothing. */
@@ -62,6 +74,7 @@ export const emptyNode: NodeState = {
   containerIds: new Set(),
   taskIds: new Set(),
   containers: [],
+  shims: [],
   snapshots: [],
   leases: [],
   networkNamespaces: [],
@@ -94,6 +107,7 @@ export type ApiState =
 /** In the order in which they are removed: what stands on something goes before it. */
 export const kinds = [
   "Task",
+  "Shim",
   "Container",
   "Anchor",
   "Snapshot",
@@ -143,7 +157,7 @@ export interface Suspicion {
   readonly cause: Cause
   /** For people: what was seen. */
   readonly evidence: string
-  /** Whose Pod the evidence is about; without a name it is about every Pod of the node. */
+  /** Whose Pod the evidence is about; the uid is empty where only the name is known. */
   readonly agent?: { readonly uid: string; readonly name: string } | undefined
   /** Which Sandbox the evidence is about. */
   readonly sandbox?: { readonly namespace: string; readonly name: string } | undefined
@@ -159,8 +173,6 @@ export type Seen = ReadonlyMap<string, number>
 
 /** The same suspicion at two times has the same key. */
 export const keyOf = ({ cause, kind, subject }: Suspicion): string => `${kind}/${cause}/${subject}`
-
-const anybody = { uid: "", name: "" } as const
 
 type Answered = Extract<ApiState, { readonly _tag: "Answered" }>
 
@@ -236,27 +248,40 @@ const ofLease = (lease: OwnedLease, api: Answered, nowMillis: number): ReadonlyA
 const ofNetwork = (
   kind: "NetworkNamespace" | "Link",
   all: ReadonlyArray<NetworkNamespaces.Named>,
-  { containers }: NodeState,
-  { pods }: Answered
-): ReadonlyArray<Suspicion> => {
-  // Its containers go first.
-  const kept = new Set([...pods.keys(), ...containers.map(({ agentUid }) => agentUid)].map(NetworkNamespaces.keyOf))
-  return all.filter(({ agentKey }) => !kept.has(agentKey)).map(({ agentKey, name }) => ({
-    kind,
-    subject: name,
-    cause: "AgentGone",
-    agent: anybody,
-    evidence: `no agent Pod on this node has the key ${agentKey}, and neither has a container`
-  }))
-}
+  { agentDirectories }: NodeState,
+  isDeparted: (agentName: string) => boolean
+): ReadonlyArray<Suspicion> =>
+  all.flatMap(({ ownerKey, name: subject }) => {
+    const owner = agentDirectories.find(({ networkKey }) => networkKey === ownerKey)
+    return owner === undefined || !isDeparted(owner.name) ? [] : [{
+      kind,
+      subject,
+      cause: "AgentGone",
+      agent: { uid: "", name: owner.name },
+      evidence: `it was made by the agent ${owner.name}, whose Pod is not on this node`
+    }]
+  })
+
+const ofCgroup = ({ isPopulated, name: subject }: OwnCgroup): Suspicion =>
+  isPopulated
+    ? {
+      kind: "Cgroup",
+      subject,
+      cause: "Unclear",
+      evidence: "processes run in it, but this containerd has no container of its name: another one may"
+    }
+    : { kind: "Cgroup", subject, cause: "NoContainer", evidence: "it is empty, and no container or task has its name" }
 
 /** Everything that speaks against anything on the node, when the API has answered. */
 export const suspicions = (node: NodeState, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
-  const ownDirectories = new Set([...node.cgroups, ...node.logDirectories])
+  const ownDirectories = new Set([...node.cgroups.map(({ name }) => name), ...node.logDirectories])
   const isFree = (id: string) => isOwnId(id) && !node.containerIds.has(id) && !node.taskIds.has(id)
   const instances = new Set([...api.sandboxes.values()].map(({ instanceId }) => instanceId))
   const podNames = new Set(api.pods.values())
   const agentNames = new Set(node.containers.map(({ agentName }) => agentName))
+  // Its containers go first.
+  const isDeparted = (agentName: string) => !podNames.has(agentName) && !agentNames.has(agentName)
+  const networkKeys = new Set([...node.networkNamespaces, ...node.links].map(({ ownerKey }) => ownerKey))
   const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
     kind,
     subject,
@@ -268,21 +293,27 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
       // A task has no labels: ours is known by its cgroup or its log.
       .filter((id) => isOwnId(id) && ownDirectories.has(id) && !node.containerIds.has(id))
       .map((id) => left("Task", id, "NoRecord", "its container has no record, so nothing can be asked of it")),
+    ...node.shims.filter(isFree)
+      .map((id) => left("Shim", id, "NoContainer", "it was started for a container that has neither record nor task")),
     ...node.containers.flatMap((container) => ofContainer(container, api)),
     ...node.snapshots
       .filter(({ name }) => !node.containerIds.has(name))
       .map(({ name }) => left("Snapshot", name, "NoContainer", "no container has a record under its name")),
     ...node.leases.flatMap((lease) => ofLease(lease, api, nowMillis)),
-    ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, api),
-    ...ofNetwork("Link", node.links, node, api),
-    ...node.cgroups.filter(isFree)
-      .map((id) => left("Cgroup", id, "NoContainer", "neither a container nor a task has its name")),
+    ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, isDeparted),
+    ...ofNetwork("Link", node.links, node, isDeparted),
+    ...node.cgroups.filter(({ name }) => isFree(name)).map(ofCgroup),
     ...node.logDirectories.filter((id) => isFree(id) && !instances.has(id))
       .map((id) => left("LogDirectory", id, "NoContainer", "no container, task or Sandbox has its name")),
-    ...node.agentDirectories.filter((name) => !podNames.has(name) && !agentNames.has(name))
-      .map((name): Suspicion => ({
-        ...left("AgentDirectory", name, "AgentGone", "no Pod of its name is on this node, and no container is its"),
-        agent: { uid: "", name }
+    ...node.agentDirectories
+      // It is what tells whose the networks are, so it goes after them.
+      .filter(({ name, networkKey }) => isDeparted(name) && !networkKeys.has(networkKey))
+      .map(({ name }): Suspicion => ({
+        kind: "AgentDirectory",
+        subject: name,
+        cause: "AgentGone",
+        agent: { uid: "", name },
+        evidence: "no Pod of its name is on this node, and no container is its"
       }))
   ]
 }
@@ -295,26 +326,18 @@ const waitMillis = (cause: Cause): number =>
 
 const order = (kind: Kind): number => kinds.indexOf(kind)
 
-/** The suspects when nobody could be asked: all that is ours and would need an answer. */
-const unanswered = (node: NodeState, problem: string): ReadonlyArray<Finding> =>
-  [
-    ...node.containers.map(({ id, kind }) => ({
-      kind: kind === "anchor" ? "Anchor" as const : "Container" as const,
-      subject: id
-    })),
-    ...node.snapshots.map(({ name }) => ({ kind: "Snapshot" as const, subject: name })),
-    ...node.leases.map(({ id }) => ({ kind: "Lease" as const, subject: id })),
-    ...node.networkNamespaces.map(({ name }) => ({ kind: "NetworkNamespace" as const, subject: name })),
-    ...node.links.map(({ name }) => ({ kind: "Link" as const, subject: name })),
-    ...node.cgroups.map((subject) => ({ kind: "Cgroup" as const, subject })),
-    ...node.logDirectories.map((subject) => ({ kind: "LogDirectory" as const, subject })),
-    ...node.agentDirectories.map((subject) => ({ kind: "AgentDirectory" as const, subject }))
-  ].map((about) => ({
-    ...about,
-    cause: "Unanswered",
-    evidence: `the API has not answered: ${problem}`,
-    verdict: "spare"
-  }))
+/** All that is ours on a node. */
+const everything = (node: NodeState): ReadonlyArray<readonly [Kind, string]> => [
+  ...node.containers.map(({ id, kind }) => [kind === "anchor" ? "Anchor" : "Container", id] as const),
+  ...node.shims.filter(isOwnId).map((id) => ["Shim", id] as const),
+  ...node.snapshots.map(({ name }) => ["Snapshot", name] as const),
+  ...node.leases.map(({ id }) => ["Lease", id] as const),
+  ...node.networkNamespaces.map(({ name }) => ["NetworkNamespace", name] as const),
+  ...node.links.map(({ name }) => ["Link", name] as const),
+  ...node.cgroups.map(({ name }) => ["Cgroup", name] as const),
+  ...node.logDirectories.map((name) => ["LogDirectory", name] as const),
+  ...node.agentDirectories.map(({ name }) => ["AgentDirectory", name] as const)
+]
 
 /**
  * The findings of one scan, in the order in which they are to be acted on, and what to remember for the next. An
@@ -331,7 +354,17 @@ export const decide = (scan: {
 }): { readonly findings: ReadonlyArray<Finding>; readonly seen: Seen } => {
   const { api, monotonicMillis, node, nowMillis } = scan
   if (api._tag === "Unanswered") {
-    return { findings: unanswered(node, api.problem), seen: new Map() }
+    const evidence = `the API has not answered: ${api.problem}`
+    return {
+      findings: everything(node).map(([kind, subject]) => ({
+        kind,
+        subject,
+        cause: "Unanswered",
+        evidence,
+        verdict: "spare"
+      })),
+      seen: new Map()
+    }
   }
   const seen = new Map<string, number>()
   const findings = suspicions(node, api, nowMillis).map((suspicion): Finding => {
@@ -340,10 +373,8 @@ export const decide = (scan: {
     seen.set(key, sinceMillis)
     const isProven = suspicion.cause === "AgentGone" && api.deletedPods.has(suspicion.agent?.uid ?? "")
     const isConfirmed = scan.seen.has(key) && monotonicMillis - sinceMillis >= waitMillis(suspicion.cause)
-    return {
-      ...suspicion,
-      verdict: harmless.has(suspicion.cause) ? "spare" : isProven || isConfirmed ? "remove" : "wait"
-    }
+    const verdict = harmless.has(suspicion.cause) ? "spare" : isProven || isConfirmed ? "remove" : "wait"
+    return Object.assign({}, suspicion, { verdict } as const)
   })
   return { findings: findings.toSorted((one, other) => order(one.kind) - order(other.kind)), seen }
 }

@@ -4,11 +4,13 @@
  * What belongs to something is listed before it, so that whatever is made while the look goes on is seen with its owner.
  */
 import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
+import { ContainerdClient } from "@fast-sandbox/containerd/ContainerdClient"
 import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { type Container, Containers } from "@fast-sandbox/containerd/Containers"
 import { type Lease, Leases } from "@fast-sandbox/containerd/Leases"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
+import * as Proc from "@fast-sandbox/containerd/Proc"
 import { defaultSnapshotter, Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as Instant from "@fast-sandbox/core/Instant"
@@ -29,7 +31,7 @@ export interface Places {
 }
 
 /** What is needed to look. */
-export type Requirements = Containers | Leases | Snapshots | Tasks | FileSystem.FileSystem
+export type Requirements = ContainerdClient | Containers | Leases | Snapshots | Tasks | FileSystem.FileSystem
 
 /** Leases that unpack images are named so. */
 const leasePrefix = "fast-sandbox-"
@@ -70,23 +72,49 @@ const directoriesOf = Effect.fnUntraced(function*(path: string) {
     ))
 })
 
+/** The value of a shim's flag. */
+const flagOf = (args: ReadonlyArray<string>, flag: string): string => args[args.indexOf(flag) + 1] ?? ""
+
+const shimsHere = Effect.gen(function*() {
+  const { namespace, socket } = yield* ContainerdClient
+  const running = yield* Proc.shims(socket)
+  return running.filter(({ args }) => flagOf(args, "-namespace") === namespace).map(({ args }) => flagOf(args, "-id"))
+})
+
+const agentDirectoriesOf = ({ agentsDirectory }: Places) =>
+  Effect.map(
+    directoriesOf(agentsDirectory),
+    (names) => names.map((name) => ({ name, networkKey: NetworkNamespaces.keyOf(`${agentsDirectory}/${name}`) }))
+  )
+
+/** Those that a container accounts for need no closer look. */
+const inspectCgroups = ({ cgroupParent }: Places, names: ReadonlyArray<string>, accounted: ReadonlySet<string>) =>
+  Effect.forEach(names, (name) =>
+    accounted.has(name)
+      ? Effect.succeed({ name, isPopulated: true })
+      : Effect.map(Cgroups.isPopulated(`${cgroupParent}/${name}`), (isPopulated) => ({ name, isPopulated })))
+
 /** The whole node. */
 export const look = Effect.fn("Inventory.look")(function*(
   places: Places
 ): Effect.fn.Return<NodeState, ContainerdError, Requirements> {
-  const cgroups = yield* Cgroups.children(places.cgroupParent)
+  const cgroupNames = yield* Cgroups.children(places.cgroupParent)
   const logDirectories = yield* directoriesOf(places.logDirectory)
-  const agentDirectories = yield* directoriesOf(places.agentsDirectory)
+  const agentDirectories = yield* agentDirectoriesOf(places)
   const networkNamespaces = yield* NetworkNamespaces.list
   const links = yield* NetworkNamespaces.links
   const leases = ownedLeases(yield* (yield* Leases).list)
   const snapshots = yield* ownedSnapshots
+  const shims = yield* shimsHere
   const tasks = yield* (yield* Tasks).list
   const containers = yield* (yield* Containers).list()
+  const containerIds = new Set(containers.map(({ id }) => id))
+  const cgroups = yield* inspectCgroups(places, cgroupNames, containerIds)
   return {
-    containerIds: new Set(containers.map(({ id }) => id)),
+    containerIds,
     taskIds: new Set(tasks.map(({ containerId }) => containerId)),
     containers: ownedContainers(containers),
+    shims,
     snapshots,
     leases,
     networkNamespaces,
@@ -110,11 +138,6 @@ const withAllContainers = Effect.gen(function*() {
   return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(found) }
 })
 
-const only = <A>(all: ReadonlyArray<A>, nameOf: (one: A) => string, name: string): ReadonlyArray<A> =>
-  all.filter((one) => nameOf(one) === name)
-
-const nameOf = ({ name }: { readonly name: string }): string => name
-
 /** One thing again, with all that speaks for it: what is decided about it now is decided about what is there now. */
 export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
   places: Places,
@@ -124,43 +147,34 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
     case "Container":
     case "Anchor":
       return yield* withContainer(subject)
-    case "Task": {
-      const tasks = yield* (yield* Tasks).list
-      const taskIds = new Set(tasks.map(({ containerId }) => containerId).filter((id) => id === subject))
-      const cgroups = (yield* Cgroups.children(places.cgroupParent)).filter((id) => id === subject)
-      const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((id) => id === subject)
-      return { ...(yield* withContainer(subject)), taskIds, cgroups, logDirectories }
-    }
     case "Snapshot": {
-      const snapshots = only(yield* ownedSnapshots, nameOf, subject)
+      const snapshots = (yield* ownedSnapshots).filter(({ name }) => name === subject)
       return { ...(yield* withContainer(subject)), snapshots }
     }
     case "Lease": {
-      const leases = only(ownedLeases(yield* (yield* Leases).list), ({ id }) => id, subject)
+      const leases = ownedLeases(yield* (yield* Leases).list).filter(({ id }) => id === subject)
       return { ...emptyNode, leases }
     }
-    case "NetworkNamespace": {
-      const networkNamespaces = only(yield* NetworkNamespaces.list, nameOf, subject)
-      return { ...(yield* withAllContainers), networkNamespaces }
-    }
-    case "Link": {
-      const links = only(yield* NetworkNamespaces.links, nameOf, subject)
-      return { ...(yield* withAllContainers), links }
-    }
-    case "Cgroup": {
-      const cgroups = (yield* Cgroups.children(places.cgroupParent)).filter((id) => id === subject)
-      const tasks = yield* (yield* Tasks).list
-      return { ...(yield* withContainer(subject)), cgroups, taskIds: new Set(tasks.map((task) => task.containerId)) }
-    }
+    case "Task":
+    case "Shim":
+    case "Cgroup":
     case "LogDirectory": {
-      const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((id) => id === subject)
+      const names = (yield* Cgroups.children(places.cgroupParent)).filter((name) => name === subject)
+      const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((name) => name === subject)
       const tasks = yield* (yield* Tasks).list
-      const taskIds = new Set(tasks.map((task) => task.containerId))
-      return { ...(yield* withContainer(subject)), logDirectories, taskIds }
+      const taskIds = new Set(tasks.map(({ containerId }) => containerId).filter((id) => id === subject))
+      const container = yield* withContainer(subject)
+      const cgroups = yield* inspectCgroups(places, names, container.containerIds)
+      const shims = (yield* shimsHere).filter((id) => id === subject)
+      return { ...container, cgroups, logDirectories, shims, taskIds }
     }
+    case "NetworkNamespace":
+    case "Link":
     case "AgentDirectory": {
-      const agentDirectories = (yield* directoriesOf(places.agentsDirectory)).filter((name) => name === subject)
-      return { ...(yield* withAllContainers), agentDirectories }
+      const agentDirectories = yield* agentDirectoriesOf(places)
+      const networkNamespaces = yield* NetworkNamespaces.list
+      const links = yield* NetworkNamespaces.links
+      return { ...(yield* withAllContainers), agentDirectories, networkNamespaces, links }
     }
   }
 })

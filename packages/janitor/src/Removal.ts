@@ -47,23 +47,25 @@ const removeDirectory = Effect.fnUntraced(function*(path: string) {
   yield* fileSystem.remove(path, { recursive: true, force: true })
 })
 
-/** What is named after a container, beside what containerd knows of it. Only what can be ours has such things. */
-const removeTraces = Effect.fnUntraced(function*(places: Places, id: string) {
+const removeContainer = Effect.fnUntraced(function*(places: Places, id: string) {
+  yield* ContainerRemoval.reclaim(id)
+  // Only what can be ours is looked for by its name.
   if (isOwnId(id)) {
     yield* removeCgroup(`${places.cgroupParent}/${id}`)
     yield* removeDirectory(`${places.logDirectory}/${id}`)
   }
+  yield* ContainerRemoval.forget(id)
 })
 
 const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: Suspicion) {
   switch (kind) {
     case "Task":
-      yield* ContainerRemoval.removeTaskWithoutRecord(subject)
-      return yield* removeTraces(places, subject)
+    case "Shim":
+      yield* ContainerRemoval.adopt(subject)
+      return yield* removeContainer(places, subject)
     case "Container":
     case "Anchor":
-      yield* ContainerRemoval.remove(subject)
-      return yield* removeTraces(places, subject)
+      return yield* removeContainer(places, subject)
     case "Snapshot":
       return yield* (yield* Snapshots).remove(subject).pipe(ignoreNotFound, Effect.asVoid)
     case "Lease":
@@ -73,7 +75,8 @@ const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: 
     case "Link":
       return yield* NetworkNamespaces.removeLink(subject)
     case "Cgroup":
-      return yield* Effect.asVoid(removeCgroup(`${places.cgroupParent}/${subject}`))
+      // Whoever moved in since it was looked at stays; there is nothing to report then.
+      return yield* Effect.asVoid(Cgroups.removeEmpty(`${places.cgroupParent}/${subject}`))
     case "LogDirectory":
       return yield* removeDirectory(`${places.logDirectory}/${subject}`)
     case "AgentDirectory":

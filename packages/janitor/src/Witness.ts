@@ -102,11 +102,11 @@ export const make = Effect.fnUntraced(function*(options: {
     }
   })
 
-  /** Everywhere, not only on this node: an agent that is asked for by name and found elsewhere is not gone. */
+  /** On every node: an agent that is found elsewhere was only looked for in the wrong place. */
   const podsNamed = (name: string) =>
     Effect.map(
-      client.list(PodKind, { fieldSelector: name === "" ? `spec.nodeName=${nodeName}` : `metadata.name=${name}` }),
-      ({ items }) => items.filter((pod) => name === "" ? isHere(pod) : pod.metadata.name === name)
+      client.list(PodKind, { fieldSelector: `metadata.name=${name}` }),
+      ({ items }) => items.filter((pod) => pod.metadata.name === name)
     )
 
   // A list, because the absence in a list is an answer; a 404 may also mean that the kind is not served just now.

@@ -3,6 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
 import { Leases } from "@fast-sandbox/containerd/Leases"
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -16,6 +17,7 @@ import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Clock, Effect, FileSystem, Layer } from "effect"
+import { ChildProcess } from "effect/process"
 import { confirmMillis } from "../src/Findings.ts"
 import { agent, container, eventually, newId, nodeName, places, sandbox } from "./Node.ts"
 
@@ -27,11 +29,11 @@ const Machine = Layer.effectDiscard(Effect.gen(function*() {
   Layer.provideMerge(NodeServices.layer)
 )
 
+const manual = (mode: "remove" | "report") =>
+  Layer.unwrap(Effect.map(places, (places) => Janitor.layerManual({ nodeName, places, mode })))
+
 /** A janitor and an API of its own for each test, on the containerd of them all. */
-const withJanitor = (mode: "remove" | "report") =>
-  Layer.unwrap(Effect.map(places, (places) => Janitor.layerManual({ nodeName, places, mode }))).pipe(
-    Layer.provideMerge(MemoryKube.layer)
-  )
+const withJanitor = (mode: "remove" | "report") => manual(mode).pipe(Layer.provideMerge(MemoryKube.layer))
 
 /** Runs as if it were so much later; pauses stay as long as they are. */
 const later = (millis: number) => <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -84,6 +86,19 @@ const assertNothing = Effect.gen(function*() {
     )
   }
 })
+
+/** An API that refuses connections. */
+const down = ({ kind, verb }: { readonly kind: string; readonly verb: string }) =>
+  Effect.fail(
+    new KubeError({
+      method: verb,
+      path: `/${kind}`,
+      reason: new Unavailable({ problem: "connection refused", sent: false })
+    })
+  )
+
+const run = (command: string, ...args: ReadonlyArray<string>) =>
+  Effect.flatMap(ChildProcess.make(command, args), ({ exitCode }) => exitCode).pipe(Effect.scoped)
 
 const gone = { agentName: "gone", agentUid: "uid-of-gone" } as const
 
@@ -176,6 +191,30 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       yield* assertNothing
     }).pipe(Effect.provide(withJanitor("remove"))))
 
+  it.effect("ends the shim of a task whose deletion was cut off", () =>
+    Effect.gen(function*() {
+      const tasks = yield* Tasks
+      const cutOff = Effect.gen(function*() {
+        const id = yield* container({ ...gone, sandboxName: "a" })
+        yield* tasks.killAll(id, 9)
+        yield* tasks.wait({ containerId: id })
+        yield* tasks.delete({ containerId: id }).pipe(Effect.timeoutOption("3 millis"))
+        yield* (yield* Containers).delete(id)
+        return id
+      })
+      const left = yield* cutOff.pipe(
+        Effect.tap(() => settled),
+        Effect.tap(() => Effect.sleep("100 millis")),
+        Effect.flatMap((id) =>
+          Effect.map(Janitor.use(({ plan }) => plan), (plan) => plan.find(({ subject }) => subject === id))
+        ),
+        Effect.repeat({ times: 20, until: (finding) => finding?.kind === "Shim" || finding?.kind === "Task" })
+      )
+      const { removed } = yield* confirmed
+      assert.include(subjects(removed), left?.subject)
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
   it.effect("removes snapshots, leases, logs and cgroups of nobody", () =>
     Effect.gen(function*() {
       const { cgroupParent, logDirectory } = yield* places
@@ -213,14 +252,6 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
   it.effect("spares everything while the API can't answer", () =>
     Effect.gen(function*() {
       const memory = yield* MemoryKube
-      const down = ({ kind, verb }: { readonly kind: string; readonly verb: string }) =>
-        Effect.fail(
-          new KubeError({
-            method: verb,
-            path: `/${kind}`,
-            reason: new Unavailable({ problem: "connection refused", sent: false })
-          })
-        )
       const id = yield* container({ ...gone, sandboxName: "a", state: "created" })
       yield* settled
       yield* sweep
@@ -233,6 +264,105 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       assert.deepStrictEqual(subjects((yield* later(confirmMillis + 1)(sweep)).removed), [id])
       yield* assertNothing
     }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("spares everything when the API never answered", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryKube
+      const id = yield* container({ ...gone, sandboxName: "a", state: "created" })
+      yield* memory.setGate({ before: down })
+      yield* Effect.gen(function*() {
+        for (const hours of [0, 1, 48]) {
+          const { findings, removed } = yield* later(hours * 3_600_000)(sweep)
+          assert.deepStrictEqual(removed, [])
+          assert.isTrue(findings.every(({ cause, verdict }) => cause === "Unanswered" && verdict === "spare"))
+          assert.include(subjects(findings), id)
+        }
+        yield* memory.setGate({})
+        assert.deepStrictEqual(subjects((yield* confirmed).removed), [id])
+      }).pipe(Effect.provide(manual("remove")))
+      yield* assertNothing
+    }).pipe(Effect.provide(MemoryKube.layer)))
+
+  it.effect("goes on where it was cut short", () =>
+    Effect.gen(function*() {
+      const ids = yield* Effect.forEach(Array.from({ length: 6 }), () => container({ ...gone, sandboxName: "a" }))
+      yield* settled
+      yield* sweep
+      let rounds = 0
+      while ((yield* (yield* Containers).list()).length > 0) {
+        assert.isBelow(rounds++, 100)
+        yield* later(confirmMillis + 1)(sweep).pipe(Effect.timeoutOption(40 + 7 * rounds))
+      }
+      assert.isAbove(rounds, 1, `${ids.length} were removed at once`)
+      // What was cut off last may be a log or a cgroup; it has been seen as late as the last round.
+      yield* confirmedAt(2 * confirmMillis)
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("spares a cgroup that somebody uses", () =>
+    Effect.gen(function*() {
+      const { cgroupParent } = yield* places
+      const fileSystem = yield* FileSystem.FileSystem
+      const name = yield* newId
+      const directory = `/sys/fs/cgroup/pids${cgroupParent}/${name}`
+      yield* fileSystem.makeDirectory(directory, { recursive: true })
+      yield* Effect.gen(function*() {
+        const { pid } = yield* ChildProcess.make("sleep", ["1000"])
+        yield* fileSystem.writeFileString(`${directory}/cgroup.procs`, String(pid))
+        const { findings, removed } = yield* confirmed
+        assert.deepStrictEqual(removed, [])
+        assert.deepInclude(findings[0], { kind: "Cgroup", subject: name, cause: "Unclear", verdict: "spare" })
+      }).pipe(Effect.scoped)
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [name])
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("removes the networks of an agent that is gone, then its directory", () =>
+    Effect.gen(function*() {
+      const { agentsDirectory } = yield* places
+      const fileSystem = yield* FileSystem.FileSystem
+      yield* agent("living")
+      const add = Effect.fnUntraced(function*(agentName: string) {
+        const directory = `${agentsDirectory}/${agentName}`
+        yield* fileSystem.makeDirectory(directory, { recursive: true })
+        const name = NetworkNamespaces.nameOf(directory, 1)
+        yield* Effect.acquireRelease(
+          run("ip", "netns", "add", name),
+          () => Effect.ignore(run("ip", "netns", "delete", name))
+        )
+        return name
+      })
+      const living = yield* add("living")
+      const dead = yield* add("dead")
+      const foreign = NetworkNamespaces.nameOf(`${agentsDirectory}-of-others/dead`, 1)
+      yield* Effect.acquireRelease(
+        run("ip", "netns", "add", foreign),
+        () => Effect.ignore(run("ip", "netns", "delete", foreign))
+      )
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [dead])
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), ["dead"])
+      const left = yield* fileSystem.readDirectory("/run/netns")
+      assert.includeMembers(left, [living, foreign])
+      assert.notInclude(left, dead)
+      yield* fileSystem.remove(`${agentsDirectory}/living`, { recursive: true })
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("works by itself when a Pod goes", () =>
+    Effect.gen(function*() {
+      const client = yield* KubeClient
+      const owner = yield* agent("leaving")
+      yield* container({ ...owner, sandboxName: "a", resourceUid: yield* sandbox("a") })
+      const janitor = Layer.unwrap(
+        Effect.map(places, (places) => Janitor.layer({ nodeName, places, mode: "remove" }))
+      )
+      yield* Effect.gen(function*() {
+        yield* settled
+        yield* client.delete(Pod, { name: "leaving" })
+        yield* eventually(Effect.flatMap(Containers, (_) => _.list()), (all) => all.length === 0)
+      }).pipe(Effect.provide(janitor))
+      yield* assertNothing
+    }).pipe(Effect.provide(MemoryKube.layer)))
 
   it.effect("removes nothing when it only reports", () =>
     Effect.gen(function*() {
