@@ -53,7 +53,12 @@ const shims = Layer.unwrap(
 /** containerd, and what this machine makes of it. */
 export const node = shims.pipe(
   Layer.provideMerge(
-    Layer.unwrap(Effect.map(AgentConfig, ({ runtimeBinary }) => RuntimeProfile.layer({ binary: runtimeBinary })))
+    Layer.unwrap(
+      Effect.map(
+        AgentConfig,
+        ({ runtimeBinary, runtimeDirectory }) => RuntimeProfile.layer({ binary: runtimeBinary, runtimeDirectory })
+      )
+    )
   ),
   Layer.provideMerge(
     Layer.unwrap(

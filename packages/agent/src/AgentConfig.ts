@@ -54,6 +54,10 @@ export interface Settings {
   readonly cgroupParent: string
   /** Absolute path of the OCI runtime; chosen by the runtime profile when absent. */
   readonly runtimeBinary: string | undefined
+  /** Where runtimes are looked for before the usual places. */
+  readonly runtimeDirectory: string | undefined
+  /** Other kinds of isolation are not built yet; an agent that is asked for one refuses to start. */
+  readonly runtimeType: "container"
   /** Absolute path of `fsb-logger`, as containerd's shims see it. Output goes to plain files when it is not there. */
   readonly loggerBinary: string | undefined
   readonly limits: DefaultLimits
@@ -127,6 +131,8 @@ const variables = Config.all({
   logDirectory: Config.option(Config.schema(AbsolutePath, "FSB_LOG_DIR")),
   cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
   runtimeBinary: optionalPath("FSB_RUNTIME_BINARY"),
+  runtimeDirectory: optionalPath("FSB_RUNTIME_DIR"),
+  runtimeType: Config.Literal("container", "FSB_RUNTIME_TYPE").pipe(Config.withDefault("container")),
   loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
   cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
   memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),

@@ -18,13 +18,14 @@ import {
 import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import manifest from "../package.json" with { type: "json" }
+
 import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
+import { version } from "./Version.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
 
 /** What containerd accepts as an id; it becomes a file name and a cgroup's name, too. */
@@ -198,7 +199,7 @@ const identity: Effect.Effect<Identity, never, AgentConfig | LogDirectory | Runt
       agentUid: settings.podUid,
       agentName: settings.podName,
       nodeName: settings.nodeName,
-      version: manifest.version,
+      version: version,
       address: settings.podIp,
       runtimeNotes: [
         `${runtime.name} ${runtime.version} at ${runtime.path}`,

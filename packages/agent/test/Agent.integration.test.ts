@@ -9,6 +9,7 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { Clock, Effect, Fiber, Layer, Stream } from "effect"
+import { existsSync, readFileSync } from "node:fs"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
@@ -371,6 +372,19 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       assert.deepStrictEqual(instances, [])
       const { status } = yield* Tasks.use((tasks) => tasks.get({ containerId: request.instanceId }))
       assert.strictEqual(status, "running")
+    }).pipe(Effect.scoped))
+
+  it.effect("runs without a logger, and says where the output is then", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start({ FSB_LOGGER_BINARY: "/nowhere/fsb-logger" })
+      const request = Fixture.request(["sh", "-c", "echo hi; sleep 1000"])
+      yield* client.create(request)
+      const error = yield* Effect.flip(Fixture.logsOf(client, request.instanceId))
+      assert.strictEqual(error._tag, "FailedPrecondition")
+      const [, directory = ""] = / in (\/\S+) on the node/.exec(error.message) ?? []
+      yield* Fixture.eventually("hi", Effect.sync(() => readFileSync(`${directory}/stdout`, "utf8") === "hi\n"))
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+      assert.isFalse(existsSync(directory))
     }).pipe(Effect.scoped))
 
   it.effect("serves its metrics", () =>
