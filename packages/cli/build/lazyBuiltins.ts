@@ -37,17 +37,21 @@ const isConstant = (value: unknown): boolean => {
 
 const standIn = `let real
 const load = () => real ??= process.getBuiltinModule(MODULE)
-const lazy = (name) => new Proxy(function() {}, {
+const lazy = (name) => {
+  const proxy = new Proxy(function() {}, {
   get: (_, property) => {
     const found = load()[name]
     const value = Reflect.get(found, property)
     return typeof value === "function" && typeof found !== "function" ? value.bind(found) : value
   },
   apply: (_, self, args) => Reflect.apply(load()[name], self, args),
-  construct: (_, args) => Reflect.construct(load()[name], args),
+  // a class that extends the stand-in must come out as itself
+  construct: (_, args, target) => Reflect.construct(load()[name], args, target === proxy ? load()[name] : target),
   getPrototypeOf: () => Reflect.getPrototypeOf(load()[name]),
   has: (_, property) => property in load()[name]
-})`
+  })
+  return proxy
+}`
 
 const read = (module: Record<string, unknown>, name: string): unknown => {
   try {
@@ -82,7 +86,8 @@ export const lazyBuiltins: Plugin = {
     build.onResolve({ filter: /^(node:)?[a-z_/0-9]+$/ }, ({ path }) => {
       const id = path.replace(/^node:/, "")
       if (!builtinModules.includes(id)) return undefined
-      return eager.has(id)
+      // a module that is itself called, such as assert, has no exports to stand in for
+      return eager.has(id) || typeof require(`node:${id}`) === "function"
         ? { path: `node:${id}`, external: true }
         : { path: id, namespace: "lazy-builtin", sideEffects: false }
     })

@@ -18,7 +18,7 @@ export interface UpOptions {
 /** What the commands need of the stack. Its failures are told to the user by their message. */
 export interface LocalStack {
   /** Runs the stack until it is interrupted. */
-  readonly up: (options: UpOptions) => Effect.Effect<void, LocalError>
+  readonly up: (options: UpOptions) => Effect.Effect<never, LocalError>
   /** Stops the stack of that home, and removes everything it left when asked. Gives whether one ran. */
   readonly down: (
     options: { readonly home: string; readonly wipe: boolean }
@@ -26,6 +26,7 @@ export interface LocalStack {
 }
 
 /** Loads it. */
-export const load: Effect.Effect<LocalStack, LocalError> = Effect.fail(
-  new LocalError({ problem: "this build of fsb-ctl can't run the server; use one that can, or a cluster's --endpoint" })
-)
+export const load: Effect.Effect<LocalStack, LocalError> = Effect.tryPromise({
+  try: () => import("./OneMachine.ts"),
+  catch: (cause) => new LocalError({ problem: `this build of fsb-ctl can't run the server: ${String(cause)}` })
+}).pipe(Effect.map(({ stack }) => stack))

@@ -130,7 +130,7 @@ export const up = Command.make(
     const onReady = screen.talk(ready(home))
     if (detach) return yield* Effect.andThen(startDetached(home, containerd), onReady)
     const stack = yield* LocalStack.load
-    yield* stack.up({ home, containerd, onReady })
+    return yield* stack.up({ home, containerd, onReady })
   })
 ).pipe(
   Command.withShortDescription("Run everything on this machine"),

@@ -1,0 +1,35 @@
+/**
+ * Joins the commands to `@fast-sandbox/local`: which programs of this build the stack starts, and how its failures read.
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Stack from "@fast-sandbox/local/Stack"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import { dirname, join } from "node:path"
+import { LocalError } from "./Failure.ts"
+import type { LocalStack } from "./LocalStack.ts"
+
+/** The folder of this build: the agent's bundle and the native programs lie beside the script that runs. */
+const buildDirectory = (): string => dirname(process.argv[1] ?? "")
+
+const told = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>): Effect.Effect<A, LocalError, R> =>
+  Effect.mapError(effect, ({ message }) => new LocalError({ problem: message.split("\n")[0] ?? message }))
+
+/** The stack of this machine. */
+export const stack: LocalStack = {
+  up: ({ containerd, home, onReady }) =>
+    Layer.build(Stack.layer({
+      home,
+      containerd,
+      agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
+      loggerBinary: join(buildDirectory(), "fsb-logger")
+    })).pipe(
+      Effect.andThen(onReady),
+      Effect.andThen(Effect.never),
+      Effect.scoped,
+      Effect.provide([NodeServices.layer, Logger.layer([Logger.consoleJson])]),
+      told
+    ),
+  down: (options) => Stack.down(options).pipe(Effect.provide(NodeServices.layer), told)
+}
