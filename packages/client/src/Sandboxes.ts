@@ -11,162 +11,14 @@
  * }).pipe(Effect.scoped, Effect.provide(Sandboxes.layer({ endpoint: "127.0.0.1:9090" })))
  * ```
  */
-import type { BoundaryError, InvalidArgument } from "@fast-sandbox/core/Errors"
-import {
-  type ConsistencyMode,
-  type FailurePolicy,
-  type Phase,
-  type SandboxResources,
-  type Startup,
-  terminalPhases
-} from "@fast-sandbox/core/Sandbox"
-import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type { InvalidArgument } from "@fast-sandbox/core/Errors"
+import { type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import * as Context from "effect/Context"
-import type * as DateTime from "effect/DateTime"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Redacted from "effect/Redacted"
-import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
-import type * as LogLine from "./LogLine.ts"
-import type * as SandboxInfo from "./SandboxInfo.ts"
+import type { Calls, ConnectOptions } from "./Calls.ts"
 
-/** Where the server is, and how the client proves itself. */
-export interface ConnectOptions {
-  /** `unix:/path` or `host:port`. */
-  readonly endpoint: string
-  /** Sent with every call, as a bearer token. */
-  readonly token?: Redacted.Redacted | undefined
-  /** Encrypts. Without it the connection is plain text: right for unix sockets and loopback only. */
-  readonly tls?: GrpcClient.Credentials["tls"]
-  /** The namespace of calls that name none; `default` by default. */
-  readonly namespace?: string | undefined
-}
-
-/** What every call may say. */
-export interface CallOptions {
-  /** Empty or absent: the connection's. */
-  readonly namespace?: string | undefined
-  /** The call fails with DeadlineExceeded after this time. Streams have none by default. */
-  readonly deadline?: Duration.Input | undefined
-}
-
-/** What to run. */
-export interface CreateOptions extends CallOptions {
-  readonly image: string
-  /** Absent: one is generated. */
-  readonly name?: string | undefined
-  /** `default-pool` by default. */
-  readonly pool?: string | undefined
-  /** Replaces the image's ENTRYPOINT. */
-  readonly command?: ReadonlyArray<string> | undefined
-  /** Replaces the image's CMD. */
-  readonly args?: ReadonlyArray<string> | undefined
-  readonly envs?: Readonly<Record<string, string>> | undefined
-  readonly workingDir?: string | undefined
-  readonly exposedPorts?: ReadonlyArray<number> | undefined
-  readonly consistencyMode?: ConsistencyMode | undefined
-  readonly failurePolicy?: FailurePolicy | undefined
-  readonly recoveryTimeoutSeconds?: number | undefined
-  readonly expireTime?: DateTime.DateTime.Input | undefined
-  /** Seconds from creation to expiry. Not together with `expireTime`. */
-  readonly ttlSeconds?: number | undefined
-  readonly terminationGracePeriodSeconds?: number | undefined
-  readonly resources?: SandboxResources | undefined
-  readonly labels?: Readonly<Record<string, string>> | undefined
-  /** The same id and the same request give the first answer again; one is made where absent. */
-  readonly requestId?: string | undefined
-}
-
-/** The answer to a create: the program was started. */
-export interface Created {
-  readonly name: string
-  readonly namespace: string
-  readonly instanceId: string
-  readonly agentPod: string
-  readonly endpoints: ReadonlyArray<string>
-  readonly startup: Startup | undefined
-}
-
-/** Which sandboxes. */
-export interface ListOptions extends CallOptions {
-  /** As kubectl's `-l` has it. */
-  readonly labelSelector?: string | undefined
-  /** Of all namespaces, whatever `namespace` says. */
-  readonly allNamespaces?: true | undefined
-}
-
-/** Which sandboxes to watch. */
-export interface WatchOptions extends ListOptions {
-  /** Only the one of this name. */
-  readonly name?: string | undefined
-}
-
-/** A change. `Synced` comes once: all that existed when the watch began has been told. */
-export type WatchEvent =
-  | { readonly _tag: "Added" | "Modified" | "Deleted"; readonly sandbox: SandboxInfo.SandboxInfo }
-  | { readonly _tag: "Synced" }
-
-/** What to wait for. */
-export interface WaitOptions extends CallOptions {
-  /** One of these phases. */
-  readonly for: ReadonlySet<Phase>
-}
-
-/** What to change. Each part is a call of its own, made in this order; labels go with the first. */
-export interface UpdateOptions extends CallOptions {
-  /** `never` removes the expiry. */
-  readonly expireTime?: DateTime.DateTime.Input | "never" | undefined
-  readonly failurePolicy?: FailurePolicy | undefined
-  readonly recoveryTimeoutSeconds?: number | undefined
-  /** Added to those that are there; an empty value removes a label. */
-  readonly labels?: Readonly<Record<string, string>> | undefined
-}
-
-/** Which lines. */
-export interface LogsOptions extends CallOptions {
-  /** Stay until the program ended and everything was told. */
-  readonly follow?: boolean | undefined
-  /** Only the last lines. */
-  readonly tail?: number | undefined
-  readonly since?: DateTime.DateTime.Input | undefined
-  readonly until?: DateTime.DateTime.Input | undefined
-  readonly stream?: LogLine.LogLine["stream"] | undefined
-}
-
-/** Whose nodes: those of one pool, or of all. */
-export interface ImageOptions extends CallOptions {
-  readonly pool?: string | undefined
-}
-
-/** An image, and the nodes that hold it. */
-export interface ImageInfo {
-  /** Normalised: `docker.io/library/alpine:latest`. */
-  readonly name: string
-  readonly digest: string
-  readonly sizeBytes: number
-  readonly nodes: ReadonlyArray<string>
-}
-
-/** How far one node is with an image. */
-export interface ImageProgress {
-  readonly node: string
-  readonly image: string
-  readonly status: "transferring" | "unpacking" | "done"
-  readonly currentBytes: number
-  /** Absent while it is not known. */
-  readonly totalBytes?: number | undefined
-  /** Present when done. */
-  readonly digest?: string | undefined
-}
-
-/** A sandbox that is deleted when its scope closes. */
-export interface ScopedSandbox extends Created {
-  readonly info: Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  readonly wait: (options: Omit<WaitOptions, "namespace">) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  readonly logs: (options?: Omit<LogsOptions, "namespace">) => Stream.Stream<LogLine.LogLine, BoundaryError>
-}
+export type * from "./Calls.ts"
 
 /** The phases in which a program has ended. */
 export const terminal: ReadonlySet<Phase> = terminalPhases
@@ -175,44 +27,7 @@ export const terminal: ReadonlySet<Phase> = terminalPhases
 export const started: ReadonlySet<Phase> = new Set<Phase>(["Running", "Succeeded", "Failed", "Stopped", "Expired"])
 
 /** The calls of a Fast-Path server. */
-export class Sandboxes extends Context.Service<Sandboxes, {
-  /**
-   * Starts a sandbox and answers when its program was started. An answer that got lost is asked for again with the same
-   * request id, so that no second sandbox comes of it. Interrupting it deletes what it may have made.
-   */
-  readonly create: (options: CreateOptions) => Effect.Effect<Created, BoundaryError>
-  /** Like `create`, in a scope: when it closes, also by interruption, the sandbox is stopped gracefully and deleted. */
-  readonly scoped: (options: CreateOptions) => Effect.Effect<ScopedSandbox, BoundaryError, Scope.Scope>
-  readonly get: (name: string, options?: CallOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  readonly list: (options?: ListOptions) => Effect.Effect<ReadonlyArray<SandboxInfo.SandboxInfo>, BoundaryError>
-  /** What exists, then `Synced`, then every change. Fails with Unavailable when the server goes away. */
-  readonly watch: (options?: WatchOptions) => Stream.Stream<WatchEvent, BoundaryError>
-  /**
-   * Waits by watching until a sandbox has one of the phases. Outlives a restart of the server. Fails with
-   * FailedPrecondition `Ended` when the sandbox reached an end from which it gets to none of them by itself.
-   */
-  readonly wait: (name: string, options: WaitOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  /** Waits by watching until a sandbox is gone. */
-  readonly waitForDeletion: (name: string, options?: CallOptions) => Effect.Effect<void, BoundaryError>
-  /** Stops a sandbox gracefully and removes it. Answers when the deletion is certain to finish. */
-  readonly delete: (name: string, options?: CallOptions) => Effect.Effect<void, BoundaryError>
-  readonly update: (name: string, options: UpdateOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  /** Starts a new instance. */
-  readonly reset: (name: string, options?: CallOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
-  /** What the program printed, in order. When followed, it outlives a restart of the server. */
-  readonly logs: (name: string, options?: LogsOptions) => Stream.Stream<LogLine.LogLine, BoundaryError>
-  readonly images: {
-    readonly list: (options?: ImageOptions) => Effect.Effect<ReadonlyArray<ImageInfo>, BoundaryError>
-    readonly pull: (image: string, options?: ImageOptions) => Stream.Stream<ImageProgress, BoundaryError>
-    /** Sends an OCI or docker archive. `name` is the image's where the archive does not say one. */
-    readonly load: <E, R>(
-      archive: Stream.Stream<Uint8Array, E, R>,
-      options?: ImageOptions & { readonly name?: string | undefined }
-    ) => Stream.Stream<ImageProgress, BoundaryError | E, R>
-    /** Gives the nodes that held it. */
-    readonly remove: (image: string, options?: ImageOptions) => Effect.Effect<ReadonlyArray<string>, BoundaryError>
-  }
-}>()("@fast-sandbox/client/Sandboxes") {
+export class Sandboxes extends Context.Service<Sandboxes, Calls>()("@fast-sandbox/client/Sandboxes") {
   /**
    * Connects with the first call. What speaks the protocol is loaded when the layer is built: programs that import this
    * library without calling a server do not pay for it.

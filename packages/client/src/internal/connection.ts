@@ -16,21 +16,21 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Endpoint from "../Endpoint.ts"
-import type * as LogLine from "../LogLine.ts"
 import type {
   CallOptions,
+  Calls,
   ConnectOptions,
   CreateOptions,
   ImageOptions,
   ListOptions,
   LogsOptions,
-  Sandboxes,
   UpdateOptions,
   WaitOptions,
   WatchEvent,
   WatchOptions
-} from "../Sandboxes.ts"
+} from "../Calls.ts"
+import * as Endpoint from "../Endpoint.ts"
+import type * as LogLine from "../LogLine.ts"
 import type * as SandboxInfo from "../SandboxInfo.ts"
 import * as Position from "./position.ts"
 import * as Time from "./time.ts"
@@ -74,7 +74,7 @@ const isMadeBy = (requestId: string, sandbox: SandboxInfo.SandboxInfo): boolean 
 const make = (
   api: Api,
   connection: { readonly address: string; readonly namespace: string }
-): Sandboxes["Service"] => {
+): Calls => {
   const namespaceOf = (options: CallOptions | undefined): string => options?.namespace || connection.namespace
 
   /** The names that most requests carry. */
@@ -223,7 +223,7 @@ const make = (
     }
   })
 
-  const images: Sandboxes["Service"]["images"] = {
+  const images: Calls["images"] = {
     list: Effect.fn("Sandboxes.images.list")(function*(options?: ImageOptions) {
       const { items } = yield* api.listImages(
         { poolRef: options?.pool ?? "", namespace: namespaceOf(options) },
@@ -262,7 +262,7 @@ const make = (
 /** A connection; it is made with the first call and lives as long as the scope. */
 export const connect = Effect.fnUntraced(function*(
   options: ConnectOptions
-): Effect.fn.Return<Sandboxes["Service"], InvalidArgument, Scope.Scope> {
+): Effect.fn.Return<Calls, InvalidArgument, Scope.Scope> {
   const address = yield* Effect.fromResult(Endpoint.parse(options.endpoint))
   const { tls, token } = options
   const api = yield* GrpcClient.makeBoundary(FastPathService, {

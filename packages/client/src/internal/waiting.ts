@@ -6,7 +6,7 @@ import { FailedPrecondition, NotFound } from "@fast-sandbox/core/Errors"
 import { type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import type { WatchEvent } from "../Sandboxes.ts"
+import type { WatchEvent } from "../Calls.ts"
 import type { SandboxInfo } from "../SandboxInfo.ts"
 
 /**

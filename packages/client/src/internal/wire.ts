@@ -7,7 +7,6 @@ import * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type { LogLine } from "../LogLine.ts"
 import type {
   Created,
   CreateOptions,
@@ -16,7 +15,8 @@ import type {
   LogsOptions,
   UpdateOptions,
   WatchEvent
-} from "../Sandboxes.ts"
+} from "../Calls.ts"
+import type { LogLine } from "../LogLine.ts"
 import type { SandboxInfo } from "../SandboxInfo.ts"
 import * as Time from "./time.ts"
 
