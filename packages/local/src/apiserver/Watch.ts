@@ -4,7 +4,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
@@ -170,6 +169,7 @@ export const run = (
     }
 
     const follow = Effect.gen(function*() {
+      let bookmarked = clock.currentTimeMillisUnsafe()
       while (true) {
         store.settle()
         if (cursor < store.compacted()) {
@@ -178,17 +178,19 @@ export const run = (
         }
         const changes = store.changes(type.key, cursor, batchSize)
         const last = changes.at(-1)
-        if (last === undefined) {
-          cursor = store.revision()
-          idle = true
-          const woken = yield* Effect.timeoutOption(Queue.take(wakeups), bookmarkMillis)
-          idle = false
-          if (Option.isNone(woken) && options.allowWatchBookmarks) yield* write(bookmark(undefined))
-          continue
-        }
         const text = changes.map(event).join("")
-        cursor = last.revision
+        cursor = last?.revision ?? store.revision()
         if (text !== "") yield* write(text)
+        // Also a watch that only sees changes which it doesn't select gets its bookmarks: it must not look dead.
+        const wait = bookmarked + bookmarkMillis - clock.currentTimeMillisUnsafe()
+        if (wait <= 0) {
+          bookmarked = clock.currentTimeMillisUnsafe()
+          if (options.allowWatchBookmarks) yield* write(bookmark(undefined))
+        } else if (last === undefined) {
+          idle = true
+          yield* Effect.timeoutOption(Queue.take(wakeups), wait)
+          idle = false
+        }
       }
     })
 
