@@ -166,7 +166,10 @@ const make = Effect.gen(function*() {
             return known
           }
           const ports = request.spec?.exposedPorts ?? []
-          if (view.draining || view.slotsUsed >= view.slots || ports.some((port) => view.portsUsed.has(port))) {
+          if (view.draining) {
+            return yield* new Unavailable({ target: view.pod, problem: "it is going away" })
+          }
+          if (view.slotsUsed >= view.slots || ports.some((port) => view.portsUsed.has(port))) {
             return yield* new ResourceExhausted({ resource: "slots", problem: "full", retryAfterMillis: 1 })
           }
           const now = timestampFromMs(yield* Clock.currentTimeMillis)

@@ -229,13 +229,23 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         memory.answered(result.success, now)
         memory.refusedBy.clear()
         yield* release(memory)
-      } else if (isTransient(result.failure)) {
-        return yield* result.failure
-      } else {
-        memory.refusals.set(instanceId, refusalOf(result.failure, now))
-        memory.refusedBy.add(podUid)
-        yield* release(memory)
+        return
       }
+      const { failure } = result
+      if (isTransient(failure)) {
+        const view = yield* agents.get(podUid)
+        if (!Option.exists(view, ({ draining }) => draining)) {
+          return yield* failure
+        }
+        // An agent that is going away admits nothing more; that it did not admit this one either, it has to say.
+        yield* agents.delete(podUid, instanceId)
+      }
+      memory.refusals.set(
+        instanceId,
+        isTransient(failure) ? Decision.StartRefusal.NoRoom() : refusalOf(failure, now)
+      )
+      memory.refusedBy.add(podUid)
+      yield* release(memory)
     })
 
     const stop = Effect.fnUntraced(function*(memory: Memory, { instanceId, podUid }: Assignment.Assignment) {
