@@ -3,7 +3,7 @@
  * containerd. The same layers that run on a cluster, over an API server of our own.
  */
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
-import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
 import * as Controller from "@fast-sandbox/controller/Controller"
 import { type InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
@@ -137,7 +137,7 @@ export const layer = (options: StackOptions) =>
 export const down = Effect.fn("Stack.down")(function*(options: {
   readonly home: string
   readonly wipe: boolean
-}): Effect.fn.Return<boolean, InvalidArgument | Unavailable | PlatformError, System> {
+}): Effect.fn.Return<boolean, InvalidArgument | Unavailable | PlatformError, MachineSetup.System> {
   const home = yield* Home.make(options.home)
   const files = yield* FileSystem.FileSystem
   const running = yield* PidFile.read(home.pidFile)
@@ -159,6 +159,7 @@ export const down = Effect.fn("Stack.down")(function*(options: {
     )
   }
   yield* MachineContainerd.stop(home)
+  yield* MachineSetup.removeCgroups(home.cgroupParent)
   if (options.wipe) {
     yield* files.remove(home.directory, { recursive: true, force: true })
   }
