@@ -11,6 +11,9 @@ import * as Observation from "./Observation.ts"
 /** For how long an agent's answer counts against a view of it that says less, in milliseconds. */
 export const viewLagMillis = 5_000
 
+/** Former instances of one sandbox that are remembered to be gone; one that is forgotten costs a call to its agent. */
+const maxGone = 32
+
 /** See the module. */
 export class Memory {
   /** Agents whose view may show instances of this sandbox. */
@@ -48,6 +51,10 @@ export class Memory {
 
   /** An agent answered that the instance is gone. */
   isGone(instanceId: string, now: number): void {
+    const [oldest] = this.gone.keys()
+    if (this.gone.size >= maxGone && oldest !== undefined) {
+      this.gone.delete(oldest)
+    }
     this.gone.set(instanceId, now)
     this.answers.delete(instanceId)
   }

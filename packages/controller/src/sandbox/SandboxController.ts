@@ -54,6 +54,9 @@ const maxOperations = 512
 /** Steps taken for one sandbox before others get their turn; the longest chain, finalizer to start, has four. */
 const maxSteps = 8
 
+/** Agents that are remembered to be gone; one that is forgotten costs a question to the API. */
+const maxGoneAgents = 10_000
+
 /** How long a sandbox that found no agent waits when nothing wakes it: a net under lost wake-ups. */
 const unplacedRetry = Duration.seconds(30)
 
@@ -341,6 +344,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         return result
       }))
       if (reserved._tag === "Success") {
+        memory.refusals.clear()
         const { node, pod, uid } = reserved.success.agent
         const status = Decision.placed(sandbox, draft, { instanceId, pod, podUid: uid, node }, now)
         return yield* report(memory, sandbox, status)
@@ -367,6 +371,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         Effect.catchIf(isNotFound, () => Effect.succeed(false))
       )
       if (!found) {
+        const [oldest] = goneAgents
+        if (goneAgents.size >= maxGoneAgents && oldest !== undefined) {
+          goneAgents.delete(oldest)
+        }
         goneAgents.add(podUid)
       }
       return !found
