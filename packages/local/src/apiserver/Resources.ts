@@ -296,13 +296,11 @@ const make = (store: StoreShape): ResourcesShape => {
           ]))
         }
         const fields = Json.at(object, "metadata", "managedFields")
-        const emptied = Json.isArray(fields) &&
-          fields.every((entry) => Json.isObject(entry) && Object.keys(entry).length === 0)
-        const wanted = fields === undefined || (emptied && fields.length === 0 && fields === undefined)
-          ? Metadata.withMetadata(object, { managedFields: Json.at(previous, "metadata", "managedFields") })
-          : emptied
-          ? Metadata.withMetadata(object, { managedFields: undefined })
-          : object
+        // Sent empty, they are given up; not sent, they stay as they are.
+        const emptied = Json.isArray(fields) && fields.every((entry) => Json.equal(entry, {}))
+        const wanted = fields !== undefined && !emptied ? object : Metadata.withMetadata(object, {
+          managedFields: emptied ? undefined : Json.at(previous, "metadata", "managedFields")
+        })
         return yield* replace(
           intent,
           previous,
