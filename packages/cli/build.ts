@@ -37,7 +37,7 @@ const removeStale = async (current: ReadonlyArray<string>) => {
 const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
   const { outputFiles } = await esbuild.build({
     ...options,
-    entryPoints: { "fsb-ctl": join(root, "packages/cli/src/main.ts") },
+    entryPoints: { "fsb-ctl": join(root, "packages/cli/src/bin.ts") },
     outdir: dist,
     outExtension: { ".js": ".cjs" },
     chunkNames: "fsb-ctl-[hash]",
