@@ -8,7 +8,7 @@ import * as Kinds from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import * as SimulatedAgent from "@fast-sandbox/testkit/SimulatedAgent"
-import { Context, Duration, Effect, Layer, Option, Schedule, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, Option, References, Schedule, type Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -79,9 +79,10 @@ export const controller: Layer.Layer<Agents | Registry, never, KubeClient | Flee
   Layer.provideMerge(Registry.layer)
 )
 
-/** The API and the fleet, without a controller. */
+/** The API and the fleet, without a controller. What is logged about the ends of agents is of no interest. */
 export const world: Layer.Layer<MemoryKube | KubeClient | Fleet> = Fleet.layer.pipe(
-  Layer.provideMerge(MemoryKube.layer)
+  Layer.provideMerge(MemoryKube.layer),
+  Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Fatal"))
 )
 
 /** Makes a pool. */

@@ -12,7 +12,6 @@ import {
   AlreadyExists,
   type BoundaryError,
   Cancelled,
-  DeadlineExceeded,
   FailedPrecondition,
   Internal,
   NotFound,
@@ -90,10 +89,10 @@ export class FastPath extends Context.Service<FastPath, {
 }
 
 /** The longest wait for an agent that has to pull the image first. */
-const fastDeadline = Duration.minutes(5)
+const fastLimit = Duration.minutes(5)
 
 /** Well below the time after which the SandboxController takes a resource over: see `Assignment.creatorGraceMillis`. */
-const strongDeadline = Duration.millis(Assignment.creatorGraceMillis - 3_000)
+const strongLimit = Duration.millis(Assignment.creatorGraceMillis - 3_000)
 
 /** How long a create waits for the end of the sandbox that had its name: usual grace periods, and some more. */
 const predecessorLimit = Duration.seconds(30)
@@ -205,7 +204,10 @@ export const make: Effect.Effect<
         problem: `${depth} sandboxes wait for their resource to be written; try again later`
       })
     }
-    const { assignment, manifest } = yield* placement.start(wanted, pool, () => Effect.succeed(""))
+    const { assignment, manifest } = yield* placement.start(wanted, pool, {
+      limit: fastLimit,
+      prepare: () => Effect.succeed("")
+    })
     const since = yield* Clock.currentTimeMillis
     const unwritten = { manifest, assignment, since, acknowledged: true }
     yield* directory.admit(unwritten)
@@ -248,21 +250,22 @@ export const make: Effect.Effect<
           }
         })
     }
-    const placed = yield* placement.start(wanted, pool, (manifest) =>
-      write(manifest).pipe(
-        Effect.mapError(kubeFailure),
-        Effect.map((written) => {
-          resource = written
-          return written.metadata.uid ?? ""
-        })
-      )).pipe(
-        Effect.tapError((error) =>
-          // What may have happened although it failed is left to the SandboxController, which looks and decides.
-          resource === undefined || isUncertain(error)
-            ? Effect.void
-            : remove(resource)
+    const placed = yield* placement.start(wanted, pool, {
+      limit: strongLimit,
+      prepare: (manifest) =>
+        write(manifest).pipe(
+          Effect.mapError(kubeFailure),
+          Effect.map((written) => {
+            resource = written
+            return written.metadata.uid ?? ""
+          })
         )
+    }).pipe(
+      Effect.tapError((error) =>
+        // What may have happened although it failed is left to the SandboxController, which looks and decides.
+        resource === undefined || isUncertain(error) ? Effect.void : remove(resource)
       )
+    )
     if (resource === undefined) {
       return yield* new Internal({ problem: "an instance was started before its resource was written" })
     }
@@ -276,15 +279,6 @@ export const make: Effect.Effect<
     yield* directory.wrote(reported)
     return reported
   })
-
-  const within = (wanted: SandboxRequest.Wanted, limit: Duration.Duration) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
-    Effect.timeoutOrElse(self, {
-      duration: limit,
-      orElse: () =>
-        Effect.fail(
-          new DeadlineExceeded({ operation: `the create of ${keyOf(wanted.metadata.namespace, wanted.metadata.name)}` })
-        )
-    })
 
   /** Runs a create that a delete of the same name ends. */
   const abandonable = <A, R>(key: string, self: Effect.Effect<A, BoundaryError, R>) =>
@@ -326,9 +320,7 @@ export const make: Effect.Effect<
         })
       }
       const pool = yield* Effect.interruptible(poolOf(namespace, wanted.spec.poolRef))
-      const sandbox = yield* mode === "strong"
-        ? within(wanted, strongDeadline)(strong(wanted, pool))
-        : within(wanted, fastDeadline)(fast(wanted, pool))
+      const sandbox = yield* mode === "strong" ? strong(wanted, pool) : fast(wanted, pool)
       yield* count(mode, "created")
       return sandbox
     })

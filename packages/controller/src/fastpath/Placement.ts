@@ -3,7 +3,7 @@
  * that refuses, or can't be reached, is left out and the next best is asked.
  */
 import * as Assignment from "@fast-sandbox/core/Assignment"
-import { type BoundaryError, FailedPrecondition } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, DeadlineExceeded, FailedPrecondition } from "@fast-sandbox/core/Errors"
 import { assignmentAnnotation, claimUidAnnotation } from "@fast-sandbox/core/Names"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -31,6 +31,13 @@ export interface Placed {
   readonly instance: Instance
 }
 
+/** How a sandbox is started. */
+export interface StartOptions<E, R> {
+  /** The whole time for it, with all agents that are asked. */
+  readonly limit: Duration.Duration
+  readonly prepare: Prepare<E, R>
+}
+
 /** What is done with a sandbox between the choice of its agent and the call: its resource's uid, empty without one. */
 export type Prepare<E, R> = (manifest: Wanted) => Effect.Effect<string, E, R>
 
@@ -45,7 +52,7 @@ export class Placement extends Context.Service<Placement, {
   start<E, R>(
     wanted: Wanted,
     pool: SandboxPool,
-    prepare: Prepare<E, R>
+    options: StartOptions<E, R>
   ): Effect.Effect<Placed, E | ReserveError | BoundaryError, R | KubeClient>
 }>()("@fast-sandbox/controller/fastpath/Placement") {
   static get layer(): Layer.Layer<Placement, never, Agents | Registry> {
@@ -110,6 +117,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
       wanted: Wanted,
       spec: InstanceSpec.InstanceSpec,
       excluding: ReadonlySet<string>,
+      endsAt: number,
       prepare: Prepare<E, R>
     ) {
       const { name, namespace } = wanted.metadata
@@ -145,6 +153,12 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         spec
       }).pipe(
         timed("agent"),
+        Effect.timeoutOrElse({
+          duration: Duration.millis(Math.max(0, endsAt - (yield* Clock.currentTimeMillis))),
+          orElse: () => Effect.fail(new DeadlineExceeded({ operation: `the start of ${namespace}/${name}` }))
+        }),
+        // Callers shield the rest, so that what was started is never forgotten; waiting for the agent can be given up.
+        Effect.interruptible,
         Effect.onInterrupt(() => resourceUid === "" ? undo(assignment) : Effect.void),
         Effect.result
       )
@@ -152,7 +166,9 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         if (isNextWorthAsking(asked.failure)) {
           return Result.fail({ podUid, error: asked.failure })
         }
-        yield* undo(assignment)
+        if (resourceUid === "" || !isUncertain(asked.failure)) {
+          yield* undo(assignment)
+        }
         return yield* asked.failure
       }
       yield* registry.confirm(reservation)
@@ -160,12 +176,13 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
     }, Effect.scoped)
 
     return Placement.of({
-      start: Effect.fn("Placement.start")(function*(wanted, pool, prepare) {
+      start: Effect.fn("Placement.start")(function*(wanted, pool, { limit, prepare }) {
+        const endsAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
         const spec = yield* InstanceSpec.make(wanted, pool)
         const refusers = new Set<string>()
         let last: BoundaryError = new FailedPrecondition({ reason: "NoAgent", problem: "no agent was asked" })
         while (refusers.size < maxCandidates) {
-          const result = yield* attempt(wanted, spec, refusers, prepare)
+          const result = yield* attempt(wanted, spec, refusers, endsAt, prepare)
           if (Result.isSuccess(result)) {
             return result.success
           }
