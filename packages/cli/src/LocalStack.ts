@@ -1,9 +1,8 @@
 /**
- * The one-machine stack, as far as the commands need it. It is loaded only when one of them is used: the commands that
- * talk to a server start without it.
+ * The one-machine stack, as far as the commands need it.
  */
-import * as Effect from "effect/Effect"
-import { LocalError } from "./Failure.ts"
+import type * as Effect from "effect/Effect"
+import type { LocalError } from "./Failure.ts"
 
 /** Which stack, and on what. */
 export interface UpOptions {
@@ -24,9 +23,3 @@ export interface LocalStack {
     options: { readonly home: string; readonly wipe: boolean }
   ) => Effect.Effect<boolean, LocalError>
 }
-
-/** Loads it. */
-export const load: Effect.Effect<LocalStack, LocalError> = Effect.tryPromise({
-  try: () => import("./OneMachine.ts"),
-  catch: (cause) => new LocalError({ problem: `this build of fsb-ctl can't run the server: ${String(cause)}` })
-}).pipe(Effect.map(({ stack }) => stack))

@@ -15,7 +15,7 @@ import { closeSync, openSync } from "node:fs"
 import * as Config from "../Config.ts"
 import { LocalError } from "../Failure.ts"
 import { Operands } from "../Help.ts"
-import * as LocalStack from "../LocalStack.ts"
+import type { LocalStack, UpOptions } from "../LocalStack.ts"
 import * as Progress from "../Progress.ts"
 import { Screen } from "../Screen.ts"
 
@@ -31,8 +31,14 @@ const containerd = Flag.String("containerd").pipe(
   Flag.withDefault("auto")
 )
 
-const isChoice = (text: string): text is LocalStack.UpOptions["containerd"] =>
+const isChoice = (text: string): text is UpOptions["containerd"] =>
   text === "auto" || text === "own" || text.startsWith("/")
+
+// the large half of fsb-ctl, which the commands that talk to a server do without
+const loadStack: Effect.Effect<LocalStack, LocalError> = Effect.tryPromise({
+  try: () => import("../OneMachine.ts"),
+  catch: (cause) => new LocalError({ problem: `this build of fsb-ctl can't run the server: ${String(cause)}` })
+}).pipe(Effect.map(({ stack }) => stack))
 
 /** How often the background stack is asked whether it takes calls, and how often at most: a minute in all. */
 const ASK_EVERY = "200 millis"
@@ -129,7 +135,7 @@ export const up = Command.make(
     }
     const onReady = screen.talk(ready(home))
     if (detach) return yield* Effect.andThen(startDetached(home, containerd), onReady)
-    const stack = yield* LocalStack.load
+    const stack = yield* loadStack
     return yield* stack.up({ home, containerd, onReady })
   })
 ).pipe(
@@ -157,7 +163,7 @@ export const down = Command.make(
   },
   Effect.fnUntraced(function*({ home, wipe }) {
     const screen = yield* Screen
-    const stack = yield* LocalStack.load
+    const stack = yield* loadStack
     const wasUp = yield* stack.down({ home, wipe }).pipe(Progress.spin("stopping"))
     const gone = wipe ? `; ${home} is removed` : ""
     yield* screen.talk(`${wasUp ? "fast-sandbox is down" : `nothing ran in ${home}`}${gone}\n`)
