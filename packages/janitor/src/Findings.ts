@@ -186,8 +186,9 @@ const ofContainer = (container: OwnedContainer, api: Answered): ReadonlyArray<Su
   if (kind === "repair") {
     return [{ ...about, cause: "HalfRepaired", evidence: "its record was written only to end its task" }]
   }
-  if (agentUid === "") {
-    return [{ ...about, cause: "Unclear", evidence: "its labels name no agent" }]
+  if (agentUid === "" || agentName === "") {
+    // By its uid it would be missed, by its name it is asked for.
+    return [{ ...about, cause: "Unclear", evidence: "its labels do not name its agent by name and uid" }]
   }
   if (!api.pods.has(agentUid)) {
     const seenGoing = api.deletedPods.has(agentUid) ? "was deleted" : "is not on this node"
@@ -272,6 +273,14 @@ const ofCgroup = ({ isPopulated, name: subject }: OwnCgroup): Suspicion =>
     }
     : { kind: "Cgroup", subject, cause: "NoContainer", evidence: "it is empty, and no container or task has its name" }
 
+/** What is left of something that nobody needs to be asked about. */
+const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
+  kind,
+  subject,
+  cause,
+  evidence
+})
+
 /** Everything that speaks against anything on the node, when the API has answered. */
 export const suspicions = (node: NodeState, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
   const ownDirectories = new Set([...node.cgroups.map(({ name }) => name), ...node.logDirectories])
@@ -282,12 +291,6 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
   // Its containers go first.
   const isDeparted = (agentName: string) => !podNames.has(agentName) && !agentNames.has(agentName)
   const networkKeys = new Set([...node.networkNamespaces, ...node.links].map(({ ownerKey }) => ownerKey))
-  const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
-    kind,
-    subject,
-    cause,
-    evidence
-  })
   return [
     ...[...node.taskIds]
       // A task has no labels: ours is known by its cgroup or its log.

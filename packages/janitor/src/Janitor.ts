@@ -157,13 +157,19 @@ const make = Effect.fnUntraced(function*(
     }
   })
 
-  const tell = (findings: ReadonlyArray<Findings.Finding>) =>
-    Effect.forEach(findings, (finding) =>
-      (mode === "report"
-        ? Effect.logInfo(`would ${finding.verdict}`)
-        : finding.verdict === "wait"
-        ? Effect.logInfo("waits for another look")
-        : Effect.logDebug(finding.verdict)).pipe(Effect.annotateLogs(annotationsOf(finding))), { discard: true })
+  const tellOne = (finding: Findings.Finding) =>
+    (mode === "report"
+      ? Effect.logInfo(`would ${finding.verdict}`)
+      : finding.verdict === "wait"
+      ? Effect.logInfo("waits for another look")
+      : Effect.logDebug(finding.verdict)).pipe(Effect.annotateLogs(annotationsOf(finding)))
+
+  const tell = (findings: ReadonlyArray<Findings.Finding>) => {
+    const unanswered = findings.filter(({ cause }) => cause === "Unanswered")
+    return unanswered[0] === undefined
+      ? Effect.forEach(findings, tellOne, { discard: true })
+      : Effect.logWarning("everything is spared", { things: unanswered.length, evidence: unanswered[0].evidence })
+  }
 
   const sweep = Effect.fn("Janitor.sweep")(function*() {
     const [duration, judged] = yield* Effect.timed(judge())

@@ -123,6 +123,12 @@ const table: ReadonlyArray<
     never("Container Unclear")
   ],
   ["a record that names no agent", { containers: [owned({ agentUid: "" })] }, nobody, never("Container Unclear")],
+  [
+    "a record that names its agent by uid alone",
+    { containers: [owned({ agentName: "" })] },
+    nobody,
+    never("Container Unclear")
+  ],
   ["a parked slot", { containers: [owned({ kind: "parked", sandboxName: "" })] }, noSandbox, none],
   [
     "a parked slot of nobody",

@@ -5,6 +5,8 @@ import { Images } from "@fast-sandbox/containerd/Images"
 import { Leases } from "@fast-sandbox/containerd/Leases"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { containerLabels } from "@fast-sandbox/core/Names"
@@ -16,7 +18,7 @@ import { KubeError, Unavailable } from "@fast-sandbox/kube/KubeError"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { Clock, Effect, FileSystem, Layer } from "effect"
+import { Clock, Effect, FileSystem, Layer, Logger } from "effect"
 import { ChildProcess } from "effect/process"
 import { confirmMillis } from "../src/Findings.ts"
 import { agent, container, eventually, newId, nodeName, places, sandbox } from "./Node.ts"
@@ -26,7 +28,8 @@ const Machine = Layer.effectDiscard(Effect.gen(function*() {
 })).pipe(
   Layer.orDie,
   Layer.provideMerge(PrivateContainerd.layer()),
-  Layer.provideMerge(NodeServices.layer)
+  Layer.provideMerge(NodeServices.layer),
+  Layer.provideMerge(Logger.layer([]))
 )
 
 const manual = (mode: "remove" | "report") =>
@@ -182,6 +185,7 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       assert.deepStrictEqual((yield* tasks.list).map(({ containerId }) => containerId), [stranger])
       yield* (yield* Containers).updateLabels(stranger, {
         [containerLabels.managed]: "true",
+        [containerLabels.agentName]: gone.agentName,
         [containerLabels.agentUid]: gone.agentUid
       })
       // An image's label on a container of the kubelet's.
@@ -345,6 +349,45 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       assert.includeMembers(left, [living, foreign])
       assert.notInclude(left, dead)
       yield* fileSystem.remove(`${agentsDirectory}/living`, { recursive: true })
+      yield* assertNothing
+    }).pipe(Effect.provide(withJanitor("remove"))))
+
+  it.effect("ends shared shims after the sandboxes that they serve", () =>
+    Effect.gen(function*() {
+      const { agentsDirectory, cgroupParent } = yield* places
+      const { daemon } = yield* PrivateContainerd.PrivateContainerd
+      const shared = ShimGroups.layer({
+        directory: `${agentsDirectory}/${gone.agentName}/shims`,
+        name: `fsb-${gone.agentUid}`,
+        count: 2,
+        labels: {
+          [containerLabels.managed]: "true",
+          [containerLabels.agentName]: gone.agentName,
+          [containerLabels.agentUid]: gone.agentUid
+        },
+        cgroupsPath: cgroupParent
+      }).pipe(Layer.provide(RuntimeProfile.layer({ runtimeDirectory: daemon.runtimeDirectory })))
+      // The anchors outlive the agent.
+      const ids = yield* Effect.gen(function*() {
+        const { groups, next } = yield* ShimGroups
+        yield* eventually(groups, (all) => all.length === 2 && all.every(({ isUp }) => isUp))
+        return yield* Effect.forEach(["a", "b", "c"], (sandboxName) =>
+          Effect.flatMap(next, (runtime) => container({ ...gone, sandboxName, runtime })))
+      }).pipe(Effect.provide(shared))
+      assert.strictEqual((yield* PrivateContainerd.census).shims.length, 2)
+      const { failed, removed } = yield* confirmed
+      assert.deepStrictEqual(failed, [])
+      assert.deepStrictEqual(
+        removed.map(({ kind }) =>
+          kind
+        ),
+        [
+          ...ids.map(() => "Container" as const),
+          "Anchor",
+          "Anchor"
+        ]
+      )
+      assert.deepStrictEqual(subjects((yield* confirmed).removed), [gone.agentName])
       yield* assertNothing
     }).pipe(Effect.provide(withJanitor("remove"))))
 

@@ -35,6 +35,7 @@ export interface Leftover {
   readonly sandboxName?: string
   readonly resourceUid?: string
   readonly labels?: Readonly<Record<string, string>>
+  readonly runtime?: ShimRuntime.ShimRuntime
   readonly state?: "recorded" | "created" | "running"
 }
 
@@ -45,12 +46,13 @@ export const container = Effect.fnUntraced(function*(left: Leftover) {
   const { cgroupParent, logDirectory } = yield* places
   const fileSystem = yield* FileSystem.FileSystem
   const image = yield* (yield* Images).resolve(busyboxName)
-  const runtime = ShimRuntime.make({ binary: `${daemon.runtimeDirectory}/crun` })
+  const runtime = left.runtime ?? ShimRuntime.make({ binary: `${daemon.runtimeDirectory}/crun` })
   const spec = yield* Effect.fromResult(OciSpec.make({
     image: image.config,
     hostname: "sandbox",
     args: ["sleep", "1000"],
     cgroupsPath: `${cgroupParent}/${id}`,
+    annotations: runtime.annotations,
     user: { uid: 0, gid: 0 }
   }))
   yield* (yield* Containers).create({
