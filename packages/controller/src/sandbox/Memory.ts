@@ -6,6 +6,7 @@ import type { StartRefusal } from "@fast-sandbox/core/Decision"
 import type { Sandbox } from "@fast-sandbox/core/Sandbox"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type * as Scope from "effect/Scope"
+import type { Reservation } from "../registry/Registry.ts"
 import * as Observation from "./Observation.ts"
 
 /** For how long an agent's answer counts against a view of it that says less, in milliseconds. */
@@ -24,7 +25,10 @@ export class Memory {
   /** The running call to an agent: what it does, so that the same decision does not make it twice. */
   operation: string | undefined
   /** The slot that is held for an instance until its start has been answered. */
-  reservation: { readonly instanceId: string; readonly scope: Scope.Closeable } | undefined
+  reservation: { readonly reservation: Reservation; readonly scope: Scope.Closeable } | undefined
+
+  /** This sandbox's draw of the pauses between recoveries: other sandboxes have others, so that they spread. */
+  recoveryDelaysMillis: ReadonlyArray<number> | undefined
 
   private readonly gone = new Map<string, number>()
   private readonly answers = new Map<string, { readonly at: number; readonly instance: Instance }>()

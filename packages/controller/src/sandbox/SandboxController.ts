@@ -214,6 +214,16 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       }
     })
 
+    /** The agent has what the slot was held for. */
+
+    const confirm = Effect.fnUntraced(function*(memory: Memory) {
+      if (memory.reservation !== undefined) {
+        yield* registry.confirm(memory.reservation.reservation)
+      }
+
+      yield* release(memory)
+    })
+
     const start = Effect.fnUntraced(function*(
       sandbox: Sandbox,
       memory: Memory,
@@ -231,7 +241,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       if (result._tag === "Success") {
         memory.answered(result.success, now)
         memory.refusedBy.clear()
-        yield* release(memory)
+        yield* confirm(memory)
         return
       }
       const { failure } = result
@@ -337,7 +347,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
           replacing: Option.getOrUndefined(holder)
         }).pipe(Scope.provide(held), Effect.result)
         if (result._tag === "Success") {
-          memory.reservation = { instanceId, scope: held }
+          memory.reservation = { reservation: result.success, scope: held }
         } else {
           yield* Scope.close(held, Exit.void)
         }
@@ -516,6 +526,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         }
         return
       }
+      memory.recoveryDelaysMillis ??= yield* Recovery.drawDelays
       let sandbox = memory.newest(cached.value)
       for (let step = 0; step < maxSteps; step++) {
         const views = yield* viewsOf(memory, sandbox)
@@ -533,13 +544,15 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
           },
           provenGone: memory.provenGone,
           refusals: memory.refusals,
-          recoveryDelaysMillis: yield* Recovery.drawDelays,
+          recoveryDelaysMillis: memory.recoveryDelaysMillis,
           now: yield* Clock.currentTimeMillis
         })
         if (!needsOperation(action)) {
           yield* endOperation(key, memory)
         }
-        if (action._tag !== "StartInstance" || action.assignment.instanceId !== memory.reservation?.instanceId) {
+        if (
+          action._tag !== "StartInstance" || action.assignment.instanceId !== memory.reservation?.reservation.instanceId
+        ) {
           yield* release(memory)
         }
         const result = yield* carryOut(key, memory, sandbox, action)
