@@ -4,8 +4,8 @@
  */
 import { Unavailable } from "@fast-sandbox/core/Errors"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import { AgentService, type Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
-import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as Kinds from "@fast-sandbox/kube/Kinds"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as Reflector from "@fast-sandbox/kube/Reflector"
@@ -24,6 +24,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Registry } from "../registry/Registry.ts"
 import { AgentAddress, type Endpoint } from "./AgentAddress.ts"
+import { type AgentClient, AgentConnector } from "./AgentConnector.ts"
 import { type AgentChange, Agents, type AgentView, NotConnected } from "./Agents.ts"
 import * as AgentViews from "./internal/AgentViews.ts"
 import * as ChangeFeed from "./internal/ChangeFeed.ts"
@@ -54,15 +55,13 @@ const maxRemoved = 1024
 
 const connectionGauge = Metric.gauge("fsb_controller_agents", { description: "Agent Pods, by connection" })
 
-type Client = GrpcClient.GrpcClient<typeof AgentService, BoundaryError>
-
 /** What is kept for each agent Pod. */
 interface Connection {
   view: AgentView
   pod: Kinds.Pod
   endpoint: Option.Option<Endpoint>
   /** Present while the stream is up. */
-  client: Option.Option<Client>
+  client: Option.Option<AgentClient>
   saidDraining: boolean
   /** The latest removed instances, oldest first. */
   readonly removed: Set<string>
@@ -90,6 +89,7 @@ export const make: Effect.Effect<
 > = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const addresses = yield* AgentAddress
+  const connect = yield* AgentConnector
   const registry = yield* Registry
   const pods = yield* Reflector.make(Kinds.Pod, { labelSelector: AgentViews.podSelector })
   const streams = yield* FiberMap.make<string>()
@@ -126,9 +126,10 @@ export const make: Effect.Effect<
     })
 
   /** Follows the agent until its stream breaks. Succeeds with whether the agent had said anything by then. */
-  const followOnce = (connection: Connection, { address, credentials }: Endpoint): Effect.Effect<boolean> =>
+  const followOnce = (connection: Connection, endpoint: Endpoint): Effect.Effect<boolean> =>
     Effect.gen(function*() {
-      const client = yield* GrpcClient.makeBoundary(AgentService, { address, credentials })
+      const { address } = endpoint
+      const client = yield* connect(endpoint)
       const silent = (limit: Duration.Duration) => () =>
         Stream.fail(
           new Unavailable({ target: address, problem: `it said nothing for ${Duration.format(limit)}` })
@@ -172,7 +173,7 @@ export const make: Effect.Effect<
       Effect.scoped,
       Effect.ensuring(disconnected(connection)),
       Effect.tap(() => Deferred.succeed(connection.tried, undefined)),
-      Effect.annotateLogs({ agent: connection.view.pod, address })
+      Effect.annotateLogs({ agent: connection.view.pod, address: endpoint.address })
     )
 
   /** Follows the agent for ever. The pauses grow until it answers, and start anew after it did. */
@@ -261,7 +262,7 @@ export const make: Effect.Effect<
   // calls
 
   /** The client of an agent that answers, at once or not at all. */
-  const connected = (uid: string): Effect.Effect<readonly [Connection, Client], NotConnected> =>
+  const connected = (uid: string): Effect.Effect<readonly [Connection, AgentClient], NotConnected> =>
     Effect.suspend(() => {
       const connection = connections.get(uid)
       if (connection === undefined) {
@@ -323,7 +324,7 @@ export const make: Effect.Effect<
 
   const onStream = <A>(
     uid: string,
-    call: (client: Client) => Stream.Stream<A, BoundaryError>
+    call: (client: AgentClient) => Stream.Stream<A, BoundaryError>
   ): Stream.Stream<A, BoundaryError> => Stream.unwrap(Effect.map(connected(uid), ([, client]) => call(client)))
 
   return Agents.of({

@@ -1,0 +1,20 @@
+/**
+ * How a controller comes to talk with an agent: over gRPC, unless somebody who holds the agents in memory says
+ * otherwise.
+ */
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { AgentService } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Endpoint } from "./AgentAddress.ts"
+
+/** The calls of one agent. */
+export type AgentClient = GrpcClient.GrpcClient<typeof AgentService, BoundaryError>
+
+/** Opens a connection that closes with the scope. Whether anybody is at the other end shows with the first call. */
+export const AgentConnector = Context.Reference<(endpoint: Endpoint) => Effect.Effect<AgentClient, never, Scope.Scope>>(
+  "@fast-sandbox/controller/agents/AgentConnector",
+  { defaultValue: () => ({ address, credentials }) => GrpcClient.makeBoundary(AgentService, { address, credentials }) }
+)
