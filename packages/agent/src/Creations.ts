@@ -6,7 +6,13 @@
  */
 import { create as createMessage, equals } from "@bufbuild/protobuf"
 import { timestampFromMs } from "@bufbuild/protobuf/wkt"
-import { AlreadyExists, type BoundaryError, ResourceExhausted } from "@fast-sandbox/core/Errors"
+import {
+  AlreadyExists,
+  type BoundaryError,
+  FailedPrecondition,
+  ResourceExhausted,
+  Unavailable
+} from "@fast-sandbox/core/Errors"
 import {
   type Claim,
   ClaimSchema,
@@ -21,6 +27,7 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
@@ -51,7 +58,7 @@ const millisPerSecond = 1000
 
 /**
  * - `create` answers with the running instance. A repeat with the same claim and spec gets the same answer, with others
- *   ALREADY_EXISTS.
+ *   ALREADY_EXISTS. FAILED_PRECONDITION `InstanceDeleted` when a delete came in between.
  * - `settled` waits until a create of that instance, if there is one, has ended one way or the other.
  * - `interrupt` ends it early; done when it has ended.
  * - `allSettled` waits for all.
@@ -80,6 +87,26 @@ const isSame = (request: CreateRequest, { claim, spec }: Pick<Instance, "claim" 
     spec ?? createMessage(InstanceSpecSchema)
   ) &&
   equals(ClaimSchema, unbound(request.claim), unbound(claim))
+
+/** The answer of a create that others may end. */
+const answerOf = (fiber: Fiber.Fiber<Instance, BoundaryError>): Effect.Effect<Instance, BoundaryError> =>
+  Effect.flatMap(Fiber.await(fiber), (exit) =>
+    Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+      ? Effect.fail(
+        new FailedPrecondition({ reason: "InstanceDeleted", problem: "the instance was deleted while it was created" })
+      )
+      : exit)
+
+/** The answer for an instance that is there. One that never ran is the rest of a failed start. */
+const presentAnswer = (instance: Instance): Effect.Effect<Instance, Unavailable> =>
+  instance.startedAt === undefined
+    ? Effect.fail(
+      new Unavailable({
+        target: `instance ${instance.instanceId}`,
+        problem: "it failed to start and is being cleared up; use a new instance id"
+      })
+    )
+    : Effect.succeed(instance)
 
 /** Answers a repeat with `answer`. */
 const replay = <E>(
@@ -227,7 +254,7 @@ const make = Effect.gen(function*() {
     Effect.flatMap(Effect.forkIn(start(request), scope), (fiber) => {
       creations.set(request.instanceId, { request, fiber })
       fiber.addObserver(() => creations.delete(request.instanceId))
-      return Fiber.join(fiber)
+      return answerOf(fiber)
     })
 
   const settled = (instanceId: string) =>
@@ -241,12 +268,12 @@ const make = Effect.gen(function*() {
       Effect.suspend(() => {
         const creation = creations.get(request.instanceId)
         if (creation !== undefined) {
-          return replay(request, creation.request, Fiber.join(creation.fiber))
+          return replay(request, creation.request, answerOf(creation.fiber))
         }
         const entry = instances.get(request.instanceId)
         return entry === undefined
           ? begin(request)
-          : replay(request, entry.instance, Effect.succeed(entry.instance))
+          : replay(request, entry.instance, presentAnswer(entry.instance))
       })
     ),
     settled,

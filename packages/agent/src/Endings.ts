@@ -17,7 +17,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { type Entry, Instances, type ProgramExit } from "./Instances.ts"
-import { outcome } from "./InstanceState.ts"
+import { type Outcome, outcome } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
 import { LeftBehind, SandboxContainer } from "./SandboxContainer.ts"
 import { Slots } from "./Slots.ts"
@@ -28,8 +28,8 @@ const killNotice = "2 seconds"
 /** A program that ends faster than this after its stop signal is not worth a note that it was asked to. */
 const promptEnd = Duration.millis(100)
 
-/** What can't be removed now is tried again this often. */
-const stuckPolicy = Schedule.spaced("10 seconds")
+/** 250 ms, 500 ms ... capped at 10 s: soon for a containerd that restarts, seldom for what really stays. */
+const stuckPolicy = Schedule.min([Schedule.exponential("250 millis"), Schedule.spaced("10 seconds")])
 
 /** 100 ms, 200 ms ... capped at 2 s, until a containerd that is restarting answers again. */
 const signalPolicy = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
@@ -56,15 +56,11 @@ export class Endings extends Context.Service<Endings, {
   )
 }
 
-const endedInstance = (entry: Entry, exit: ProgramExit, oomKills: number): Instance => {
-  const { exitCode, message, reason, signal } = outcome({
-    exitCode: exit.exitCode,
-    wasStopped: entry.isStopRequested,
-    oomKills
-  })
-  const { exitCode: _, ...instance } = entry.instance
+/** An instance after its end. */
+const ended = ({ exitCode, message, reason, signal }: Outcome, exit: ProgramExit) => (instance: Instance): Instance => {
+  const { exitCode: _, ...rest } = instance
   return {
-    ...instance,
+    ...rest,
     state: InstanceState.EXITED,
     reason,
     message,
@@ -102,15 +98,15 @@ const make = Effect.gen(function*() {
   const supervise = Effect.fnUntraced(function*(entry: Entry) {
     const exit = yield* Deferred.await(entry.exit)
     const oomKills = Math.max(entry.oomKills, yield* sandboxes.oomKills(entry.id))
-    const ended = endedInstance(entry, exit, oomKills)
-    const record = Effect.suspend(() => entry.isDeleting ? Effect.void : instances.save(entry, ended)).pipe(
+    const told = outcome({ exitCode: exit.exitCode, wasStopped: entry.isStopRequested, oomKills })
+    entry.asRecorded = ended(told, exit)
+    const record = Effect.suspend(() => entry.isDeleting ? Effect.void : instances.save(entry)).pipe(
       Effect.mapError((error) => new LeftBehind({ instanceId: entry.id, what: "record", problem: error.message }))
     )
     yield* persist(entry, Effect.andThen(record, sandboxes.reclaim(entry.id)))
     yield* slots.release(entry.id)
-    const { claim } = entry.instance
-    instances.update(entry, { ...ended, ...(claim === undefined ? {} : { claim }) })
-    yield* Metric.update(Metric.withAttributes(Metrics.ends, { reason: ended.reason }), 1)
+    instances.update(entry, entry.asRecorded(entry.instance))
+    yield* Metric.update(Metric.withAttributes(Metrics.ends, { reason: told.reason }), 1)
     yield* Deferred.succeed(entry.ended, undefined)
   })
 

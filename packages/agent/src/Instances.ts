@@ -47,6 +47,8 @@ export interface Entry {
   /** The record goes too, so that there is no point in writing to it. */
   isDeleting: boolean
   oomKills: number
+  /** How the instance is recorded: as it is, or, once its program has ended, as what it is about to become. */
+  asRecorded: (instance: Instance) => Instance
   /** The program's end. */
   readonly exit: Deferred.Deferred<ProgramExit>
   /** Task, snapshot and cgroup are proven gone, and the slot is back. */
@@ -67,8 +69,8 @@ export type Change = Partial<Omit<Instance, "$typeName" | "instanceId" | "spec">
 /**
  * - `add` takes a new or found instance up.
  * - `update` changes and publishes. An illegal transition is a defect of this program.
- * - `save` writes the instance (or what it is about to become) to its container; `saveLater` does so soon, in the
- *   background, together with the changes until then.
+ * - `save` writes the instance to its container; `saveLater` does so soon, in the background, together with the changes
+ *   until then.
  * - `forget` drops the instance from the table; its container is the caller's.
  */
 export class Instances extends Context.Service<Instances, {
@@ -76,7 +78,7 @@ export class Instances extends Context.Service<Instances, {
   readonly all: () => ReadonlyArray<Entry>
   readonly add: (instance: Instance) => Entry
   readonly update: (entry: Entry, change: Change) => Instance
-  readonly save: (entry: Entry, as?: Instance) => Effect.Effect<void, ContainerdError>
+  readonly save: (entry: Entry) => Effect.Effect<void, ContainerdError>
   readonly saveLater: (entry: Entry) => Effect.Effect<void>
   readonly forget: (entry: Entry) => void
 }>()("@fast-sandbox/agent/Instances") {
@@ -101,10 +103,10 @@ export class Instances extends Context.Service<Instances, {
         gauges.get(state)?.updateUnsafe(now, context)
       }
 
-      const save = (entry: Entry, as?: Instance) =>
+      const save = (entry: Entry) =>
         Effect.suspend(() => {
           unsaved.delete(entry.id)
-          return containers.updateExtensions(entry.id, InstanceRecord.extensionsOf(as ?? entry.instance))
+          return containers.updateExtensions(entry.id, InstanceRecord.extensionsOf(entry.asRecorded(entry.instance)))
         }).pipe(ignoreNotFound, entry.record.withPermits(1), Effect.asVoid)
 
       const saveSoon = (entry: Entry) =>
@@ -130,6 +132,7 @@ export class Instances extends Context.Service<Instances, {
             isSignalled: false,
             isDeleting: false,
             oomKills: 0,
+            asRecorded: (instance) => instance,
             exit: Deferred.makeUnsafe(),
             ended: Deferred.makeUnsafe(),
             stuck: Deferred.makeUnsafe(),

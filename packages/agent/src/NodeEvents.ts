@@ -101,6 +101,7 @@ const make = Effect.gen(function*() {
     entry.oomKills = instance.reason === "OOMKilled" ? 1 : 0
     const exit = hasEnded ? recordedExit(instance, now) : exitOf(process, now)
     yield* endings.follow(entry)
+    yield* instances.saveLater(entry)
     if (exit !== undefined) {
       yield* Deferred.succeed(entry.exit, exit)
     } else if (isStopping) {

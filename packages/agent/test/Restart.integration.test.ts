@@ -86,7 +86,7 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
     Effect.gen(function*() {
       const before = yield* Fixture.world
       const identity = { POD_UID: "uid-half" }
-      for (const millis of [3, 8, 14, 20, 30, 45]) {
+      for (const millis of [4, 14, 24, 40]) {
         const agent = yield* Fixture.startProcess(identity)
         const requests = Array.from({ length: 4 }, () => Fixture.request(Fixture.sleeper))
         const answered: Array<string> = []
