@@ -238,10 +238,16 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
         )
         yield* Effect.ignore(client.delete({ instanceId: abandoned.instanceId, gracePeriodSeconds: 0 }))
         const deleted = Fixture.request(Fixture.sleeper)
-        const creation = yield* client.create(deleted).pipe(Effect.exit, Effect.forkChild({ startImmediately: true }))
+        const creation = yield* client.create(deleted).pipe(Effect.result, Effect.forkChild({ startImmediately: true }))
         yield* Effect.sleep(millis)
         const deletion = yield* Effect.result(client.delete({ instanceId: deleted.instanceId, gracePeriodSeconds: 0 }))
-        yield* Fiber.join(creation)
+        const created = yield* Fiber.join(creation)
+        if (created._tag === "Failure") {
+          assert.strictEqual(
+            created.failure._tag === "FailedPrecondition" ? created.failure.reason : created.failure._tag,
+            "InstanceDeleted"
+          )
+        }
         // It came before the create did.
         if (deletion._tag === "Failure") {
           assert.strictEqual(deletion.failure._tag, "NotFound")

@@ -1,6 +1,7 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
 import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
+import * as Proc from "@fast-sandbox/containerd/Proc"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
@@ -135,6 +136,30 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
         "the failed create is forgotten",
         Effect.map(client.list({}), ({ instances }) => instances.length === 3)
       )
+      for (const { instanceId } of (yield* client.list({})).instances) {
+        yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
+      }
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }).pipe(Effect.scoped))
+
+  it.effect("loses the sandboxes of a shim that dies, tells so, and goes on with another", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const { daemon } = yield* PrivateContainerd
+      const client = yield* Fixture.start()
+      const anchors = Tasks.use((tasks) => tasks.list).pipe(
+        Effect.map((tasks) => tasks.some(({ containerId }) => containerId.includes("anchor")))
+      )
+      yield* Fixture.eventually("the shim is anchored", anchors)
+      const lost = Fixture.request(Fixture.sleeper)
+      yield* client.create(lost)
+      for (const { pid } of yield* Proc.shims(daemon.socket)) {
+        process.kill(pid, "SIGKILL")
+      }
+      const ended = yield* Fixture.untilState(client, lost.instanceId, EXITED)
+      assert.strictEqual(ended?.reason, "Error")
+      const next = Fixture.request(Fixture.sleeper)
+      yield* client.create(next)
       for (const { instanceId } of (yield* client.list({})).instances) {
         yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
       }
