@@ -46,6 +46,9 @@ const list = Command.make(
   Command.provide(Globals.connection)
 )
 
+/** What a node does; an archive has no name before it is read. */
+const step = ({ image, node, status }: ImageProgress): string => `${node}: ${image === "" ? "" : `${image} `}${status}`
+
 const share = ({ currentBytes, totalBytes }: ImageProgress): string => {
   if (currentBytes === 0) return ""
   const current = Progress.formatBytes(currentBytes)
@@ -57,7 +60,7 @@ const follow = Effect.fnUntraced(function*<E, R>(progress: Stream.Stream<ImagePr
   const screen = yield* Screen
   const report = yield* Progress.reporter
   const done = yield* progress.pipe(
-    Stream.tap((event) => report(`${event.node}: ${event.image} ${event.status}`, share(event))),
+    Stream.tap((event) => report(step(event), share(event))),
     Stream.filter(({ status }) => status === "done"),
     Stream.runCollect,
     Effect.ensuring(Progress.clear)
