@@ -25,12 +25,6 @@ const ownIdPattern = /^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 /** Whether a cgroup or a log directory of this name can be ours. */
 export const isOwnId = (id: string): boolean => ownIdPattern.test(id)
 
-/** A writable snapshot of ours, by its labels. */
-export interface OwnedSnapshot {
-  readonly name: string
-  readonly snapshotter: string
-}
-
 /** A lease of ours, by its name or its labels. */
 export interface OwnedLease {
   readonly id: string
@@ -59,7 +53,8 @@ export interface NodeState {
   readonly containers: ReadonlyArray<OwnedContainer>
   /** Ids of the containers that running shims were started for. */
   readonly shims: ReadonlyArray<string>
-  readonly snapshots: ReadonlyArray<OwnedSnapshot>
+  /** Names of writable snapshots with our label. */
+  readonly snapshots: ReadonlyArray<string>
   readonly leases: ReadonlyArray<OwnedLease>
   readonly networkNamespaces: ReadonlyArray<NetworkNamespaces.Named>
   readonly links: ReadonlyArray<NetworkNamespaces.Named>
@@ -300,8 +295,8 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
       .map((id) => left("Shim", id, "NoContainer", "it was started for a container that has neither record nor task")),
     ...node.containers.flatMap((container) => ofContainer(container, api)),
     ...node.snapshots
-      .filter(({ name }) => !node.containerIds.has(name))
-      .map(({ name }) => left("Snapshot", name, "NoContainer", "no container has a record under its name")),
+      .filter((name) => !node.containerIds.has(name))
+      .map((name) => left("Snapshot", name, "NoContainer", "no container has a record under its name")),
     ...node.leases.flatMap((lease) => ofLease(lease, api, nowMillis)),
     ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, isDeparted),
     ...ofNetwork("Link", node.links, node, isDeparted),
@@ -333,7 +328,7 @@ const order = (kind: Kind): number => kinds.indexOf(kind)
 const everything = (node: NodeState): ReadonlyArray<readonly [Kind, string]> => [
   ...node.containers.map(({ id, kind }) => [kind === "anchor" ? "Anchor" : "Container", id] as const),
   ...node.shims.filter(isOwnId).map((id) => ["Shim", id] as const),
-  ...node.snapshots.map(({ name }) => ["Snapshot", name] as const),
+  ...node.snapshots.map((name) => ["Snapshot", name] as const),
   ...node.leases.map(({ id }) => ["Lease", id] as const),
   ...node.networkNamespaces.map(({ name }) => ["NetworkNamespace", name] as const),
   ...node.links.map(({ name }) => ["Link", name] as const),

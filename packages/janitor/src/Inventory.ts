@@ -11,7 +11,7 @@ import { type Lease, Leases } from "@fast-sandbox/containerd/Leases"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
 import * as Proc from "@fast-sandbox/containerd/Proc"
-import { defaultSnapshotter, Snapshots } from "@fast-sandbox/containerd/Snapshots"
+import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as Instant from "@fast-sandbox/core/Instant"
 import { containerLabels } from "@fast-sandbox/core/Names"
@@ -57,7 +57,7 @@ const ownedSnapshots = Effect.gen(function*() {
   const all = yield* (yield* Snapshots).list()
   return all
     .filter((snapshot) => isManaged(snapshot) && (snapshot.kind === "active" || snapshot.kind === "view"))
-    .map(({ name }) => ({ name, snapshotter: defaultSnapshotter }))
+    .map(({ name }) => name)
 })
 
 /** Directories right below a path; none when it does not exist. Symbolic links are followed by nobody. */
@@ -148,7 +148,7 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
     case "Anchor":
       return yield* withContainer(subject)
     case "Snapshot": {
-      const snapshots = (yield* ownedSnapshots).filter(({ name }) => name === subject)
+      const snapshots = (yield* ownedSnapshots).filter((name) => name === subject)
       return { ...(yield* withContainer(subject)), snapshots }
     }
     case "Lease": {

@@ -157,13 +157,13 @@ const table: ReadonlyArray<
   ["a stranger's shim", { shims: ["coredns"] }, noSandbox, none],
   [
     "a snapshot without a container",
-    { snapshots: [{ name: id(1), snapshotter: "overlayfs" }] },
+    { snapshots: [id(1)] },
     api(),
     onceConfirmed("Snapshot NoContainer")
   ],
   [
     "a container's snapshot",
-    { containerIds: new Set([id(1)]), snapshots: [{ name: id(1), snapshotter: "overlayfs" }] },
+    { containerIds: new Set([id(1)]), snapshots: [id(1)] },
     api(),
     none
   ],
@@ -282,7 +282,7 @@ const nodeOf = (moment: Moment): Findings.NodeState => {
     ),
     taskIds: new Set([...names, "stranger"]),
     shims: [...names, "stranger"],
-    snapshots: names.map((name) => ({ name, snapshotter: "overlayfs" })),
+    snapshots: names,
     cgroups: [...names, "stranger"].map((name) => ({ name, isPopulated: false })),
     logDirectories: [...names, "stranger"],
     agentDirectories: moment.loose.map((n) => ({ name: `agent-${n}`, networkKey: `key-${n}` })),

@@ -287,6 +287,30 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       yield* assertNothing
     }).pipe(Effect.provide(MemoryKube.layer)))
 
+  it.effect("asks the API itself about what a late cache misses", () =>
+    Effect.gen(function*() {
+      const memory = yield* MemoryKube
+      // Lists are answered, and then nothing more is heard.
+      yield* memory.setGate({ before: ({ verb }) => verb === "watch" ? Effect.never : Effect.void })
+      yield* Effect.gen(function*() {
+        yield* settled
+        const owner = yield* agent("new")
+        const live = yield* container({
+          ...owner,
+          sandboxName: "a",
+          resourceUid: yield* sandbox("a"),
+          state: "created"
+        })
+        const orphan = yield* container({ ...gone, sandboxName: "b", state: "created" })
+        const { removed, spared } = yield* confirmed
+        assert.deepStrictEqual(subjects(spared), [live])
+        assert.deepStrictEqual(subjects(removed), [orphan])
+        yield* (yield* KubeClient).delete(Pod, { name: "new" })
+        assert.deepStrictEqual(subjects((yield* later(2 * confirmMillis)(sweep)).removed), [live])
+      }).pipe(Effect.provide(manual("remove")))
+      yield* assertNothing
+    }).pipe(Effect.provide(MemoryKube.layer)))
+
   it.effect("goes on where it was cut short", () =>
     Effect.gen(function*() {
       const ids = yield* Effect.forEach(Array.from({ length: 6 }), () => container({ ...gone, sandboxName: "a" }))
