@@ -51,7 +51,7 @@ export class Fleet extends Context.Service<Fleet, {
               namespace,
               labels: { [agentAppLabel.key]: agentAppLabel.value, [poolLabel]: pool }
             },
-            spec: { containers: [], nodeName: `node-${pod}` }
+            spec: { containers: [{ name: "agent", image: "agent" }], nodeName: `node-${pod}` }
           }).pipe(Effect.orDie)
           namespaces.set(uid, namespace)
           return yield* SimulatedAgent.make({ uid, pod, node: `node-${pod}`, slots, socket: socketOf(uid), images })
@@ -65,7 +65,8 @@ export class Fleet extends Context.Service<Fleet, {
   )
 }
 
-const addresses: Layer.Layer<AgentAddress, never, Fleet> = Layer.effect(
+/** Agents at the sockets of the fleet. */
+export const addresses: Layer.Layer<AgentAddress, never, Fleet> = Layer.effect(
   AgentAddress,
   Effect.map(Fleet, ({ socketOf }) =>
     AgentAddress.of({

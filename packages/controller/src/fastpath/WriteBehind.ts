@@ -83,6 +83,10 @@ const awaitsResource = ({ claim, reason, state }: Instance): boolean =>
   (state === InstanceState.RUNNING || state === InstanceState.STOPPING ||
     (state === InstanceState.EXITED && reason !== "StartFailed"))
 
+/** Whether an instance is what is left of a failed create: its caller was told so, and nobody else knows of it. */
+const isLeftover = ({ claim, reason, state }: Instance): boolean =>
+  claim?.resourceUid === "" && state === InstanceState.EXITED && reason === "StartFailed"
+
 /** What an agent's instance says is to be written; none when its manifest can't be read. */
 const unwrittenOf = (agent: AgentView, instance: Instance): Option.Option<Unwritten> =>
   Option.map(decodeManifest(decoder.decode(instance.claim?.manifest)), (manifest) => ({
@@ -110,7 +114,7 @@ export const make: Effect.Effect<
   /** What callers were told, by queue key; bounded by the backlog. */
   const waiting = new Map<string, Unwritten>()
 
-  const queueKey = ({ instanceId, podUid }: Assignment.Assignment) => `${podUid}${separator}${instanceId}`
+  const queueKey = ({ instanceId, podUid }: Pick<Assignment.Assignment, "instanceId" | "podUid">) => `${podUid}${separator}${instanceId}`
 
   const count = (outcome: string) => Metric.update(Metric.withAttributes(writtenCounter, { outcome }), 1)
 
@@ -219,6 +223,9 @@ export const make: Effect.Effect<
     const shown = agent !== undefined && instance !== undefined && awaitsResource(instance)
       ? unwrittenOf(agent, instance)
       : Option.none<Unwritten>()
+    if (instance !== undefined && isLeftover(instance)) {
+      return yield* agents.delete(podUid, instanceId)
+    }
     const told = waiting.get(key)
     const first = told ?? Option.getOrUndefined(shown)
     if (first === undefined) {
@@ -241,6 +248,12 @@ export const make: Effect.Effect<
   // adoption
 
   const consider = Effect.fnUntraced(function*(agent: AgentView, instance: Instance) {
+    if (isLeftover(instance)) {
+      return yield* queue.addAfter(
+        queueKey({ instanceId: instance.instanceId, podUid: agent.uid }),
+        adoptionGrace
+      )
+    }
     if (!awaitsResource(instance)) {
       return
     }
