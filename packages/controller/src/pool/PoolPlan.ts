@@ -30,6 +30,12 @@ export const createBackoff: Backoff.Backoff = Backoff.exponential({
   cap: "5 minutes"
 })
 
+/**
+ * For how long an agent that fell silent still counts with its free slots, in milliseconds: a restart takes a second or
+ * two, a new Pod takes longer.
+ */
+export const silenceGraceMillis = 15_000
+
 /** What is known of an agent Pod. */
 export interface AgentFacts {
   readonly pod: string
@@ -87,8 +93,8 @@ export interface PoolPlan {
   readonly wakeAt: number | undefined
 }
 
-const free = ({ slots, state, used }: AgentFacts): number =>
-  state === "ready" || state === "starting" ? Math.max(0, slots - used) : 0
+const countsUntil = ({ since, state }: AgentFacts): number =>
+  state === "ready" || state === "starting" ? Infinity : state === "silent" ? since + silenceGraceMillis : 0
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, number) => total + number, 0)
 
@@ -136,6 +142,8 @@ export const make = (facts: PoolFacts): PoolPlan => {
   const { bufferMax = 0, bufferMin = 0, poolMax = 0, poolMin = 0 } = spec.capacity ?? {}
   const slotsPerAgent = spec.maxSandboxesPerPod ?? defaults.maxSandboxesPerPod
   const most = poolMax === 0 ? Infinity : Math.max(poolMax, poolMin)
+
+  const free = (agent: AgentFacts): number => now < countsUntil(agent) ? Math.max(0, agent.slots - agent.used) : 0
 
   const remove = removals(facts)
   const staying = facts.agents.filter((agent) =>
@@ -193,6 +201,7 @@ export const make = (facts: PoolFacts): PoolPlan => {
 
   const wakes = [
     ...staying.map(deadlineOf),
+    ...staying.map(countsUntil).filter(Number.isFinite),
     ...staying.map((agent) => removalOf(agent, now)),
     surplusSince === undefined ? undefined : surplusSince + surplusMillis,
     wanted > 0 ? retryAt : undefined

@@ -74,9 +74,6 @@ const poolOf = ({ metadata }: Pod): ReadonlyArray<string> => {
   return name === undefined ? [] : [`${metadata.namespace ?? ""}/${name}`]
 }
 
-const isReady = ({ status }: Pod): boolean =>
-  status?.conditions?.some(({ status, type }) => type === "Ready" && status === "True") === true
-
 const isEnded = ({ status }: Pod): boolean => status?.phase === "Failed" || status?.phase === "Succeeded"
 
 const millisOf = (text: string | null | undefined): number => Option.getOrElse(Instant.parseMillis(text), () => 0)
@@ -106,7 +103,7 @@ const factsOf = (
     ? "failed"
     : view?.connection === "synced"
     ? "ready"
-    : view?.connection === "stale" || isReady(pod)
+    : view?.connection === "stale"
     ? "silent"
     : "starting"
   const ownSlots = pod.spec.containers.flatMap(({ env }) => env ?? []).find(({ name }) => name === "FSB_SLOTS")?.value

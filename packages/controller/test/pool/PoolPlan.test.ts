@@ -52,9 +52,12 @@ describe("growing", () => {
     assert.strictEqual(plan({ spec: spec({ bufferMin: 1 }), agents: [agent({ used: 4 })] }).create, 0)
   })
 
-  it("agents that are starting count, silent ones don't", () => {
+  it("agents that are starting count, silent ones only for a moment", () => {
     assert.strictEqual(plan({ spec: spec({}), pending: 5, agents: [agent({ state: "starting" })] }).create, 0)
-    assert.strictEqual(plan({ spec: spec({}), pending: 1, agents: [agent({ state: "silent", used: 1 })] }).create, 1)
+    const silent = { spec: spec({}), pending: 1, agents: [agent({ state: "silent", used: 1 })] }
+    const { create, wakeAt } = plan(silent)
+    assert.deepStrictEqual({ create, wakeAt }, { create: 0, wakeAt: t0 + PoolPlan.silenceGraceMillis })
+    assert.strictEqual(plan({ ...silent, now: t0 + PoolPlan.silenceGraceMillis }).create, 1)
   })
 
   it("stops at poolMax and says so; 0 is no limit", () => {
