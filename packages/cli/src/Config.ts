@@ -38,7 +38,7 @@ const Context = Schema.Struct({
 type Context = typeof Context.Type
 
 /** What a configuration file holds. */
-export const ConfigFile = Schema.Struct({
+const ConfigFile = Schema.Struct({
   ...Context.fields,
   editor: Schema.optionalKey(Schema.NonEmptyString),
   context: Schema.optionalKey(Schema.NonEmptyString),
@@ -46,7 +46,7 @@ export const ConfigFile = Schema.Struct({
 })
 
 /** What a configuration file holds. */
-export type ConfigFile = typeof ConfigFile.Type
+type ConfigFile = typeof ConfigFile.Type
 
 /** One place that configuration comes from. `name` is how it is spoken of. */
 export interface Source extends ConfigFile {
@@ -54,7 +54,7 @@ export interface Source extends ConfigFile {
 }
 
 /** A value, and which source said it. */
-export interface Sourced<A> {
+interface Sourced<A> {
   readonly value: A
   readonly from: string
 }

@@ -10,19 +10,16 @@ export const SUCCESS = 0
 export const OURS = 125
 
 /** The program is there but can't be executed. */
-export const NOT_EXECUTABLE = 126
+const NOT_EXECUTABLE = 126
 
 /** The program is not there. */
-export const NOT_FOUND = 127
+const NOT_FOUND = 127
 
 /** Added to the number of the signal that ended a program. */
 const SIGNAL_BASE = 128
 
 /** Signals that end fsb-ctl itself, by name and number. */
 export const signals = { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const
-
-/** A signal that ends fsb-ctl itself. */
-export type Signal = keyof typeof signals
 
 /** The code of a program, or of fsb-ctl, that a signal ended. */
 export const ofSignal = (signal: number): number => SIGNAL_BASE + signal

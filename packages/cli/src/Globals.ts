@@ -17,7 +17,7 @@ const optionalText = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
 /** `--config` */
-export const ConfigPath = GlobalFlag.Setting("config")({
+const ConfigPath = GlobalFlag.Setting("config")({
   flag: optionalText("config", "FILE", "Read this configuration file instead of ./.fsb and ~/.fsb")
 })
 
@@ -44,7 +44,7 @@ export const OutputFormat = GlobalFlag.Setting("output")({
 })
 
 /** `--context` */
-export const ContextName = GlobalFlag.Setting("context")({
+const ContextName = GlobalFlag.Setting("context")({
   flag: optionalText("context", "NAME", "A context of the configuration (FSB_CONTEXT)")
 })
 

@@ -6,15 +6,22 @@ import * as Stack from "@fast-sandbox/local/Stack"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import { closeSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { LocalError } from "./Failure.ts"
-import type { LocalStack } from "./LocalStack.ts"
+import { type LocalStack, readyFdVariable } from "./LocalStack.ts"
 
 /** The folder of this build: the agent's bundle and the native programs lie beside the script that runs. */
 const buildDirectory = (): string => dirname(process.argv[1] ?? "")
 
 const told = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>): Effect.Effect<A, LocalError, R> =>
   Effect.mapError(effect, ({ message }) => new LocalError({ problem: message.split("\n")[0] ?? message }))
+
+/** Whoever started this stack in the background waits at the other end of a pipe. */
+const tellStarter = Effect.sync(() => {
+  const fd = Number(process.env[readyFdVariable])
+  if (fd > 2) closeSync(fd)
+})
 
 /** The stack of this machine. */
 export const stack: LocalStack = {
@@ -25,7 +32,9 @@ export const stack: LocalStack = {
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
       loggerBinary: join(buildDirectory(), "fsb-logger")
     })).pipe(
+      Effect.flatMap((context) => Effect.provide(Stack.firstAgent, context)),
       Effect.andThen(onReady),
+      Effect.andThen(tellStarter),
       Effect.andThen(Effect.never),
       Effect.scoped,
       Effect.provide([NodeServices.layer, Logger.layer([Logger.consoleJson])]),

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import { Screen } from "./Screen.ts"
 
 /** How lines look: as they were printed, with their time before them, or as one JSON object each. */
-export type Form = "plain" | "timestamps" | "json"
+type Form = "plain" | "timestamps" | "json"
 
 const LINE_FEED = 0x0a
 

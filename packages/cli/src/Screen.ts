@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import { PipeClosed } from "./Failure.ts"
 
 /** Width that is assumed where the terminal does not tell its own. */
-export const DEFAULT_COLUMNS = 80
+const DEFAULT_COLUMNS = 80
 
 type Output = Pick<NodeJS.WriteStream, "write" | "on">
 

@@ -10,7 +10,7 @@ export interface Column<A> {
 }
 
 /** What stands where nothing is known. */
-export const NOTHING = "-"
+const NOTHING = "-"
 
 const GAP = 2
 

@@ -40,9 +40,11 @@ const loadStack: Effect.Effect<LocalStack, LocalError> = Effect.tryPromise({
   catch: (cause) => new LocalError({ problem: `this build of fsb-ctl can't run the server: ${String(cause)}` })
 }).pipe(Effect.map(({ stack }) => stack))
 
-/** How often the background stack is asked whether it takes calls, and how often at most: a minute in all. */
-const ASK_EVERY = "200 millis"
-const ASK_TIMES = 300
+/** How long a stack in the background may take until it takes calls. */
+const READY_WITHIN = "1 minute"
+
+/** The pipe between a stack in the background and its starter. */
+const READY_FD = 3
 
 /** The end of the stack's log that is shown when it does not come up. */
 const LOG_SHOWN_LINES = 5
@@ -52,13 +54,6 @@ const ready = (directory: string): string => {
   const hint = directory === Config.DEFAULT_HOME ? "" : `; use it with --endpoint ${endpoint}`
   return `fast-sandbox is up at ${endpoint}${hint}\n`
 }
-
-const answers = (directory: string): Effect.Effect<void, unknown> =>
-  Layer.build(Sandboxes.layer({ endpoint: Config.defaultEndpoint(directory) })).pipe(
-    Effect.flatMap((context) => Context.get(context, Sandboxes).list({ deadline: "2 seconds" })),
-    Effect.scoped,
-    Effect.asVoid
-  )
 
 const lastLines = Effect.fnUntraced(function*(path: string) {
   const files = yield* FileSystem.FileSystem
@@ -74,34 +69,30 @@ const startDetached = Effect.fnUntraced(function*(directory: string, containerd:
     Effect.mapError(({ message }) => new LocalError({ problem: `can't write below ${directory}: ${message}` }))
   )
   const [script = ""] = process.argv.slice(1)
-  const ended = Effect.callback<never, LocalError>((resume) => {
+  const up = Effect.callback<void, LocalError>((resume) => {
     const output = openSync(log, "a")
-    const child = spawn(process.execPath, [
-      ...process.execArgv,
-      script,
-      "up",
-      "--home",
-      directory,
-      "--containerd",
-      containerd
-    ], {
+    const args = [...process.execArgv, script, "up", "--home", directory, "--containerd", containerd]
+    const child = spawn(process.execPath, args, {
       detached: true,
-      stdio: ["ignore", output, output]
+      env: { ...process.env, [LocalStack.readyFdVariable]: String(READY_FD) },
+      stdio: ["ignore", output, output, "pipe"]
     })
     closeSync(output)
-    child.once(
-      "exit",
-      (code, signal) =>
-        resume(Effect.fail(new LocalError({ problem: `the stack ended at once (${signal ?? `code ${code}`})` })))
-    )
-    child.once("error", ({ message }) => resume(Effect.fail(new LocalError({ problem: message }))))
+    const fail = (problem: string) => resume(Effect.fail(new LocalError({ problem })))
+    child.once("error", ({ message }) => fail(message))
+    child.once("exit", (code, signal) => fail(`the stack ended at once (${signal ?? `code ${code}`})`))
+    const ready = child.stdio[READY_FD]
+    // The end of a process closes the pipe too, and is told first by the exit.
+    ready?.once("close", () => setImmediate(() => resume(Effect.void)))
+    if (ready instanceof Readable) ready.resume()
     return Effect.sync(() => child.unref())
-  })
-  const up = Effect.retry(answers(directory), Schedule.spaced(ASK_EVERY).pipe(Schedule.upTo({ times: ASK_TIMES })))
-    .pipe(
-      Effect.mapError(() => new LocalError({ problem: "the stack does not answer after a minute" }))
-    )
-  yield* Effect.raceFirst(up, ended).pipe(
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: READY_WITHIN,
+      orElse: () => Effect.fail(new LocalError({ problem: "the stack does not take calls after a minute" }))
+    })
+  )
+  yield* up.pipe(
     Progress.spin("starting"),
     Effect.catchTag(
       "LocalError",
