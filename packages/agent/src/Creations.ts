@@ -251,11 +251,17 @@ const make = Effect.gen(function*() {
     })
 
   const begin = (request: CreateRequest): Effect.Effect<Instance, BoundaryError> =>
-    Effect.flatMap(Effect.forkIn(start(request), scope), (fiber) => {
-      creations.set(request.instanceId, { request, fiber })
-      fiber.addObserver(() => creations.delete(request.instanceId))
-      return answerOf(fiber)
-    })
+    Effect.forkIn(start(request), scope).pipe(
+      Effect.tap((fiber) =>
+        Effect.sync(() => {
+          creations.set(request.instanceId, { request, fiber })
+          fiber.addObserver(() => creations.delete(request.instanceId))
+        })
+      ),
+      // No fiber without its entry in the map, however early the caller goes away.
+      Effect.uninterruptible,
+      Effect.flatMap(answerOf)
+    )
 
   const settled = (instanceId: string) =>
     Effect.suspend(() => {
