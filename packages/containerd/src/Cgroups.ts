@@ -70,9 +70,12 @@ export const isPopulated = Effect.fn("Cgroups.isPopulated")(function*(
   return false
 })
 
+// The kernel writes 0 for a process outside of our pid namespace, and a signal to 0 would hit ourselves.
 const kill = (pid: number): Effect.Effect<void> =>
-  // Fails only when the process ended between the list and the signal, which is what is wanted.
-  Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
+  pid > 0
+    // Fails only when the process ended between the list and the signal, which is what is wanted.
+    ? Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
+    : Effect.void
 
 // Refused while a process is in it; whoever asked looks again.
 const removeDirectory = (path: string): Effect.Effect<void> => Effect.ignore(Effect.try(() => rmdirSync(path)))

@@ -93,7 +93,7 @@ export const forget = Effect.fn("ContainerRemoval.forget")(function*(
 })
 
 /** Enough for containerd to take the record; nothing is ever started from it. */
-const emptySpec: OciSpec.Spec = {
+const emptySpec = (cgroupsPath: string): OciSpec.Spec => ({
   ociVersion: "1.0.2",
   process: {
     terminal: false,
@@ -109,8 +109,8 @@ const emptySpec: OciSpec.Spec = {
   hostname: "",
   mounts: [],
   annotations: {},
-  linux: { namespaces: [], cgroupsPath: "", resources: {}, maskedPaths: [], readonlyPaths: [] }
-}
+  linux: { namespaces: [], cgroupsPath, resources: {}, maskedPaths: [], readonlyPaths: [] }
+})
 
 /**
  * Gives a task, or the shim of one, a record again, so that it can be reclaimed: containerd answers NOT_FOUND to every
@@ -118,7 +118,8 @@ const emptySpec: OciSpec.Spec = {
  * all others.
  */
 export const adopt = Effect.fn("ContainerRemoval.adopt")(function*(
-  containerId: string
+  containerId: string,
+  cgroupsPath: string
 ): Effect.fn.Return<void, ContainerdError, Containers> {
   const containers = yield* Containers
   yield* whole(
@@ -126,7 +127,7 @@ export const adopt = Effect.fn("ContainerRemoval.adopt")(function*(
       id: containerId,
       labels: { [containerLabels.managed]: "true", [repairLabel]: "true" },
       runtime: ShimRuntime.make({ binary: "" }),
-      spec: emptySpec
+      spec: emptySpec(cgroupsPath)
     }).pipe(ignoreAlreadyExists)
   )
 })

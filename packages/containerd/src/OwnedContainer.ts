@@ -5,6 +5,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf"
 import { containerLabels, reservedPrefix } from "@fast-sandbox/core/Names"
 import { type Instance, InstanceSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { Any } from "./Any.ts"
@@ -55,6 +56,8 @@ export interface OwnedContainer {
   readonly sandboxName: string
   readonly claimUid: string
   readonly binding: Binding
+  /** Where its cgroup is: below a parent that tells one installation on a machine from another. */
+  readonly cgroupsPath: string
 }
 
 /** Labels that containerd's CRI plugin writes. A CRI container also carries its image's labels, which may say anything. */
@@ -87,6 +90,16 @@ const bindingOf = (container: Container): Binding =>
         : { _tag: "Bound", resourceUid: claim.resourceUid }
   })
 
+const decodeSpec = Schema.decodeUnknownOption(
+  Schema.fromJsonString(Schema.Struct({ linux: Schema.Struct({ cgroupsPath: Schema.String }) }))
+)
+
+const cgroupsPathOf = ({ spec }: Container): string =>
+  Option.match(decodeSpec(new TextDecoder().decode(spec?.value)), {
+    onNone: () => "",
+    onSome: ({ linux }) => linux.cgroupsPath
+  })
+
 const kindOf = ({ labels }: Container): OwnedContainer["kind"] =>
   labels[anchorLabel] !== undefined
     ? "anchor"
@@ -108,6 +121,7 @@ export const read = (container: Container): OwnedContainer | undefined => {
     namespace: labels[containerLabels.namespace] ?? "",
     sandboxName: labels[containerLabels.sandboxName] ?? "",
     claimUid: labels[containerLabels.claimUid] ?? "",
-    binding: bindingOf(container)
+    binding: bindingOf(container),
+    cgroupsPath: cgroupsPathOf(container)
   }
 }

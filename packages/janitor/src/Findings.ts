@@ -28,8 +28,6 @@ export const isOwnId = (id: string): boolean => ownIdPattern.test(id)
 /** A lease of ours, by its name or its labels. */
 export interface OwnedLease {
   readonly id: string
-  readonly agentUid: string
-  readonly agentName: string
   /** `undefined`: it never expires. */
   readonly expiresAtMillis: number | undefined
 }
@@ -222,24 +220,20 @@ const ofContainer = (container: OwnedContainer, api: Answered): ReadonlyArray<Su
   }]
 }
 
-const ofLease = (lease: OwnedLease, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
-  const about = { kind: "Lease", subject: lease.id } as const
-  if (lease.expiresAtMillis !== undefined && lease.expiresAtMillis < nowMillis) {
-    const seconds = Math.round((nowMillis - lease.expiresAtMillis) / 1000)
-    return [{ ...about, cause: "Expired", evidence: `it expired ${seconds} s ago` }]
-  }
-  if (lease.agentUid !== "") {
-    return api.pods.has(lease.agentUid) ? [] : [{
-      ...about,
-      cause: "AgentGone",
-      agent: { uid: lease.agentUid, name: lease.agentName },
-      evidence: `the Pod ${lease.agentName} (${lease.agentUid}) of its agent is not on this node`
-    }]
-  }
-  return lease.expiresAtMillis === undefined
-    ? [{ ...about, cause: "NoOwner", evidence: "it names no agent and never expires" }]
+/** What is left of something that nobody needs to be asked about. */
+const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
+  kind,
+  subject,
+  cause,
+  evidence
+})
+
+const ofLease = ({ expiresAtMillis, id }: OwnedLease, nowMillis: number): ReadonlyArray<Suspicion> =>
+  expiresAtMillis === undefined
+    ? [left("Lease", id, "NoOwner", "it never expires, and none of ours does that")]
+    : expiresAtMillis < nowMillis
+    ? [left("Lease", id, "Expired", `it expired ${Math.round((nowMillis - expiresAtMillis) / 1000)} s ago`)]
     : []
-}
 
 const ofNetwork = (
   kind: "NetworkNamespace" | "Link",
@@ -268,14 +262,6 @@ const ofCgroup = ({ isPopulated, name: subject }: OwnCgroup): Suspicion =>
     }
     : { kind: "Cgroup", subject, cause: "NoContainer", evidence: "it is empty, and no container or task has its name" }
 
-/** What is left of something that nobody needs to be asked about. */
-const left = (kind: Kind, subject: string, cause: Cause, evidence: string): Suspicion => ({
-  kind,
-  subject,
-  cause,
-  evidence
-})
-
 /** Everything that speaks against anything on the node, when the API has answered. */
 export const suspicions = (node: NodeState, api: Answered, nowMillis: number): ReadonlyArray<Suspicion> => {
   const ownDirectories = new Set([...node.cgroups.map(({ name }) => name), ...node.logDirectories])
@@ -297,7 +283,7 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
     ...node.snapshots
       .filter((name) => !node.containerIds.has(name))
       .map((name) => left("Snapshot", name, "NoContainer", "no container has a record under its name")),
-    ...node.leases.flatMap((lease) => ofLease(lease, api, nowMillis)),
+    ...node.leases.flatMap((lease) => ofLease(lease, nowMillis)),
     ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, isDeparted),
     ...ofNetwork("Link", node.links, node, isDeparted),
     ...node.cgroups.filter(({ name }) => isFree(name)).map(ofCgroup),

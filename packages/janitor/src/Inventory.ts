@@ -45,13 +45,17 @@ const isManaged = ({ labels }: { readonly labels: Readonly<Record<string, string
 const ownedLeases = (leases: ReadonlyArray<Lease>): ReadonlyArray<OwnedLease> =>
   leases.filter((lease) => lease.id.startsWith(leasePrefix) || isManaged(lease)).map(({ id, labels }) => ({
     id,
-    agentUid: labels[containerLabels.agentUid] ?? "",
-    agentName: labels[containerLabels.agentName] ?? "",
     expiresAtMillis: Option.getOrUndefined(Instant.parseMillis(labels[leaseExpiryLabel]))
   }))
 
-const ownedContainers = (containers: ReadonlyArray<Container>): ReadonlyArray<OwnedContainer.OwnedContainer> =>
-  containers.flatMap((container) => OwnedContainer.read(container) ?? [])
+// Another installation may share the containerd; its cgroups are elsewhere, and its Pods unknown to our API.
+const ownedContainers = (
+  { cgroupParent }: Places,
+  containers: ReadonlyArray<Container>
+): ReadonlyArray<OwnedContainer.OwnedContainer> =>
+  containers
+    .flatMap((container) => OwnedContainer.read(container) ?? [])
+    .filter(({ cgroupsPath }) => cgroupsPath.startsWith(`${cgroupParent}/`))
 
 const ownedSnapshots = Effect.gen(function*() {
   const all = yield* (yield* Snapshots).list()
@@ -113,7 +117,7 @@ export const look = Effect.fn("Inventory.look")(function*(
   return {
     containerIds,
     taskIds: new Set(tasks.map(({ containerId }) => containerId)),
-    containers: ownedContainers(containers),
+    containers: ownedContainers(places, containers),
     shims,
     snapshots,
     leases,
@@ -125,17 +129,17 @@ export const look = Effect.fn("Inventory.look")(function*(
   }
 })
 
-const withContainer = Effect.fnUntraced(function*(id: string) {
+const withContainer = Effect.fnUntraced(function*(places: Places, id: string) {
   const found = yield* (yield* Containers).get(id).pipe(
     Effect.map((container) => [container]),
     Effect.catchIf(isNotFound, () => Effect.succeed<ReadonlyArray<Container>>([]))
   )
-  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(found) }
+  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(places, found) }
 })
 
-const withAllContainers = Effect.gen(function*() {
+const withAllContainers = Effect.fnUntraced(function*(places: Places) {
   const found = yield* (yield* Containers).list()
-  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(found) }
+  return { ...emptyNode, containerIds: new Set(found.map(({ id }) => id)), containers: ownedContainers(places, found) }
 })
 
 /** One thing again, with all that speaks for it: what is decided about it now is decided about what is there now. */
@@ -146,10 +150,10 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
   switch (kind) {
     case "Container":
     case "Anchor":
-      return yield* withContainer(subject)
+      return yield* withContainer(places, subject)
     case "Snapshot": {
       const snapshots = (yield* ownedSnapshots).filter((name) => name === subject)
-      return { ...(yield* withContainer(subject)), snapshots }
+      return { ...(yield* withContainer(places, subject)), snapshots }
     }
     case "Lease": {
       const leases = ownedLeases(yield* (yield* Leases).list).filter(({ id }) => id === subject)
@@ -163,7 +167,7 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
       const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((name) => name === subject)
       const tasks = yield* (yield* Tasks).list
       const taskIds = new Set(tasks.map(({ containerId }) => containerId).filter((id) => id === subject))
-      const container = yield* withContainer(subject)
+      const container = yield* withContainer(places, subject)
       const cgroups = yield* inspectCgroups(places, names, container.containerIds)
       const shims = (yield* shimsHere).filter((id) => id === subject)
       return { ...container, cgroups, logDirectories, shims, taskIds }
@@ -174,7 +178,7 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
       const agentDirectories = yield* agentDirectoriesOf(places)
       const networkNamespaces = yield* NetworkNamespaces.list
       const links = yield* NetworkNamespaces.links
-      return { ...(yield* withAllContainers), agentDirectories, networkNamespaces, links }
+      return { ...(yield* withAllContainers(places)), agentDirectories, networkNamespaces, links }
     }
   }
 })

@@ -61,7 +61,7 @@ const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: 
   switch (kind) {
     case "Task":
     case "Shim":
-      yield* ContainerRemoval.adopt(subject)
+      yield* ContainerRemoval.adopt(subject, `${places.cgroupParent}/${subject}`)
       return yield* removeContainer(places, subject)
     case "Container":
     case "Anchor":

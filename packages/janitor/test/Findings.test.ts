@@ -19,6 +19,7 @@ const owned = (changes: Partial<OwnedContainer> = {}): OwnedContainer => ({
   sandboxName: "a",
   claimUid: "claim-1",
   binding: bound("uid-a"),
+  cgroupsPath: "/fast-sandbox/x",
   ...changes
 })
 
@@ -169,25 +170,14 @@ const table: ReadonlyArray<
   ],
   [
     "an expired lease",
-    { leases: [{ id: "l", agentUid: "", agentName: "", expiresAtMillis: now - 1 }] },
+    { leases: [{ id: "l", expiresAtMillis: now - 1 }] },
     api(),
     onceConfirmed("Lease Expired")
   ],
-  [
-    "a lease of a living agent",
-    { leases: [{ id: "l", agentUid: "pod-1", agentName: "agent-1", expiresAtMillis: undefined }] },
-    api(),
-    none
-  ],
-  [
-    "a lease of nobody",
-    { leases: [{ id: "l", agentUid: "pod-1", agentName: "agent-1", expiresAtMillis: undefined }] },
-    nobody,
-    onceConfirmed("Lease AgentGone")
-  ],
+  ["a lease in use", { leases: [{ id: "l", expiresAtMillis: now + 2 * adoptionMillis }] }, api(), none],
   [
     "a lease without end",
-    { leases: [{ id: "l", agentUid: "", agentName: "", expiresAtMillis: undefined }] },
+    { leases: [{ id: "l", expiresAtMillis: undefined }] },
     api(),
     afterADay("Lease NoOwner")
   ],

@@ -311,6 +311,21 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       yield* assertNothing
     }).pipe(Effect.provide(MemoryKube.layer)))
 
+  it.effect("leaves containers of another installation on the same containerd", () =>
+    Effect.gen(function*() {
+      const id = yield* container({ ...gone, sandboxName: "a", state: "created" })
+      const { cgroupParent, ...others } = yield* places
+      const stranger = Janitor.layerManual({
+        nodeName,
+        mode: "remove",
+        places: { ...others, cgroupParent: `${cgroupParent}-of-others` }
+      })
+      const { findings } = yield* Effect.provide(confirmed, stranger)
+      assert.deepStrictEqual(findings, [])
+      assert.deepStrictEqual(subjects((yield* Effect.provide(confirmed, manual("remove"))).removed), [id])
+      yield* assertNothing
+    }).pipe(Effect.provide(MemoryKube.layer)))
+
   it.effect("goes on where it was cut short", () =>
     Effect.gen(function*() {
       const ids = yield* Effect.forEach(Array.from({ length: 6 }), () => container({ ...gone, sandboxName: "a" }))
