@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
+import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -16,7 +17,7 @@ import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import { type ContainerdError, ignoreNotFound, isNotFound } from "./ContainerdError.ts"
 import { Containers } from "./Containers.ts"
-import { Events } from "./Events.ts"
+import { type ContainerdEvent, Events } from "./Events.ts"
 import * as ShimWrapper from "./internal/shimWrapper.ts"
 import type * as OciSpec from "./OciSpec.ts"
 import * as RuntimeProfile from "./RuntimeProfile.ts"
@@ -227,33 +228,43 @@ const make = Effect.fnUntraced(function*(options: ShimGroupsOptions): Effect.fn.
   const down = (index: number) =>
     Ref.update(groups, (all) => all.map((group) => group.index === index ? { ...group, isUp: false } : group))
 
-  const keepAnchored = (index: number) =>
+  // One subscription for all groups: containerd pays for each one with every event. It only says when to look.
+  const looks = yield* Effect.forEach(Array.from({ length: count }), () => Queue.sliding<void>(1))
+  const lookAt = Effect.fnUntraced(function*(event: ContainerdEvent) {
+    if (event._tag !== "Subscribed" && event._tag !== "TaskExited") {
+      return
+    }
+    const all = yield* Ref.get(groups)
+    for (const [index, look] of looks.entries()) {
+      // What happened before the subscription has no event.
+      if (
+        event._tag === "Subscribed" ||
+        all.some((group) => group.index === index && group.anchorId === event.containerId)
+      ) {
+        yield* Queue.offer(look, undefined)
+      }
+    }
+  })
+
+  const keepAnchored = (index: number, look: Queue.Dequeue<void>) =>
     Effect.gen(function*() {
       yield* anchor(index).pipe(
         Effect.tapCause((cause) => Effect.logWarning("no shim group", { index }, Cause.pretty(cause))),
         Effect.retry(untilAnchored)
       )
-      const anchorId = (yield* Ref.get(groups)).find((group) => group.index === index)?.anchorId
-      yield* events.all.pipe(
-        Stream.filterEffect((event) =>
-          event._tag === "TaskExited"
-            ? Effect.succeed(event.containerId === anchorId)
-            // What happened before the subscription has no event.
-            : event._tag === "Subscribed" && anchorId !== undefined
-            ? Effect.map(Effect.orElseSucceed(isHeld(anchorId), () => true), (held) => !held)
-            : Effect.succeed(false)
-        ),
-        Stream.take(1),
-        Stream.runDrain
-      )
+      const anchorId = (yield* Ref.get(groups)).find((group) => group.index === index)?.anchorId ?? ""
+      const holds = Effect.orElseSucceed(isHeld(anchorId), () => true)
+      while (yield* holds) {
+        yield* Queue.take(look)
+      }
       yield* down(index)
       yield* Effect.logWarning("a shim has died and took its sandboxes with it", { index, anchorId })
     }).pipe(Effect.forever)
 
-  const keepers = yield* Effect.forEach(
-    Array.from({ length: count }, (_, index) => index),
-    (index) => Effect.forkScoped(keepAnchored(index))
-  )
+  const keepers = yield* Effect.forEach(looks, (look, index) => Effect.forkScoped(keepAnchored(index, look)))
+  if (count > 0) {
+    yield* Effect.forkScoped(Stream.runForEach(events.all, lookAt))
+  }
 
   const next = Effect.gen(function*() {
     const up = (yield* Ref.get(groups)).filter((group) => group.isUp)
