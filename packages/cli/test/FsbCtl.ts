@@ -68,8 +68,7 @@ const make = Effect.gen(function*() {
   const environment = {
     PATH: process.env.PATH ?? "",
     HOME: home,
-    FSB_ENDPOINT: endpoint,
-    NODE_COMPILE_CACHE: join(tmpdir(), "fsb-ctl-test-cache")
+    FSB_ENDPOINT: endpoint
   }
   const start: FsbCtl["Service"]["start"] = (args, options) =>
     Effect.acquireRelease(
