@@ -4,6 +4,7 @@
  */
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import { type BoundaryError, DeadlineExceeded, FailedPrecondition } from "@fast-sandbox/core/Errors"
+import * as Identifier from "@fast-sandbox/core/Identifier"
 import { assignmentAnnotation, claimUidAnnotation } from "@fast-sandbox/core/Names"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -17,7 +18,6 @@ import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { randomUUID } from "node:crypto"
 import { Agents, NotConnected } from "../agents/Agents.ts"
 import * as InstanceSpec from "../InstanceSpec.ts"
 import { Registry, type ReserveError } from "../registry/Registry.ts"
@@ -121,7 +121,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
       prepare: Prepare<E, R>
     ) {
       const { name, namespace } = wanted.metadata
-      const instanceId = randomUUID()
+      const instanceId = yield* Identifier.fresh
       const reservation = yield* registry.reserve({
         instanceId,
         namespace,

@@ -2,6 +2,7 @@
  * A create request as the Sandbox that it asks for, and whether two of them ask for the same.
  */
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as Identifier from "@fast-sandbox/core/Identifier"
 import * as Instant from "@fast-sandbox/core/Instant"
 import {
   apiVersion,
@@ -15,7 +16,7 @@ import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
 import { ConsistencyMode, type CreateRequest, FailurePolicy } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
-import { createHash, randomUUID } from "node:crypto"
+import { createHash } from "node:crypto"
 
 /** A Sandbox that does not exist yet: it has a name, a namespace and a claim. */
 export interface Wanted extends Sandbox {
@@ -33,8 +34,8 @@ const generatedDigits = 10
 const maxUnixSeconds = 253_402_300_799n
 
 /** A name for a request without one. One request id gives one name, so that its repeats find the first sandbox. */
-const generatedName = (namespace: string, requestId: string): string => {
-  const seed = requestId === "" ? randomUUID() : JSON.stringify([namespace, requestId])
+const generatedName = (namespace: string, requestId: string, claimUid: string): string => {
+  const seed = requestId === "" ? claimUid : JSON.stringify([namespace, requestId])
   return `sandbox-${createHash("sha256").update(seed).digest("hex").slice(0, generatedDigits)}`
 }
 
@@ -98,15 +99,16 @@ export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effec
       : { terminationGracePeriodSeconds: Number(request.terminationGracePeriodSeconds) }),
     ...(Object.keys(resources).length === 0 ? {} : { resources })
   }
+  const claimUid = yield* Identifier.fresh
   const wanted: Wanted = {
     apiVersion,
     kind: "Sandbox",
     metadata: {
-      name: request.name === "" ? generatedName(namespace, request.requestId) : request.name,
+      name: request.name === "" ? generatedName(namespace, request.requestId, claimUid) : request.name,
       namespace,
       ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
       annotations: {
-        [claimUidAnnotation]: randomUUID(),
+        [claimUidAnnotation]: claimUid,
         ...(request.requestId === "" ? {} : { [requestIdAnnotation]: request.requestId })
       },
       finalizers: [finalizer]
