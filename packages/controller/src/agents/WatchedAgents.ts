@@ -77,9 +77,13 @@ const remember = (removed: Set<string>, instanceId: string): void => {
   }
 }
 
-/** Of two descriptions of an instance the one that is further on: an instance never goes back. */
-const isOlder = (instance: Instance, known: Instance | undefined): boolean =>
-  known !== undefined && known.state > instance.state
+const instanceOf = (call: string, instance: Instance | undefined): Effect.Effect<Instance, Unavailable> =>
+  instance === undefined
+    ? Effect.fail(new Unavailable({ target: "the agent", problem: `it answered ${call} without an instance` }))
+    : Effect.succeed(instance)
+
+const graceOf = (gracePeriodSeconds: number | undefined) =>
+  gracePeriodSeconds === undefined ? {} : { gracePeriodSeconds }
 
 /** Watches agents until the scope closes. */
 export const make: Effect.Effect<
@@ -283,7 +287,7 @@ export const make: Effect.Effect<
   /** What an agent answered shows in its view at once, so that whoever asked finds it there. */
   const answered = (connection: Connection, instance: Instance): Effect.Effect<Instance> => {
     const { instanceId } = instance
-    if (connection.removed.has(instanceId) || isOlder(instance, connection.view.instances.get(instanceId))) {
+    if (connection.removed.has(instanceId) || AgentViews.isOlder(instance, connection.view.instances.get(instanceId))) {
       return Effect.succeed(instance)
     }
     setView(connection, AgentViews.withInstance(connection.view, instance))
@@ -300,11 +304,6 @@ export const make: Effect.Effect<
     return tell(connection, [AgentViews.instanceChange(connection.view.uid, instance)])
   }
 
-  const instanceOf = (call: string, instance: Instance | undefined): Effect.Effect<Instance, Unavailable> =>
-    instance === undefined
-      ? Effect.fail(new Unavailable({ target: "the agent", problem: `it answered ${call} without an instance` }))
-      : Effect.succeed(instance)
-
   /** Of an ending instance: its grace period and what proving its end may take. */
   const endWithin = (
     { view }: Connection,
@@ -318,9 +317,6 @@ export const make: Effect.Effect<
       )
     )
   })
-
-  const graceOf = (gracePeriodSeconds: number | undefined) =>
-    gracePeriodSeconds === undefined ? {} : { gracePeriodSeconds }
 
   const onStream = <A>(
     uid: string,

@@ -3,7 +3,7 @@
  * maps of the one before are never touched.
  */
 import { agentAppLabel, drainAnnotation, poolLabel } from "@fast-sandbox/core/Names"
-import type { Image, Instance, WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { AgentState, Capacity, Image, Instance, WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { Pod } from "@fast-sandbox/kube/Kinds"
 import type { AgentChange, AgentView } from "../Agents.ts"
 
@@ -61,7 +61,34 @@ export const withoutInstance = (view: AgentView, instanceId: string): AgentView 
   return { ...view, instances }
 }
 
-/** Takes in messages in their order. The maps are copied once for each batch, however many messages touch them. */
+/** Of two descriptions of an instance the one that is further on counts: an instance never goes back. */
+export const isOlder = (instance: Instance, known: Instance | undefined): boolean =>
+  known !== undefined && known.state > instance.state
+
+const withCapacity = (
+  view: AgentView,
+  { portsUsed, slots, slotsUsed }: Pick<Capacity, "portsUsed" | "slots" | "slotsUsed">
+): AgentView => ({
+  ...view,
+  slots,
+  slotsUsed,
+  portsUsed: new Set(portsUsed)
+})
+
+const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [] }
+
+const withState = (view: AgentView, { capacity, nodeName, runtimeNotes }: AgentState, now: number): AgentView => ({
+  ...withCapacity(view, capacity ?? noCapacity),
+  node: nodeName === "" ? view.node : nodeName,
+  connection: "synced",
+  since: now,
+  runtimeNotes
+})
+
+/**
+ * Takes in messages in their order; an answer may have told already what they tell. The maps are copied once for each
+ * batch, however many messages touch them.
+ */
 export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, now: number): Followed => {
   let next = view
   let saidDraining: boolean | undefined
@@ -72,25 +99,19 @@ export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, 
   for (const { event } of messages) {
     switch (event.case) {
       case "state": {
-        const { capacity, nodeName, runtimeNotes } = event.value
+        const { capacity } = event.value
         instances = new Map(event.value.instances.map((instance) => [instance.instanceId, instance]))
         images = new Map(event.value.images.map((image) => [image.name, image]))
-        next = {
-          ...next,
-          node: nodeName === "" ? next.node : nodeName,
-          connection: "synced",
-          since: now,
-          slots: capacity?.slots ?? 0,
-          slotsUsed: capacity?.slotsUsed ?? 0,
-          portsUsed: new Set(capacity?.portsUsed),
-          runtimeNotes
-        }
+        next = withState(next, event.value, now)
         saidDraining = capacity?.draining ?? false
         agentChanged()
         break
       }
       case "instanceChanged": {
         const instance = event.value
+        if (isOlder(instance, (instances ?? next.instances).get(instance.instanceId))) {
+          break
+        }
         instances ??= new Map(next.instances)
         instances.set(instance.instanceId, instance)
         changed.set(instance.instanceId, instanceChange(view.uid, instance))
@@ -107,9 +128,8 @@ export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, 
         break
       }
       case "capacityChanged": {
-        const { draining, portsUsed, slots, slotsUsed } = event.value
-        next = { ...next, slots, slotsUsed, portsUsed: new Set(portsUsed) }
-        saidDraining = draining
+        next = withCapacity(next, event.value)
+        saidDraining = event.value.draining
         agentChanged()
         break
       }
