@@ -10,10 +10,11 @@ import * as Assignment from "@fast-sandbox/core/Assignment"
 import * as Conditions from "@fast-sandbox/core/Conditions"
 import * as Decision from "@fast-sandbox/core/Decision"
 import { type BoundaryError, ResourceExhausted } from "@fast-sandbox/core/Errors"
+import * as Identifier from "@fast-sandbox/core/Identifier"
 import { finalizer } from "@fast-sandbox/core/Names"
 import * as Recovery from "@fast-sandbox/core/Recovery"
 import type { Sandbox, SandboxStatus } from "@fast-sandbox/core/Sandbox"
-import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { Pod } from "@fast-sandbox/kube/Kinds"
@@ -34,7 +35,6 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { randomUUID } from "node:crypto"
 import { Agents, type AgentView } from "../agents/Agents.ts"
 import { agentOf, Caches, keyOf, poolKeyOf } from "../Caches.ts"
 import * as InstanceSpec from "../InstanceSpec.ts"
@@ -134,6 +134,18 @@ const written = <R>(memory: Memory, before: Sandbox, write: Effect.Effect<Sandbo
 const needsOperation = (action: Decision.Action): boolean =>
   action._tag === "StartInstance" || action._tag === "StopInstance" || action._tag === "DeleteInstances" ||
   action._tag === "BindInstance"
+
+const startOf = (instanceId: string): string => `start ${instanceId}`
+
+/** Whether the start under way shows already. Its answer is still to be heard: it alone says why a start failed. */
+const isBeingStarted = (
+  { operation }: Memory,
+  { status }: Sandbox,
+  instances: ReadonlyArray<Decision.ObservedInstance>
+): boolean =>
+  instances.some(({ instanceId, state }) =>
+    state === "Creating" && instanceId === status?.sandboxID && operation === startOf(instanceId)
+  )
 
 /** Runs the controller until it is interrupted. */
 export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Registry | EventRecorder> = Effect.gen(
@@ -330,7 +342,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
     /** Chooses an agent, holds its slot, and records both or why there is none. */
     const place = Effect.fnUntraced(function*(memory: Memory, sandbox: Sandbox, draft: SandboxStatus) {
       const { name = "", namespace = "" } = sandbox.metadata
-      const instanceId = yield* Effect.sync(randomUUID)
+      const instanceId = yield* Identifier.fresh
       const now = yield* Clock.currentTimeMillis
       yield* release(memory)
       const holder = yield* registry.holder(namespace, name)
@@ -405,8 +417,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       const assigned = Option.getOrUndefined(Assignment.of(sandbox))
       const key = keyOf(sandbox)
       return views.flatMap((view) => {
+        // News of a start may be later than the answer that it failed.
         const shown = [...view.instances.values()].filter((instance) =>
-          Option.contains(Observation.keyOf(instance), key) && Observation.belongsTo(instance, sandbox)
+          Option.contains(Observation.keyOf(instance), key) && Observation.belongsTo(instance, sandbox) &&
+          !(instance.state === InstanceState.CREATING && memory.refusals.has(instance.instanceId))
         ).map((instance) => memory.shown(instance, now))
         const answer = assigned?.podUid === view.uid && !view.instances.has(assigned.instanceId)
           ? memory.answerOf(assigned.instanceId, now)
@@ -480,7 +494,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
               ? Effect.map(untilExpiry(sandbox, unplacedRetry), done)
               : Effect.succeed(next(after))),
         StartInstance: ({ assignment }) =>
-          operating(`start ${assignment.instanceId}`, start(sandbox, memory, assignment)),
+          operating(startOf(assignment.instanceId), start(sandbox, memory, assignment)),
         BindInstance: ({ assignment }) =>
           operating(
             `bind ${assignment.instanceId}`,
@@ -531,9 +545,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       for (let step = 0; step < maxSteps; step++) {
         const views = yield* viewsOf(memory, sandbox)
         yield* deleteOrphans(key, memory, sandbox, views)
+        const instances = yield* observe(sandbox, memory, views)
         const action = Decision.decide({
           sandbox,
-          instances: yield* observe(sandbox, memory, views),
+          instances,
           presence: (podUid) => {
             const view = views.find(({ uid }) => uid === podUid)
             return view !== undefined
@@ -547,7 +562,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
           recoveryDelaysMillis: memory.recoveryDelaysMillis,
           now: yield* Clock.currentTimeMillis
         })
-        if (!needsOperation(action)) {
+        if (!needsOperation(action) && !isBeingStarted(memory, sandbox, instances)) {
           yield* endOperation(key, memory)
         }
         if (
