@@ -23,3 +23,9 @@ export interface LocalStack {
     options: { readonly home: string; readonly wipe: boolean }
   ) => Effect.Effect<boolean, LocalError>
 }
+
+/**
+ * Names the file descriptor of the pipe on which a stack in the background tells its starter that it takes calls, by one
+ * byte.
+ */
+export const readyFdVariable = "FSB_READY_FD"

@@ -6,7 +6,7 @@ import * as Stack from "@fast-sandbox/local/Stack"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import { closeSync } from "node:fs"
+import { writeSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { LocalError } from "./Failure.ts"
 import { type LocalStack, readyFdVariable } from "./LocalStack.ts"
@@ -20,7 +20,7 @@ const told = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>): 
 /** Whoever started this stack in the background waits at the other end of a pipe. */
 const tellStarter = Effect.sync(() => {
   const fd = Number(process.env[readyFdVariable])
-  if (fd > 2) closeSync(fd)
+  if (fd > 2) writeSync(fd, "\n")
 })
 
 /** The stack of this machine. */

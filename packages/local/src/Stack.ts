@@ -5,6 +5,7 @@
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
 import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
+import { Agents } from "@fast-sandbox/controller/agents/Agents"
 import * as Controller from "@fast-sandbox/controller/Controller"
 import { type InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
 import { containerdNamespace } from "@fast-sandbox/core/Names"
@@ -18,6 +19,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
 import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import { ApiServer } from "./apiserver/ApiServer.ts"
 import * as FirstResources from "./FirstResources.ts"
@@ -39,6 +41,9 @@ export interface StackOptions {
 
 /** The processes that `down` waits for get this long to end their sandboxes: the Pods' grace period and some. */
 const downGrace = "60 seconds"
+
+/** An agent that was never started before is there within a second or two. */
+const firstAgentWithin = "30 seconds"
 
 /** How often `down` looks whether the stack's process is gone. */
 const downPeriod = "50 millis"
@@ -129,6 +134,21 @@ export const layer = (options: StackOptions) =>
         Layer.provide(folders(home))
       ))
   )
+
+/** Done when an agent answers, so that a sandbox can be started; after half a minute without one it is done anyway. */
+export const firstAgent: Effect.Effect<void, never, Agents> = Effect.gen(function*() {
+  const agents = yield* Agents
+  const isThere = Effect.map(agents.list, (views) => views.some(({ connection }) => connection === "synced"))
+  yield* Stream.fromEffect(isThere).pipe(
+    Stream.concat(Stream.mapEffect(agents.changes, () => isThere)),
+    Stream.takeUntil((found) => found),
+    Stream.runDrain,
+    Effect.timeoutOrElse({
+      duration: firstAgentWithin,
+      orElse: () => Effect.logWarning("no agent answers yet: every pool may be empty, or see the agents' logs")
+    })
+  )
+})
 
 /**
  * Ends the stack of a home, with its agents, their sandboxes and the containerd that it started. `wipe` also removes

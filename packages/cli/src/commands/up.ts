@@ -1,21 +1,17 @@
 /**
  * `fsb-ctl up` and `fsb-ctl down`: the whole stack on this machine.
  */
-import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import * as Layer from "effect/Layer"
-import * as Schedule from "effect/Schedule"
 import { spawn } from "node:child_process"
 import { closeSync, openSync } from "node:fs"
 import * as Config from "../Config.ts"
 import { LocalError } from "../Failure.ts"
 import { Operands } from "../Help.ts"
-import type { LocalStack, UpOptions } from "../LocalStack.ts"
+import { type LocalStack, readyFdVariable, type UpOptions } from "../LocalStack.ts"
 import * as Progress from "../Progress.ts"
 import { Screen } from "../Screen.ts"
 
@@ -74,17 +70,14 @@ const startDetached = Effect.fnUntraced(function*(directory: string, containerd:
     const args = [...process.execArgv, script, "up", "--home", directory, "--containerd", containerd]
     const child = spawn(process.execPath, args, {
       detached: true,
-      env: { ...process.env, [LocalStack.readyFdVariable]: String(READY_FD) },
+      env: { ...process.env, [readyFdVariable]: String(READY_FD) },
       stdio: ["ignore", output, output, "pipe"]
     })
     closeSync(output)
     const fail = (problem: string) => resume(Effect.fail(new LocalError({ problem })))
     child.once("error", ({ message }) => fail(message))
     child.once("exit", (code, signal) => fail(`the stack ended at once (${signal ?? `code ${code}`})`))
-    const ready = child.stdio[READY_FD]
-    // The end of a process closes the pipe too, and is told first by the exit.
-    ready?.once("close", () => setImmediate(() => resume(Effect.void)))
-    if (ready instanceof Readable) ready.resume()
+    child.stdio[READY_FD]?.once("data", () => resume(Effect.void))
     return Effect.sync(() => child.unref())
   }).pipe(
     Effect.timeoutOrElse({
