@@ -113,6 +113,23 @@ const notFound = (namespace: string, name: string) => new NotFound({ kind: "sand
 
 const isDeleting = ({ sandbox: { metadata } }: Entry): boolean => metadata.deletionTimestamp !== undefined
 
+const count = (mode: string, outcome: string) => Metric.update(Metric.withAttributes(creates, { mode, outcome }), 1)
+
+const selected = (selection: Selection) =>
+  Effect.gen(function*() {
+    const namespace = namespaceOf(selection.namespace)
+    const selector = yield* Effect.fromResult(LabelSelector.parse(selection.labelSelector))
+    const name = selection.name ?? ""
+    return {
+      namespace,
+      accepts: ({ metadata }: Sandbox): boolean =>
+        (name === "" || metadata.name === name) && LabelSelector.matches(selector, metadata.labels),
+      acceptsKey: (key: string): boolean =>
+        (namespace === "*" || key.startsWith(`${namespace}/`)) && (name === "" || key.endsWith(`/${name}`))
+    }
+  })
+
+/** Makes the operations. */
 export const make: Effect.Effect<
   FastPath["Service"],
   never,
@@ -211,6 +228,7 @@ export const make: Effect.Effect<
     const since = yield* Clock.currentTimeMillis
     const unwritten = { manifest, assignment, since, acknowledged: true }
     yield* directory.admit(unwritten)
+    yield* placement.settled(assignment.instanceId)
     yield* writeBehind.enqueue(unwritten)
     return yield* shown(manifest, assignment)
   })
@@ -269,6 +287,7 @@ export const make: Effect.Effect<
     if (resource === undefined) {
       return yield* new Internal({ problem: "an instance was started before its resource was written" })
     }
+    yield* placement.settled(placed.assignment.instanceId)
     const sandbox = yield* shown(resource, placed.assignment)
     const reported = yield* kube.updateStatus(Kinds.Sandbox, sandbox).pipe(
       Effect.catchTag(
@@ -334,8 +353,6 @@ export const make: Effect.Effect<
       Audit.mutation("create", key)
     )
   })
-
-  const count = (mode: string, outcome: string) => Metric.update(Metric.withAttributes(creates, { mode, outcome }), 1)
 
   // -------------------------------------------------------------------------------------------------------------------
   // changes
@@ -454,20 +471,6 @@ export const make: Effect.Effect<
 
   // -------------------------------------------------------------------------------------------------------------------
   // reads
-
-  const selected = (selection: Selection) =>
-    Effect.gen(function*() {
-      const namespace = namespaceOf(selection.namespace)
-      const selector = yield* Effect.fromResult(LabelSelector.parse(selection.labelSelector))
-      const name = selection.name ?? ""
-      return {
-        namespace,
-        accepts: ({ metadata }: Sandbox): boolean =>
-          (name === "" || metadata.name === name) && LabelSelector.matches(selector, metadata.labels),
-        acceptsKey: (key: string): boolean =>
-          (namespace === "*" || key.startsWith(`${namespace}/`)) && (name === "" || key.endsWith(`/${name}`))
-      }
-    })
 
   const list = Effect.fn("FastPath.list")(function*(selection: Selection) {
     const { accepts, namespace } = yield* selected(selection)

@@ -7,7 +7,7 @@ import { type BoundaryError, FailedPrecondition, InvalidArgument, NotFound } fro
 import * as ImageName from "@fast-sandbox/core/ImageName"
 import { defaultNamespace } from "@fast-sandbox/core/Names"
 import { key as keyOf } from "@fast-sandbox/core/Sandbox"
-import type { ImageProgress as AgentProgress } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { Image, ImageProgress as AgentProgress } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type {
   ImageInfoSchema,
   ImageProgressSchema,
@@ -60,6 +60,26 @@ const normalized = (image: string) =>
     Effect.mapError(({ problem }) => new InvalidArgument({ field: "image", problem }))
   )
 
+const progressOf = (agent: AgentView) => ({ currentBytes, digest, image, status, totalBytes }: AgentProgress) => ({
+  node: agent.node,
+  image,
+  status,
+  currentBytes,
+  totalBytes,
+  digest
+})
+
+const headerOf = ({ part }: LoadImageRequest) =>
+  part.case === "header"
+    ? Effect.succeed(part.value)
+    : Effect.fail(new InvalidArgument({ field: "header", problem: "the first message must carry it" }))
+
+const dataOf = ({ part }: LoadImageRequest) =>
+  part.case === "data"
+    ? Effect.succeed(part.value)
+    : Effect.fail(new InvalidArgument({ field: "data", problem: "every message but the first must carry it" }))
+
+/** Makes the operations. */
 export const make: Effect.Effect<Images["Service"], never, Agents | Registry> = Effect.gen(function*() {
   const agents = yield* Agents
   const registry = yield* Registry
@@ -93,41 +113,24 @@ export const make: Effect.Effect<Images["Service"], never, Agents | Registry> = 
       : [first, ...others] as const
   })
 
-  const progressOf = (agent: AgentView) => ({ currentBytes, digest, image, status, totalBytes }: AgentProgress) => ({
-    node: agent.node,
-    image,
-    status,
-    currentBytes,
-    totalBytes,
-    digest
-  })
-
-  const headerOf = ({ part }: LoadImageRequest) =>
-    part.case === "header"
-      ? Effect.succeed(part.value)
-      : Effect.fail(new InvalidArgument({ field: "header", problem: "the first message must carry it" }))
-
-  const dataOf = ({ part }: LoadImageRequest) =>
-    part.case === "data"
-      ? Effect.succeed(part.value)
-      : Effect.fail(new InvalidArgument({ field: "data", problem: "every message but the first must carry it" }))
-
   return Images.of({
     list: Effect.fn("Images.list")(function*(nodes) {
-      const images = new Map<string, { readonly info: ImageInfo; readonly nodes: Array<string> }>()
+      const images = new Map<string, { readonly image: Image; readonly nodes: Array<string> }>()
       for (const agent of yield* chosen(nodes)) {
-        for (const { digest, name, sizeBytes } of agent.images.values()) {
-          const key = `${name} ${digest}`
+        for (const image of agent.images.values()) {
+          const key = `${image.name} ${image.digest}`
           const known = images.get(key)
           if (known === undefined) {
-            images.set(key, { info: { name, digest, sizeBytes }, nodes: [agent.node] })
+            images.set(key, { image, nodes: [agent.node] })
           } else {
             known.nodes.push(agent.node)
           }
         }
       }
-      return [...images].toSorted(([left], [right]) => left < right ? -1 : 1).map(([, { info, nodes }]) => ({
-        ...info,
+      return [...images].toSorted(([left], [right]) => left < right ? -1 : 1).map(([, { image, nodes }]) => ({
+        name: image.name,
+        digest: image.digest,
+        sizeBytes: image.sizeBytes,
         nodes: nodes.toSorted()
       }))
     }),

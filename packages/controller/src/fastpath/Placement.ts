@@ -13,8 +13,10 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -54,6 +56,10 @@ export class Placement extends Context.Service<Placement, {
     pool: SandboxPool,
     options: StartOptions<E, R>
   ): Effect.Effect<Placed, E | ReserveError | BoundaryError, R | KubeClient>
+  /** Whether this instance's fate is still being decided here, so that nobody else may adopt it. */
+  isOwn(instanceId: string): boolean
+  /** The caller of `start` has recorded the instance. */
+  settled(instanceId: string): Effect.Effect<void>
 }>()("@fast-sandbox/controller/fastpath/Placement") {
   static get layer(): Layer.Layer<Placement, never, Agents | Registry> {
     return Layer.effect(Placement, make)
@@ -63,11 +69,13 @@ export class Placement extends Context.Service<Placement, {
 /** Agents that are asked for one create: if so many refuse one after the other, the view is too old to go on. */
 const maxCandidates = 5
 
-/** 100 ms, 200 ms ... capped at 5 s, for some minutes: an agent that does not come back by then is lost with all it runs. */
+/** 100 ms, 200 ms ... capped at 5 s, as long as the agent's Pod exists: what was given up must not come back. */
 const undoPolicy = Schedule.min([Schedule.exponential("100 millis", 2), Schedule.spaced("5 seconds")]).pipe(
-  Schedule.jittered,
-  Schedule.upTo({ duration: Duration.minutes(5) })
+  Schedule.jittered
 )
+
+/** How long whoever gave a create up waits for the end of its instance, which goes on in the background. */
+const undoPatience = Duration.seconds(10)
 
 const stepDurations = Metric.histogram("fsb_create_step_duration_seconds", {
   description: "Duration of the steps of creates",
@@ -103,14 +111,23 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
     const registry = yield* Registry
     const scope = yield* Effect.scope
 
+    /** Instances that are being started or ended here. */
+    const own = new Set<string>()
+
     /** Ends an instance of which nobody knows whether it was started. */
     const undo = ({ instanceId, podUid }: Assignment.Assignment) =>
       agents.delete(podUid, instanceId, 0).pipe(
-        Effect.retry(undoPolicy),
+        Effect.retry({
+          schedule: undoPolicy,
+          while: () => Effect.map(agents.get(podUid), Option.isSome)
+        }),
         Effect.tapError((error) => Effect.logWarning("an instance that was given up could not be ended", error)),
         Effect.ignore,
         Effect.annotateLogs({ instance: instanceId }),
-        Effect.forkIn(scope)
+        Effect.ensuring(Effect.sync(() => own.delete(instanceId))),
+        Effect.forkIn(scope),
+        Effect.flatMap(Fiber.await),
+        Effect.timeoutOption(undoPatience)
       )
 
     const attempt = Effect.fnUntraced(function*<E, R>(
@@ -141,6 +158,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         }
       }
       const resourceUid = yield* prepare(manifest).pipe(timed("prepare"))
+      own.add(instanceId)
       const asked = yield* agents.create(podUid, {
         instanceId,
         claim: {
@@ -159,15 +177,18 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         }),
         // Callers shield the rest, so that what was started is never forgotten; waiting for the agent can be given up.
         Effect.interruptible,
-        Effect.onInterrupt(() => resourceUid === "" ? undo(assignment) : Effect.void),
+        Effect.onInterrupt(() => resourceUid === "" ? undo(assignment) : Effect.sync(() => own.delete(instanceId))),
         Effect.result
       )
       if (Result.isFailure(asked)) {
         if (isNextWorthAsking(asked.failure)) {
+          own.delete(instanceId)
           return Result.fail({ podUid, error: asked.failure })
         }
         if (resourceUid === "" || !isUncertain(asked.failure)) {
           yield* undo(assignment)
+        } else {
+          own.delete(instanceId)
         }
         return yield* asked.failure
       }
@@ -176,6 +197,8 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
     }, Effect.scoped)
 
     return Placement.of({
+      isOwn: (instanceId) => own.has(instanceId),
+      settled: (instanceId) => Effect.sync(() => own.delete(instanceId)),
       start: Effect.fn("Placement.start")(function*(wanted, pool, { limit, prepare }) {
         const endsAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
         const spec = yield* InstanceSpec.make(wanted, pool)

@@ -31,6 +31,7 @@ import { Agents, type AgentView } from "../agents/Agents.ts"
 import { isFinal } from "../KubeFailure.ts"
 import { Directory, type Unwritten } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
+import { Placement } from "./Placement.ts"
 import { SandboxLocks } from "./SandboxLocks.ts"
 
 /** Writes that are under way at once: enough to hide the API's latency, few enough not to be throttled. */
@@ -68,7 +69,7 @@ export class WriteBehind extends Context.Service<WriteBehind, {
   static get layer(): Layer.Layer<
     WriteBehind,
     never,
-    KubeClient | Agents | Directory | SandboxLocks | EventRecorder
+    KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder
   > {
     return Layer.effect(WriteBehind, make)
   }
@@ -98,25 +99,27 @@ const unwrittenOf = (agent: AgentView, instance: Instance): Option.Option<Unwrit
 
 const separator = "/"
 
+const queueKey = ({ instanceId, podUid }: Pick<Assignment.Assignment, "instanceId" | "podUid">) =>
+  `${podUid}${separator}${instanceId}`
+
+const count = (outcome: string) => Metric.update(Metric.withAttributes(writtenCounter, { outcome }), 1)
+
 /** Makes the writer and starts it. */
 export const make: Effect.Effect<
   WriteBehind["Service"],
   never,
-  KubeClient | Agents | Directory | SandboxLocks | EventRecorder | Scope.Scope
+  KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder | Scope.Scope
 > = Effect.gen(function*() {
   const kube = yield* KubeClient
   const agents = yield* Agents
   const directory = yield* Directory
   const recorder = yield* EventRecorder
   const locks = yield* SandboxLocks
+  const placement = yield* Placement
   const queue = yield* WorkQueue.make({ name: "write-behind", backoff })
 
   /** What callers were told, by queue key; bounded by the backlog. */
   const waiting = new Map<string, Unwritten>()
-
-  const queueKey = ({ instanceId, podUid }: Pick<Assignment.Assignment, "instanceId" | "podUid">) => `${podUid}${separator}${instanceId}`
-
-  const count = (outcome: string) => Metric.update(Metric.withAttributes(writtenCounter, { outcome }), 1)
 
   const instanceOf = ({ instanceId, podUid }: Assignment.Assignment) =>
     Effect.map(
@@ -248,6 +251,9 @@ export const make: Effect.Effect<
   // adoption
 
   const consider = Effect.fnUntraced(function*(agent: AgentView, instance: Instance) {
+    if (placement.isOwn(instance.instanceId)) {
+      return
+    }
     if (isLeftover(instance)) {
       return yield* queue.addAfter(
         queueKey({ instanceId: instance.instanceId, podUid: agent.uid }),

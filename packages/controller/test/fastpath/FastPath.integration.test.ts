@@ -28,8 +28,10 @@ const api = Layer.unwrap(Effect.gen(function*() {
 
 const kube = KubeClient.layer.pipe(
   Layer.provide(Layer.unwrap(
-    Effect.map(ApiServer, ({ caCertificate, token, url }) =>
-      KubeConfig.layer({ server: url, token, ca: caCertificate }))
+    Effect.map(
+      ApiServer,
+      ({ caCertificate, token, url }) => KubeConfig.layer({ server: url, token, ca: caCertificate })
+    )
   )),
   Layer.provide(api)
 )
@@ -87,48 +89,56 @@ const goneSoon = (name: string) =>
 
 describe("Fast-Path on the embedded API server", () => {
   layer(stage, { timeout: 30_000, excludeTestServices: true })((it) => {
-    it.effect("create, Running, delete, gone; the same name at once, four times, in both modes", () =>
-      Effect.gen(function*() {
-        const { agent, path } = yield* Client
-        for (const consistencyMode of [ConsistencyMode.FAST, ConsistencyMode.STRONG]) {
-          const ids = new Set<string>()
-          for (let round = 0; round < 4; round++) {
-            const { sandboxId } = yield* path.createSandbox({ ...request("again"), consistencyMode })
-            ids.add(sandboxId)
-            const info = yield* path.getSandbox({ sandboxName: "again" })
-            assert.strictEqual(info.phase, "Running")
-            assert.strictEqual(info.sandboxId, sandboxId)
-            yield* path.deleteSandbox({ sandboxName: "again" })
+    it.effect(
+      "create, Running, delete, gone; the same name at once, four times, in both modes",
+      () =>
+        Effect.gen(function*() {
+          const { agent, path } = yield* Client
+          for (const consistencyMode of [ConsistencyMode.FAST, ConsistencyMode.STRONG]) {
+            const ids = new Set<string>()
+            for (let round = 0; round < 4; round++) {
+              const { sandboxId } = yield* path.createSandbox({ ...request("again"), consistencyMode })
+              ids.add(sandboxId)
+              const info = yield* path.getSandbox({ sandboxName: "again" })
+              assert.strictEqual(info.phase, "Running")
+              assert.strictEqual(info.sandboxId, sandboxId)
+              yield* path.deleteSandbox({ sandboxName: "again" })
+            }
+            assert.strictEqual(ids.size, 4)
+            yield* goneSoon("again")
           }
-          assert.strictEqual(ids.size, 4)
-          yield* goneSoon("again")
-        }
-        yield* eventually(Effect.sync(() => assert.strictEqual(agent.instances.size, 0)))
-      }), 30_000)
+          yield* eventually(Effect.sync(() => assert.strictEqual(agent.instances.size, 0)))
+        }),
+      30_000
+    )
 
-    it.effect("a written sandbox is the SandboxController's: its end shows, and its log stays readable", () =>
-      Effect.gen(function*() {
-        const { agent, path } = yield* Client
-        const { sandboxId } = yield* path.createSandbox({ ...request("ending"), labels: { app: "x" } })
-        yield* agent.exit(sandboxId, 3)
-        yield* eventually(Effect.gen(function*() {
-          const info = yield* path.getSandbox({ sandboxName: "ending" })
-          assert.deepInclude({ ...info }, { phase: "Failed", exitCode: 3 })
-        }))
-        const lines = yield* path.logs({ sandboxName: "ending" }).pipe(Stream.runCollect)
-        assert.strictEqual(new TextDecoder().decode(lines[0]?.lines[0]?.text), `hello from ${sandboxId}`)
-        const first = yield* path.resetSandbox({ sandboxName: "ending" })
-        assert.strictEqual(first.sandboxName, "ending")
-        yield* eventually(Effect.gen(function*() {
-          const info = yield* path.getSandbox({ sandboxName: "ending" })
-          assert.strictEqual(info.phase, "Running")
-          assert.notStrictEqual(info.sandboxId, sandboxId)
-        }))
-        const { sandbox } = yield* path.updateSandbox({ sandboxName: "ending", labels: { app: "", team: "y" } })
-        assert.deepStrictEqual(sandbox?.labels, { team: "y" })
-        yield* path.deleteSandbox({ sandboxName: "ending" })
-        yield* goneSoon("ending")
-      }), 30_000)
+    it.effect(
+      "a written sandbox is the SandboxController's: its end shows, and its log stays readable",
+      () =>
+        Effect.gen(function*() {
+          const { agent, path } = yield* Client
+          const { sandboxId } = yield* path.createSandbox({ ...request("ending"), labels: { app: "x" } })
+          yield* agent.exit(sandboxId, 3)
+          yield* eventually(Effect.gen(function*() {
+            const info = yield* path.getSandbox({ sandboxName: "ending" })
+            assert.deepInclude({ ...info }, { phase: "Failed", exitCode: 3 })
+          }))
+          const lines = yield* path.logs({ sandboxName: "ending" }).pipe(Stream.runCollect)
+          assert.strictEqual(new TextDecoder().decode(lines[0]?.lines[0]?.text), `hello from ${sandboxId}`)
+          const first = yield* path.resetSandbox({ sandboxName: "ending" })
+          assert.strictEqual(first.sandboxName, "ending")
+          yield* eventually(Effect.gen(function*() {
+            const info = yield* path.getSandbox({ sandboxName: "ending" })
+            assert.strictEqual(info.phase, "Running")
+            assert.notStrictEqual(info.sandboxId, sandboxId)
+          }))
+          const { sandbox } = yield* path.updateSandbox({ sandboxName: "ending", labels: { app: "", team: "y" } })
+          assert.deepStrictEqual(sandbox?.labels, { team: "y" })
+          yield* path.deleteSandbox({ sandboxName: "ending" })
+          yield* goneSoon("ending")
+        }),
+      30_000
+    )
 
     it.effect("a declared sandbox is the same kind of thing", () =>
       Effect.gen(function*() {

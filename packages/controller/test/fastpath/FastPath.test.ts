@@ -464,9 +464,9 @@ describe("delete", () => {
   )
 })
 
-describe("strong create", () => {
-  const strong = (name: string) => request({ name, consistencyMode: ConsistencyMode.STRONG })
+const strong = (name: string) => request({ name, consistencyMode: ConsistencyMode.STRONG })
 
+describe("strong create", () => {
   run(
     "the resource is there, with assignment and claim, before the agent is asked, and has a status when it answers",
     Effect.gen(function*() {
