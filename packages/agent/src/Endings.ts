@@ -123,15 +123,20 @@ const make = Effect.gen(function*() {
   const askToEnd = Effect.fnUntraced(function*(entry: Entry, grace: Duration.Duration) {
     if (!entry.isSignalled) {
       entry.isSignalled = true
-      yield* sandboxes.signal(entry.id, entry.stopSignal)
+      yield* sandboxes.signal(entry.id, entry.stopSignal).pipe(
+        Effect.tapError(() =>
+          Effect.sync(() => {
+            entry.isSignalled = false
+          })
+        )
+      )
     }
     const first = Duration.min(grace, promptEnd)
     if (yield* exited(entry, first)) {
       return
     }
-    if (!entry.isDeleting) {
-      yield* Effect.ignore(instances.save(entry), { log: "Warn" })
-    }
+    // An agent that is killed meanwhile goes on from here.
+    yield* Effect.ignore(instances.save(entry), { log: "Warn" })
     yield* exited(entry, Duration.subtract(grace, first))
   })
 

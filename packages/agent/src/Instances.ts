@@ -34,7 +34,7 @@ export interface ProgramExit {
   readonly atMillis: number
 }
 
-/** One instance. `instance` is replaced by `update`, never changed; the flags only ever go up. */
+/** One instance. `instance` is replaced by `update`, never changed; the flags belong to those who end it. */
 export interface Entry {
   readonly id: string
   readonly instance: Instance

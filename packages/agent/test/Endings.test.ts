@@ -16,20 +16,28 @@ const { EXITED, RUNNING, STOPPING } = InstanceState
 
 const notFound = new ContainerdError({ operation: "Containers.update", code: "NOT_FOUND", details: "" })
 
+const unavailable = new ContainerdError({ operation: "Tasks.kill", code: "UNAVAILABLE", details: "restarting" })
+
 interface World {
   readonly signals: Array<number>
+  /** How many signals containerd refuses. */
+  readonly refusals: Ref.Ref<number>
   /** What `reclaim` can't remove, if anything. */
   readonly left: Ref.Ref<LeftBehind | undefined>
 }
 
 /** A containerd that does as it is told. */
-const layerOf = ({ left, signals }: World) => {
+const layerOf = ({ left, refusals, signals }: World) => {
   const settings = Layer.effect(
     AgentConfig,
     config.parse(ConfigProvider.fromEnv({ env: { POD_NAME: "a", POD_UID: "u", POD_NAMESPACE: "n", FSB_SLOTS: "1" } }))
   ).pipe(Layer.orDie)
   const sandboxes = Layer.mock(SandboxContainer)({
-    signal: (_, signal) => Effect.sync(() => signals.push(signal)),
+    signal: (_, signal) =>
+      Effect.flatMap(
+        Ref.getAndUpdate(refusals, (n) => n - 1),
+        (n) => n > 0 ? Effect.fail(unavailable) : Effect.sync(() => signals.push(signal))
+      ),
     kill: () => Effect.sync(() => signals.push(9)),
     oomKills: () => Effect.succeed(0),
     reclaim: () => Effect.flatMap(Ref.get(left), (error) => error === undefined ? Effect.void : Effect.fail(error)),
@@ -61,7 +69,11 @@ const withWorld = <A, E>(
   test: (world: World) => Effect.Effect<A, E, Endings | Instances | Slots>
 ) =>
   Effect.gen(function*() {
-    const world = { signals: [], left: yield* Ref.make<LeftBehind | undefined>(undefined) }
+    const world = {
+      signals: [],
+      refusals: yield* Ref.make(0),
+      left: yield* Ref.make<LeftBehind | undefined>(undefined)
+    }
     yield* test(world).pipe(Effect.provide(layerOf(world), { local: true }))
   })
 
@@ -115,6 +127,19 @@ describe("Endings", () => {
         yield* TestClock.adjust("10 seconds")
         yield* endings.halt(entry, 0)
         assert.deepStrictEqual([entry.instance.state, yield* used], [EXITED, 0])
+      })
+    ))
+
+  it.effect("signals again when containerd did not take the signal", () =>
+    withWorld(({ refusals, signals }) =>
+      Effect.gen(function*() {
+        const { endings, entry, exit } = yield* running
+        yield* Ref.set(refusals, 2)
+        const halt = yield* endings.halt(entry, undefined).pipe(Effect.forkChild({ startImmediately: true }))
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(signals, [15])
+        yield* exit(0)
+        yield* Fiber.join(halt)
       })
     ))
 
