@@ -80,6 +80,7 @@ const program = Effect.gen(function*() {
     yield* reserve
   }
   const samples: Array<number> = []
+  const cpuBefore = process.cpuUsage()
   for (let n = 0; n < total / 2; n++) {
     const before = performance.now()
     yield* reserve
@@ -89,6 +90,10 @@ const program = Effect.gen(function*() {
     `${agentCount} agents, ${slots} slots each, ${imageCount} images each, ${cpus()[0]?.model}, Node ${process.version}`
   )
   yield* Console.log(`reserve: ${summary(samples)}`)
+
+  const { system, user } = process.cpuUsage(cpuBefore)
+  // The collector's threads count too, so this is what a reservation costs when the machine has other work.
+  yield* Console.log(`CPU: ${((system + user) / samples.length).toFixed(1)} us for each reservation, all threads`)
 
   const views: Array<number> = []
   for (let index = 0; index < Math.min(agentCount, 1000); index++) {
