@@ -202,7 +202,8 @@ const text = (value: unknown): string | undefined => typeof value === "string" &
 const parseFile = Effect.fnUntraced(function*(file: string) {
   const path = yield* Path.Path
   const content = yield* readFile(file)
-  const yaml = yield* Effect.promise(() => import("yaml"))
+  // A CommonJS package: bundlers that split give its exports as the default one only.
+  const { default: yaml } = yield* Effect.promise(() => import("yaml"))
   const directory = path.dirname(path.resolve(file))
   const absolute = (name: string | undefined) =>
     text(name) === undefined ? undefined : path.resolve(directory, name ?? "")
