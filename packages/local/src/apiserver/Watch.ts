@@ -86,8 +86,11 @@ export const run = (
     yield* Effect.acquireRelease(
       Effect.sync(() =>
         store.subscribe(({ resources }) => {
-          if (resources.has(type.key)) Queue.offerUnsafe(wakeups, undefined)
-          else if (idle) cursor = store.revision()
+          if (resources.has(type.key)) {
+            // Woken but not running yet: what is committed until then must not be skipped over.
+            idle = false
+            Queue.offerUnsafe(wakeups, undefined)
+          } else if (idle) cursor = store.revision()
         })
       ),
       (stop) => Effect.sync(stop)

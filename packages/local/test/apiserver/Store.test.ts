@@ -8,7 +8,7 @@ import * as ListOptions from "@fast-sandbox/local/apiserver/ListOptions"
 import * as Lists from "@fast-sandbox/local/apiserver/Lists"
 import { Store, type StoreShape } from "@fast-sandbox/local/apiserver/Store"
 import * as Watch from "@fast-sandbox/local/apiserver/Watch"
-import { Effect, FileSystem, Layer, Result } from "effect"
+import { Effect, FileSystem, Layer, Queue, Result } from "effect"
 
 const temporary = Layer.unwrap(
   Effect.gen(function*() {
@@ -17,9 +17,9 @@ const temporary = Layer.unwrap(
   })
 ).pipe(Layer.provide(NodeServices.layer))
 
-const put = (store: StoreShape, name: string): void => {
+const put = (store: StoreShape, name: string, resource = "configmaps"): void => {
   store.write({
-    resource: "configmaps",
+    resource,
     namespace: "n",
     name,
     uid: name,
@@ -94,5 +94,31 @@ describe("Store", () => {
       )
       assert.lengthOf(written, 1)
       assert.match(written[0] ?? "", /^\{"type":"ERROR","object":\{"kind":"Status".*"code":410\}\}\n$/)
+    }).pipe(Effect.provide(temporary)))
+
+  it.effect("tells an idle watch of a change that another one of another kind follows at once", () =>
+    Effect.gen(function*() {
+      const store = yield* Store
+      const type = configMaps
+      assert.isDefined(type)
+      if (type === undefined) return
+      const commit = (resource: string, name: string) => {
+        store.transaction(() => Result.succeed(put(store, name, resource)))
+        store.settle()
+      }
+      commit("configmaps", "first")
+      const options = yield* Effect.fromResult(ListOptions.read(type, new URLSearchParams("watch=1&resourceVersion=0")))
+      const told = yield* Queue.unbounded<string>()
+      yield* Watch.run(
+        store,
+        { type, namespace: "n", options, form: { _tag: "Json" } },
+        (text) => Effect.asVoid(Queue.offer(told, text))
+      ).pipe(Effect.forkScoped)
+      assert.include(yield* Queue.take(told), "\"first\"")
+      // Whoever is told so soon goes on to wait.
+      yield* Effect.repeat(Effect.yieldNow, { times: 10 })
+      commit("configmaps", "second")
+      commit("secrets", "other")
+      assert.include(yield* Queue.take(told), "\"second\"")
     }).pipe(Effect.provide(temporary)))
 })
