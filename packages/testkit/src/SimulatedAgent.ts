@@ -24,6 +24,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
@@ -67,6 +68,9 @@ export interface SimulatedAgent {
   /** Listens again. */
   readonly connect: Effect.Effect<void>
 }
+
+/** What the protocol asks of an agent that has nothing to say. */
+const heartbeats = Schedule.spaced("5 seconds")
 
 const holdsSlot = ({ state }: Instance): boolean => state !== InstanceState.EXITED
 
@@ -209,7 +213,13 @@ export const make = Effect.fn("SimulatedAgent.make")(
                 }
               }
             })),
-            Stream.fromSubscription(subscription)
+            Stream.merge(
+              Stream.fromSubscription(subscription),
+              Stream.fromEffectSchedule(
+                Effect.succeed(create(WatchResponseSchema, { event: { case: "heartbeat", value: {} } })),
+                heartbeats
+              )
+            )
           ))),
       pullImage: ({ image }) =>
         Stream.suspend(() => {
