@@ -21,9 +21,6 @@ import { claimUidAnnotation, finalizer, forceDeleteAnnotation } from "./Names.ts
 import * as Recovery from "./Recovery.ts"
 import { defaults, type Phase, type Sandbox, type SandboxStatus, type Startup, terminalPhases } from "./Sandbox.ts"
 
-/** For how long a new resource that names its creator's assignment is left to its creator, in milliseconds. */
-export const creatorGraceMillis = 15_000
-
 /** Silence of an agent that is worth telling, in milliseconds: a reconnecting stream is back before. */
 export const silenceNoticeMillis = 5_000
 
@@ -536,8 +533,8 @@ const life = (self: Case): Action => {
   const phase = status.phase
   if (phase === undefined && !Situation.$is("Observed")(situation) && Option.isSome(self.current)) {
     const created = Option.getOrElse(Instant.parseMillis(sandbox.metadata.creationTimestamp), () => 0)
-    if (world.now < created + creatorGraceMillis) {
-      return waitUntil(world.now, created + creatorGraceMillis)
+    if (world.now < created + Assignment.creatorGraceMillis) {
+      return waitUntil(world.now, created + Assignment.creatorGraceMillis)
     }
   }
   const isSettled = phase !== undefined && terminalPhases.has(phase) && phase !== "Expired" &&
@@ -577,6 +574,10 @@ const nowhere = (self: Case): Action => {
     : Action.Place({ draft: withoutInstance(status) })
 }
 
+/** The start was refused for good; a request for it that was still on its way may yet arrive, and nobody waits for it. */
+const wasRefused = ({ finishedAt, phase, startedAt }: SandboxStatus): boolean =>
+  phase === "Failed" && finishedAt !== undefined && startedAt === undefined
+
 const livePhases = { Creating: "Starting", Running: "Running", Stopping: "Stopping", Exited: "Stopped" } as const
 
 /** The current instance is described by its agent. */
@@ -591,13 +592,16 @@ const observed = (self: Case, instance: ObservedInstance): Action => {
       ? Action.StopInstance({ assignment: assignmentOf(instance) })
       : settled(self)
   }
+  if (isLive(instance) && wasRefused(status)) {
+    return Action.DeleteInstances({ targets: [assignmentOf(instance)] })
+  }
   if (!isLive(instance)) {
     const facts = ended(sandbox, instance)
     return facts.phase === "Succeeded" ? succeeded(world, facts) : failed(self, facts)
   }
   const bindAt = instance.bound
     ? undefined
-    : Option.getOrElse(Instant.parseMillis(sandbox.metadata.creationTimestamp), () => 0) + creatorGraceMillis
+    : Option.getOrElse(Instant.parseMillis(sandbox.metadata.creationTimestamp), () => 0) + Assignment.creatorGraceMillis
   const stableAt = status.recovery === undefined
     ? undefined
     : Option.getOrUndefined(

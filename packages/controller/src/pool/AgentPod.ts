@@ -2,7 +2,7 @@
  * The Pods that agents run in: a pool's template, filled up with what every agent needs to know and to reach. What the
  * template says itself stays as it is.
  */
-import { agentAppLabel, apiVersion, poolLabel, templateHashAnnotation } from "@fast-sandbox/core/Names"
+import { agentAppLabel, apiVersion, poolLabel, ports, templateHashAnnotation } from "@fast-sandbox/core/Names"
 import { defaults, type SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { Container, EnvVar, Pod, PodSpec } from "@fast-sandbox/kube/Kinds"
 import type { Draft } from "@fast-sandbox/kube/KubeObject"
@@ -29,7 +29,11 @@ const identity: ReadonlyArray<EnvVar> = [
   fromField("POD_UID", "metadata.uid"),
   fromField("POD_NAMESPACE", "metadata.namespace"),
   fromField("POD_IP", "status.podIP"),
-  fromField("NODE_NAME", "spec.nodeName")
+  fromField("NODE_NAME", "spec.nodeName"),
+  // The kubelet puts the Pod's own fields in; several agents share a node's folders.
+  { name: "FSB_AGENT_LISTEN", value: `$(POD_IP):${ports.agent}` },
+  { name: "FSB_STATE_DIR", value: `${directories["fast-sandbox-state"].path}/agents/$(POD_NAME)` },
+  { name: "FSB_LOG_DIR", value: directories["fast-sandbox-logs"].path }
 ]
 
 const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
