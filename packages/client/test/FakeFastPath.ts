@@ -300,7 +300,10 @@ const watch = (request: Wire.WatchRequest) =>
   ))
 
 /** Line N of a log was printed N milliseconds after the sandbox was created; lines 2 and 3 share a time stamp. */
-const timeOf = (index: number) => ({ seconds: CREATED_AT_SECONDS, nanos: (index === 2 ? 1 : index) * 1_000_000 })
+const timeOf = (index: number) => {
+  const millis = index === 2 ? 1 : index
+  return { seconds: CREATED_AT_SECONDS + BigInt(Math.floor(millis / 1000)), nanos: millis % 1000 * 1_000_000 }
+}
 
 const logs = (request: Wire.LogsRequest) =>
   Stream.unwrap(Effect.gen(function*() {
