@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
 import { type Metric, summarise, type Summary } from "./Statistics.ts"
 
 /** Metrics by name, each with the boundary that it was measured between. */
@@ -32,4 +33,22 @@ export const write = (path: string, environment: object, metrics: Metrics) =>
     const files = yield* FileSystem.FileSystem
     const summaries = Object.fromEntries([...metrics].map(([name, metric]) => [name, summarise(metric)]))
     yield* files.writeFileString(path, `${JSON.stringify({ environment, metrics: summaries }, undefined, 2)}\n`)
+  })
+
+const Written = Schema.fromJsonString(Schema.Struct({
+  environment: Schema.Record(Schema.String, Schema.Unknown),
+  metrics: Schema.Record(Schema.String, Schema.Unknown)
+}))
+
+/** As `write`, into a file that may hold other metrics already; those of the same names are replaced. */
+export const add = (path: string, environment: object, metrics: Metrics) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const before = yield* files.readFileString(path).pipe(
+      Effect.flatMap(Schema.decodeEffect(Written)),
+      Effect.orElseSucceed(() => ({ environment, metrics: {} }))
+    )
+    const summaries = Object.fromEntries([...metrics].map(([name, metric]) => [name, summarise(metric)]))
+    const merged = { environment: before.environment, metrics: { ...before.metrics, ...summaries } }
+    yield* files.writeFileString(path, `${JSON.stringify(merged, undefined, 2)}\n`)
   })

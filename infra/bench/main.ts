@@ -14,8 +14,9 @@ import { fileURLToPath } from "node:url"
 import * as Command from "./Command.ts"
 import * as Environment from "./Environment.ts"
 import * as Peers from "./Peers.ts"
+import { Recorder } from "./Recorder.ts"
 import * as Report from "./Report.ts"
-import { type Metric, percentile } from "./Statistics.ts"
+import { percentile } from "./Statistics.ts"
 
 const repository = fileURLToPath(new URL("../..", import.meta.url))
 const fsbCtl = `${repository}/bin/fsb-ctl`
@@ -33,26 +34,9 @@ const burst = 100
 /** A stack of its own in a folder of its own, gone afterwards. */
 const stack = (home: Home.Home) =>
   Effect.acquireRelease(
-    Command.run(fsbCtl, ["up", "--detach", "--home", home.directory]),
+    Command.run(fsbCtl, ["up", "--detach", "--containerd", "own", "--home", home.directory]),
     () => Command.run(fsbCtl, ["down", "--wipe", "--home", home.directory]).pipe(Effect.ignore({ log: "Warn" }))
   )
-
-class Recorder {
-  private readonly metrics = new Map<string, { unit: Metric["unit"]; boundary: string; samples: Array<number> }>()
-
-  add(name: string, boundary: string, value: number, unit: Metric["unit"] = "ms"): void {
-    const metric = this.metrics.get(name)
-    if (metric === undefined) {
-      this.metrics.set(name, { unit, boundary, samples: [value] })
-    } else {
-      metric.samples.push(value)
-    }
-  }
-
-  get all(): Report.Metrics {
-    return this.metrics
-  }
-}
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
@@ -97,7 +81,7 @@ const main = Effect.gen(function*() {
 
     const viaRequest = (name: string, count: boolean) =>
       Effect.gen(function*() {
-        const created = yield* timed(sandboxes.create({ name, image, args: program }))
+        const created = yield* timed(sandboxes.create({ name, image, args: program, terminationGracePeriodSeconds: 0 }))
         const deleted = yield* timed(sandboxes.delete(name).pipe(Effect.andThen(sandboxes.waitForDeletion(name))))
         if (count) {
           const { startup } = created.value
@@ -148,7 +132,7 @@ const main = Effect.gen(function*() {
     const outcomes = yield* Effect.forEach(
       Array.from({ length: burst }, (_, n) => `burst-${n}`),
       (name) =>
-        timed(sandboxes.create({ name, image, args: program })).pipe(
+        timed(sandboxes.create({ name, image, args: program, terminationGracePeriodSeconds: 0 })).pipe(
           Effect.result,
           Effect.map((result) => ({ name, result }))
         ),
