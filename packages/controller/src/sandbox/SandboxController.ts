@@ -63,6 +63,9 @@ const unplacedRetry = Duration.seconds(30)
 /** Wake-ups of waiting sandboxes within this time become one: agents of a growing pool arrive in flocks. */
 const wakePause = Duration.millis(50)
 
+/** Until orphans are looked for again: what the API said of their resource may have been overtaken by the cache. */
+const orphanPause = Duration.seconds(2)
+
 /** How long the cache gets to show what a conflict says is there. */
 const conflictPause = Duration.millis(500)
 
@@ -537,14 +540,15 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         const views = yield* viewsOf(memory, undefined)
         if (yield* deleteOrphans(key, memory, undefined, views)) {
           memories.delete(key)
+          return
         }
-        return
+        return { requeueAfter: orphanPause }
       }
       memory.recoveryDelaysMillis ??= yield* Recovery.drawDelays
       let sandbox = memory.newest(cached.value)
       for (let step = 0; step < maxSteps; step++) {
         const views = yield* viewsOf(memory, sandbox)
-        yield* deleteOrphans(key, memory, sandbox, views)
+        const isClean = yield* deleteOrphans(key, memory, sandbox, views)
         const instances = yield* observe(sandbox, memory, views)
         const action = Decision.decide({
           sandbox,
@@ -572,7 +576,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         }
         const result = yield* carryOut(key, memory, sandbox, action)
         if (result._tag === "Done") {
-          return result.outcome
+          return result.outcome ?? (isClean ? undefined : { requeueAfter: orphanPause })
         }
         sandbox = result.sandbox
       }
