@@ -322,14 +322,15 @@ export class SimAgent {
   }
 
   stop({ instanceId = "" }): Effect.Effect<Instance, BoundaryError> {
+    const absent = () => Effect.fail(new NotFound({ kind: "instance", name: instanceId }))
     return this.inProcess(Effect.suspend(() => {
       const running = this.table.get(instanceId)
       if (running === undefined) {
-        return Effect.fail(new NotFound({ kind: "instance", name: instanceId }))
+        return absent()
       }
       const creation = this.creations.get(instanceId)
       return (creation === undefined ? Effect.void : Fiber.await(creation)).pipe(
-        Effect.andThen(this.terminate(running)),
+        Effect.andThen(Effect.suspend(() => this.holds(running) ? this.terminate(running) : absent())),
         Effect.map(() => running.instance)
       )
     }))
@@ -343,7 +344,7 @@ export class SimAgent {
       }
       const creation = this.creations.get(instanceId)
       return (creation === undefined ? Effect.void : Fiber.interrupt(creation)).pipe(
-        Effect.andThen(Effect.suspend(() => this.table.has(instanceId) ? this.terminate(running) : Effect.void)),
+        Effect.andThen(this.terminate(running)),
         Effect.map(() => this.forget(running, "deleted"))
       )
     }))
@@ -383,6 +384,10 @@ export class SimAgent {
   // -------------------------------------------------------------------------------------------------------------------
   // inside
 
+  private holds(running: Running): boolean {
+    return this.table.get(running.instance.instanceId) === running
+  }
+
   private capacity() {
     const holders = this.instances.filter(live)
     return {
@@ -412,7 +417,7 @@ export class SimAgent {
   }
 
   private end(running: Running, reason: string, exitCode: number): void {
-    if (!live(running.instance)) {
+    if (!live(running.instance) || !this.holds(running)) {
       return
     }
     const { instanceId } = running.instance
@@ -428,7 +433,7 @@ export class SimAgent {
 
   private forget(running: Running, why: string): void {
     const { instanceId } = running.instance
-    if (this.table.get(instanceId) !== running) {
+    if (!this.holds(running)) {
       return
     }
     if (live(running.instance)) {
@@ -453,7 +458,7 @@ export class SimAgent {
   /** Asks the program to end, and makes it when its grace period is over. */
   private terminate(running: Running): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (!live(running.instance)) {
+      if (!live(running.instance) || !this.holds(running)) {
         return Effect.void
       }
       const grace = (running.instance.spec?.terminationGracePeriodSeconds ?? 0) * 1000
