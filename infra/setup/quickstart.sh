@@ -27,12 +27,15 @@ command -v busybox >/dev/null || infra/setup/debian.sh test
 node infra/images/busybox.ts
 try bin/fsb-ctl image load dist/images/busybox.tar
 
-say "A sandbox"
+say "A first sandbox: its output, its exit code, and where the time went"
+try bin/fsb-ctl run --rm --trace --image busybox -- sh -c 'echo "Hello from process $$ of sandbox $(hostname)"'
+
+say "One in the background"
 name=hello-$RANDOM
-try bin/fsb-ctl run -d "$name" --image busybox -- sh -c 'echo "Hello from process $$ of a sandbox on $(uname -n)"; sleep 300'
+try bin/fsb-ctl run -d --trace "$name" --image busybox -- sh -c 'echo "I am up"; sleep 300'
 try bin/fsb-ctl logs "$name"
 try bin/fsb-ctl list
-try bin/fsb-ctl delete "$name"
+try bin/fsb-ctl delete --no-wait "$name"
 
 say "How to go on"
 cat <<'END'

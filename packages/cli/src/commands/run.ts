@@ -91,6 +91,11 @@ const flags = {
     Flag.withDefault(false),
     Flag.withoutNegation
   ),
+  trace: Flag.Boolean("trace").pipe(
+    Flag.withDescription("Tell where the time of the start went"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  ),
   detach: Flag.Boolean("detach").pipe(
     Flag.withAlias("d"),
     Flag.withDescription("Print the name and leave it running"),
@@ -233,6 +238,19 @@ const gather = Effect.fnUntraced(function*(flags: Flags) {
 const started = ({ name, startup }: Created, millis: number): string =>
   `${name}: started in ${SandboxView.formatMillis(millis)}${startup === undefined ? "" : ` (${startup.tier})`}\n`
 
+/** Where the time of the start went: the agent's steps, and what is left for the connection and the controller. */
+const traced = ({ startup }: Created, millis: number): string => {
+  const steps = startup?.steps ?? []
+  const elsewhere = millis - steps.reduce((sum, step) => sum + step.millis, 0)
+  return [...steps.map((step) => ({ ...step, where: "agent" })), {
+    name: "elsewhere",
+    millis: elsewhere,
+    where: "connection and controller"
+  }]
+    .map(({ millis, name, where }) => `${millis.toFixed(1).padStart(8)} ms  ${name} (${where})\n`)
+    .join("")
+}
+
 /**
  * The API stops a sandbox by its expiry. A moment ago, because the server's expiry has a resolution of one second and
  * this one is meant at once.
@@ -299,6 +317,7 @@ export const run = Command.make(
       Effect.timed
     )
     yield* screen.talk(started(created, Duration.toMillis(duration)))
+    if (flags.trace) yield* screen.talk(traced(created, Duration.toMillis(duration)))
     if (flags.detach) return yield* report(created)
     const exitCode = yield* attend(created, flags.remove)
     if (exitCode !== ExitCode.SUCCESS) return yield* new Ended({ exitCode })
