@@ -6,6 +6,7 @@
  * thing can be told in the wrong order.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf"
+import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { ResourceExhausted } from "@fast-sandbox/core/Errors"
 import type { AgentStateSchema, Capacity, Image, Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { WatchResponseSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -16,9 +17,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
-
-/** How long a watcher hears nothing before it gets a heartbeat, so that silence means loss. */
-const heartbeatInterval = "5 seconds"
 
 /**
  * Changes that wait for one watcher. Every sandbox of the largest agent may change several times before a watcher that

@@ -2,6 +2,7 @@
  * Agents as their Pods and their own streams show them: for each agent Pod one connection and one Watch stream on it,
  * which is begun again whenever it ends, and taken for dead when it is silent for too long.
  */
+import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { Unavailable } from "@fast-sandbox/core/Errors"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -28,9 +29,6 @@ import { type AgentClient, AgentConnector } from "./AgentConnector.ts"
 import { type AgentChange, Agents, type AgentView, NotConnected } from "./Agents.ts"
 import * as AgentViews from "./internal/AgentViews.ts"
 import * as ChangeFeed from "./internal/ChangeFeed.ts"
-
-/** Agents that have nothing to say send a heartbeat this often. */
-export const heartbeatInterval = Duration.seconds(5)
 
 /** A stream that is silent for this long is dead: three heartbeats in a row got lost. */
 export const silenceLimit = Duration.times(heartbeatInterval, 3)
