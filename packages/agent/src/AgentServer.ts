@@ -32,8 +32,14 @@ import { type Identity, WatchHub } from "./WatchHub.ts"
 const instanceIdPattern = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
 const maxInstanceIdLength = 76
 
-/** How often the sender of an image hears how much has arrived. */
+/**
+ * How often the sender of an image hears how much has arrived. The first time is one interval after the beginning, so
+ * that of a broken archive nothing is heard but that it is broken.
+ */
 const progressInterval = "200 millis"
+
+/** What an archive is called until its images are known, when its sender gave it no name. */
+const namelessArchive = "archive"
 
 const maxPort = 65_535
 
@@ -164,16 +170,17 @@ const archiveOf = (
 
 const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
   Stream.unwrap(Effect.map(Images, (images) => {
-    let name = ""
+    let name = namelessArchive
     let receivedBytes = 0
     const archive = archiveOf(requests, (given) => {
-      name = given
+      name = given || namelessArchive
     }).pipe(Stream.tap((bytes) =>
       Effect.sync(() => {
         receivedBytes += bytes.length
       })
     ))
     const progress = Stream.tick(progressInterval).pipe(
+      Stream.drop(1),
       Stream.map(() => ({ image: name, status: "transferring", currentBytes: BigInt(receivedBytes) }))
     )
     const loaded = Stream.fromIterableEffect(images.load(archive)).pipe(

@@ -8,10 +8,6 @@ import { BoundaryError, FailedPrecondition, Internal, InvalidArgument, Unavailab
 import type { InvalidImageName } from "@fast-sandbox/core/ImageName"
 import * as Schema from "effect/Schema"
 
-/** Shells' codes for a program that is not there, and for one that can't be run. */
-const exitCodeNotFound = 127
-const exitCodeNotExecutable = 126
-
 /** What can be turned into a {@link BoundaryError}. */
 export type Failure =
   | BoundaryError
@@ -48,28 +44,4 @@ export const toBoundary = (error: Failure): BoundaryError => {
     case "NoCommand":
       return new FailedPrecondition({ reason: "StartFailed", problem: error.message })
   }
-}
-
-/** The exit code that a shell would give a program that failed to start so; undefined when the text does not tell. */
-export const startExitCode = (text: string): number | undefined =>
-  /permission denied|exec format error|is a directory|not a directory/i.test(text)
-    ? exitCodeNotExecutable
-    : /no such file or directory|not found/i.test(text)
-    ? exitCodeNotFound
-    : undefined
-
-/**
- * The failure of `Tasks.create` or `Tasks.start` of `program`. What the OCI runtime says about the program is the user's to read;
- * anything else is a fault of the node.
- */
-export const fromStart = (program: string) => (error: ContainerdError): BoundaryError => {
-  const [, said] = /OCI runtime (?:create|start) failed: (.*?)(?:: unknown)?$/s.exec(error.details) ?? []
-  if (said === undefined) {
-    return fromContainerd(error)
-  }
-  const exitCode = startExitCode(said)
-  return new FailedPrecondition({
-    reason: "StartFailed",
-    problem: `${program} could not be started${exitCode === undefined ? "" : ` (exit code ${exitCode})`}: ${said}`
-  })
 }

@@ -25,10 +25,11 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { AgentConfig, type Settings } from "./AgentConfig.ts"
 import * as Cgroup from "./Cgroup.ts"
-import { fromStart, toBoundary } from "./ContainerdFailure.ts"
+import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { LogDirectory } from "./LogDirectory.ts"
+import { fromStart } from "./StartFailure.ts"
 
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
 const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 6 }))

@@ -122,12 +122,18 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       Effect.gen(function*() {
         const before = yield* Fixture.world
         const client = yield* start()
-        for (const [command, exitCode] of [[["/nope"], 127], [["nope"], 127], [["/etc/passwd"], 126]] as const) {
-          const error = yield* Effect.flip(client.create(Fixture.request(command)))
+        for (
+          const [program, reason] of [
+            ["/nope", "CommandNotFound"],
+            ["nope", "CommandNotFound"],
+            ["/etc/passwd", "CommandNotExecutable"],
+            ["/etc", "CommandNotExecutable"]
+          ] as const
+        ) {
+          const error = yield* Effect.flip(client.create(Fixture.request([program])))
           assert.strictEqual(error._tag, "FailedPrecondition")
-          assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : "", "StartFailed")
-          assert.include(error.message, `exit code ${exitCode}`)
-          assert.include(error.message, command[0])
+          assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : "", reason)
+          assert.match(error.message, new RegExp(`^${program} could not be started: [^\n]+$`))
           assert.deepStrictEqual((yield* client.list({})).instances, [])
         }
         assert.deepStrictEqual(yield* Fixture.world, before)

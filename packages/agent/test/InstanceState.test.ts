@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import { startExitCode } from "@fast-sandbox/agent/ContainerdFailure"
 import { isLegal, outcome } from "@fast-sandbox/agent/InstanceState"
 import * as StopSignal from "@fast-sandbox/agent/StopSignal"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -48,13 +47,4 @@ describe("StopSignal", () => {
     ["0", 15],
     ["999", 15]
   ])("%j is %i", (text, number) => assert.strictEqual(StopSignal.parse(text), number))
-})
-
-describe("startExitCode", () => {
-  it.each([
-    ["crun: executable file `nope` not found in $PATH: No such file or directory", 127],
-    [`runc create failed: exec: "/etc/passwd": permission denied`, 126],
-    ["exec format error", 126],
-    ["cgroup broke", undefined]
-  ])("%j", (text, code) => assert.strictEqual(startExitCode(text), code))
 })
