@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build test test-contract lint format generate bench clean
+.PHONY: help quickstart build test test-contract lint format generate bench soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -44,8 +44,12 @@ generate: node_modules/.package-lock.json ## Make the generated code anew
 	@npm run --silent generate
 
 bench: build ## Measure starts against what you would use instead
-	@infra/setup/debian.sh test
+	@infra/setup/debian.sh bench
 	@node infra/bench/main.ts
+
+soak: build ## Kill what can be killed under load, for MINUTES (10), and prove that nothing is lost
+	@infra/setup/debian.sh test
+	@node infra/soak/main.ts --minutes $(or $(MINUTES),10)
 
 clean: ## Remove what was built
 	@rm -rf bin dist bench coverage
