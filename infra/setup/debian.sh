@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that Fast Sandbox needs and that are missing. Asks first, unless CI is set or -y given.
-#   debian.sh [-y] run|build|test     run: what a sandbox needs; build: also what a build needs; test: also the tests' needs
+#   debian.sh [-y] run      what a sandbox needs
+#   debian.sh [-y] build    also what a build needs
+#   debian.sh [-y] test     also what the tests need
+#   debian.sh [-y] bench    also what is compared with
 set -euo pipefail
 
 yes=${CI:+y}
@@ -13,13 +16,15 @@ fi
 run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun)
 build=("${run[@]}" cc:gcc make:make)
 test=("${build[@]}" busybox:busybox-static unzip:unzip ip:iproute2 tmux:tmux ps:procps git:git)
+bench=("${test[@]}" podman:podman)
 
 case ${1-run} in
   run) wanted=("${run[@]}") ;;
   build) wanted=("${build[@]}") ;;
   test) wanted=("${test[@]}") ;;
+  bench) wanted=("${bench[@]}") ;;
   *)
-    echo "debian.sh: unknown set '$1': run, build or test" >&2
+    echo "debian.sh: unknown set '$1': run, build, test or bench" >&2
     exit 125
     ;;
 esac

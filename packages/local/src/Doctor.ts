@@ -13,9 +13,10 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { statfs } from "node:fs/promises"
 import { userInfo } from "node:os"
-import { delimiter, join } from "node:path"
+import { join } from "node:path"
 import type * as Home from "./Home.ts"
 import * as MachineContainerd from "./MachineContainerd.ts"
+import * as Programs from "./Programs.ts"
 
 /**
  * One thing that was looked at.
@@ -34,21 +35,6 @@ export interface Finding {
 /** Free space below which images and logs soon fill the disk. */
 const wantedFreeBytes = 2 * 1024 ** 3
 
-/** Node's own directories for programs that a plain PATH of a service lacks. */
-const systemDirectories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-
-const findProgram = Effect.fnUntraced(function*(name: string) {
-  const files = yield* FileSystem.FileSystem
-  const directories = [...(process.env["PATH"] ?? "").split(delimiter), ...systemDirectories]
-  for (const directory of directories) {
-    const path = join(directory, name)
-    if (directory !== "" && (yield* files.exists(path).pipe(Effect.orElseSucceed(() => false)))) {
-      return Option.some(path)
-    }
-  }
-  return Option.none<string>()
-})
-
 const root = Effect.sync((): Finding => {
   const { uid, username } = userInfo()
   return uid === 0
@@ -57,7 +43,7 @@ const root = Effect.sync((): Finding => {
 })
 
 const program = (name: string, purpose: string, state: "missing" | "slow") =>
-  Effect.map(findProgram(name), (path): Finding =>
+  Effect.map(Programs.find(name), (path): Finding =>
     Option.match(path, {
       onNone: () => ({ check: name, state, detail: `not found: ${purpose}`, fix: `apt-get install ${name}` }),
       onSome: (path) => ({ check: name, state: "ok", detail: path })

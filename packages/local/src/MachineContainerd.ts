@@ -10,7 +10,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Home from "./Home.ts"
+import * as Programs from "./Programs.ts"
 
 /**
  * - auto: the machine's where it answers, else one of our own
@@ -36,16 +38,28 @@ export const answers = (socket: string): Effect.Effect<boolean> =>
     return true
   }).pipe(Effect.scoped, Effect.orElseSucceed(() => false))
 
-const own = (home: Home.Home) =>
-  ContainerdDaemon.start({ directory: home.containerdDirectory, pullsImages: true }).pipe(
-    Effect.map(({ runtimeDirectory, socket }) => ({ socket, runtimeDirectory, isOwn: true })),
+const own = Effect.fnUntraced(function*(home: Home.Home) {
+  if (Option.isNone(yield* Programs.find("containerd"))) {
+    return yield* new Unavailable({
+      target: "containerd",
+      problem: "it is not installed; apt-get install --no-install-recommends containerd runc crun"
+    })
+  }
+  const { runtimeDirectory, socket } = yield* ContainerdDaemon.start({
+    directory: home.containerdDirectory,
+    pullsImages: true
+  }).pipe(
     Effect.mapError((error) =>
       new Unavailable({
         target: "containerd",
-        problem: `${error.message}; 'fsb-ctl doctor' says what is missing`
+        problem: error._tag === "DaemonError"
+          ? `${error.problem}; its log ends with: ${error.log.trimEnd().split("\n").at(-1)}`
+          : error.message
       })
     )
   )
+  return { socket, runtimeDirectory, isOwn: true }
+})
 
 const find = Effect.fn("MachineContainerd.find")(function*(
   home: Home.Home,

@@ -7,7 +7,7 @@ import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
 import { Agents } from "@fast-sandbox/controller/agents/Agents"
 import * as Controller from "@fast-sandbox/controller/Controller"
-import { type InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
+import { type InvalidArgument, PermissionDenied, Unavailable } from "@fast-sandbox/core/Errors"
 import { containerdNamespace } from "@fast-sandbox/core/Names"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { Janitor } from "@fast-sandbox/janitor/Janitor"
@@ -99,8 +99,19 @@ const janitor = (home: Home.Home) =>
       }).pipe(Layer.provide(Containerd.layer({ socket, namespace: containerdNamespace }))))
   )
 
+const root = Effect.suspend(() =>
+  process.getuid?.() === 0
+    ? Effect.void
+    : Effect.fail(
+      new PermissionDenied({
+        problem: "the one-machine stack drives containerd and needs root; try 'sudo fsb-ctl up'"
+      })
+    )
+)
+
 const folders = (home: Home.Home) =>
   Layer.effectDiscard(Effect.gen(function*() {
+    yield* root
     const files = yield* FileSystem.FileSystem
     for (const directory of [home.agentsDirectory, home.logsDirectory]) {
       yield* files.makeDirectory(directory, { recursive: true, mode: 0o700 })
