@@ -284,7 +284,12 @@ const simulate = Effect.fnUntraced(function*(
     yield* Effect.sleep(lookMillis)
     const problems = yield* census
     if (problems.length === 0 || waited > restDeadlineMillis || online.length > 0) {
-      return online.length > 0 ? [] : problems
+      const lost = Checker.neverWritten(history).map((problem) => ({
+        at: time.now,
+        invariant: "nothing acknowledged is lost",
+        problem
+      }))
+      return online.length > 0 ? [] : [...problems, ...lost]
     }
   }
 })

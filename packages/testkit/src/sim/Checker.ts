@@ -5,7 +5,7 @@
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import * as Lifecycle from "@fast-sandbox/core/Lifecycle"
 import { defaults, type Sandbox, terminalPhases } from "@fast-sandbox/core/Sandbox"
-import type { Entry, Happening, History, InstanceFacts } from "./History.ts"
+import type { Entry, History, InstanceFacts } from "./History.ts"
 
 /** A broken invariant. */
 export interface Violation {
@@ -69,17 +69,23 @@ class Reachability {
 
 /**
  * At most one instance of a sandbox lives at any time. The exception is the one that the design makes: while the agent
- * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere.
+ * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere. And who wipes a status while
+ * the agent can't be reached takes away all that is known.
  */
 const atMostOneLive = (): Machine => {
   const live = new Map<string, InstanceFacts>()
   const reachability = new Reachability()
   const timeouts = new Map<string, number>()
+  /** Sandboxes whose status a user wiped: where their instance is, only its agent can say. */
+  const wiped = new Set<string>()
   return (entry) => {
     const { at, event } = entry
     reachability.take(entry)
     switch (event._tag) {
       case "Stored": {
+        if (event.by === "user" && event.before?.status?.phase !== undefined && event.after.status === undefined) {
+          wiped.add(Assignment.claimUid(event.after))
+        }
         const timeout = event.after.spec.recoveryTimeoutSeconds ?? defaults.recoveryTimeoutSeconds
         const id = Assignment.claimUid(event.after)
         timeouts.set(id, Math.min(timeout * 1000, timeouts.get(id) ?? Infinity))
@@ -93,7 +99,7 @@ const atMostOneLive = (): Machine => {
         const timeout = timeouts.get(instance.claimUid) ?? defaults.recoveryTimeoutSeconds * 1000
         const other = [...live.values()].find((other) =>
           other.claimUid === instance.claimUid && other.instanceId !== instance.instanceId &&
-          reachability.silentFor(other.agent, at) + silenceSlackMillis < timeout
+          reachability.silentFor(other.agent, at) + silenceSlackMillis < (wiped.has(other.claimUid) ? 0 : timeout)
         )
         live.set(instance.instanceId, instance)
         return other === undefined
@@ -159,28 +165,95 @@ const freshInstances = (): Machine => {
   }
 }
 
-/** What a user was told to exist exists until a user wants it gone. */
-const nothingLost = (): Machine => {
-  const acknowledged = new Map<string, string>()
-  const unwanted = new Set<string>()
-  return ({ event }) => {
+/** A delete that was asked for may reach its sandbox, or the next one of the name, for so long, in milliseconds. */
+const deleteReachMillis = 45_000
+
+/** What users were told and what they want gone, by claim uid. */
+class Promises {
+  /** Acknowledged creates: the sandbox's key, and when. */
+  readonly acknowledged = new Map<string, { readonly sandbox: string; readonly at: number }>()
+  /** Sandboxes that a delete was meant for, or may have hit. */
+  readonly unwanted = new Set<string>()
+  private readonly current = new Map<string, Set<string>>()
+  private readonly deleting = new Map<string, number>()
+
+  take({ at, event }: Entry): void {
     switch (event._tag) {
       case "CreateAcknowledged":
-        acknowledged.set(event.id, event.sandbox)
-        return undefined
+        this.acknowledged.set(event.id, { sandbox: event.sandbox, at })
+        this.exists(event.sandbox, event.id, at)
+        break
+      case "Stored":
+        if (event.before === undefined) {
+          this.exists(key(event.after), Assignment.claimUid(event.after), at)
+        }
+        break
+      case "InstanceAdmitted":
+        this.exists(`${event.instance.namespace}/${event.instance.name}`, event.instance.claimUid, at)
+        break
       case "DeleteInvoked":
-        unwanted.add(event.sandbox)
-        return undefined
-      case "Removed": {
-        const id = event.sandbox.metadata.uid ?? ""
-        return acknowledged.has(id) && !unwanted.has(key(event.sandbox))
-          ? `${key(event.sandbox)} (${id}) was acknowledged, nobody deleted it, and ${event.by} removed it`
-          : undefined
-      }
+        this.deleting.set(event.sandbox, at)
+        for (const id of this.current.get(event.sandbox) ?? []) {
+          this.unwanted.add(id)
+        }
+        break
       default:
-        return undefined
     }
   }
+
+  private exists(sandbox: string, id: string, at: number): void {
+    const ids = this.current.get(sandbox) ?? new Set<string>()
+    this.current.set(sandbox, ids.add(id))
+    const deletedAt = this.deleting.get(sandbox)
+    if (deletedAt !== undefined && at < deletedAt + deleteReachMillis) {
+      this.unwanted.add(id)
+    }
+  }
+}
+
+/** What a user was told to exist exists until a user wants it gone. */
+const nothingLost = (): Machine => {
+  const promises = new Promises()
+  return (entry) => {
+    promises.take(entry)
+    const { event } = entry
+    if (event._tag !== "Removed") {
+      return undefined
+    }
+    const id = Assignment.claimUid(event.sandbox)
+    return promises.acknowledged.has(id) && !promises.unwanted.has(id)
+      ? `${key(event.sandbox)} (${id}) was acknowledged, nobody deleted it, and ${event.by} removed it`
+      : undefined
+  }
+}
+
+/**
+ * Acknowledged creates whose resource was never written although nothing speaks against it: nobody wants them gone, no
+ * other sandbox took the name, and not both the agent and the controller that knew of them were lost.
+ */
+export const neverWritten = ({ entries }: Pick<History, "entries">): ReadonlyArray<string> => {
+  const promises = new Promises()
+  const stored = new Map<string, number>()
+  const written = new Set<string>()
+  const homes = new Map<string, string>()
+  const gone = new Set<string>()
+  for (const entry of entries) {
+    promises.take(entry)
+    const { at, event } = entry
+    if (event._tag === "Stored") {
+      written.add(Assignment.claimUid(event.after))
+      stored.set(key(event.after), at)
+    } else if (event._tag === "InstanceAdmitted") {
+      homes.set(event.instance.claimUid, event.instance.agent)
+    } else if (event._tag === "AgentGone") {
+      gone.add(event.agent)
+    }
+  }
+  return Array.from(promises.acknowledged).flatMap(([id, { at, sandbox }]) =>
+    written.has(id) || promises.unwanted.has(id) || (stored.get(sandbox) ?? 0) >= at || gone.has(homes.get(id) ?? "")
+      ? []
+      : [`${sandbox} (${id}) was acknowledged and never written`]
+  )
 }
 
 /** What was deleted does not come back: neither its resource nor, once that is gone, an instance that is bound to it. */
@@ -189,7 +262,10 @@ const nothingReturns = (): Machine => {
   return ({ event }) => {
     switch (event._tag) {
       case "Removed":
-        removed.set(Assignment.claimUid(event.sandbox), event.sandbox.metadata.uid ?? "")
+        // Who takes a finalizer away takes the promise with it.
+        if (event.by !== "user") {
+          removed.set(Assignment.claimUid(event.sandbox), event.sandbox.metadata.uid ?? "")
+        }
         return undefined
       case "Stored": {
         const uid = removed.get(Assignment.claimUid(event.after))
@@ -358,6 +434,3 @@ export const atRest = (census: Census): ReadonlyArray<Violation> => {
     problem === undefined ? [] : [{ at: census.now, invariant: "at rest the world is what the API says", problem }]
   )
 }
-
-/** The text of the last entries before a violation. */
-export type { Happening }

@@ -171,6 +171,30 @@ describe("Checker", () => {
   }
 })
 
+describe("neverWritten", () => {
+  const admittedOf = (agent: string): Happening => admitted("a1", agent)
+  const told: Happening = { _tag: "CreateAcknowledged", sandbox: "default/ada", id: "claim of a" }
+  const other: Happening = { _tag: "Stored", by: "user", before: undefined, after: sandbox(undefined) }
+  const missing = (events: Events) => Checker.neverWritten({ entries: [...timed(events)] })
+
+  it("holds", () => {
+    const written = sandbox(undefined, { annotations: { "fast-sandbox.io/claim-uid": "claim of a" } })
+    assert.deepStrictEqual(
+      missing([told, { _tag: "Stored", by: "controller 1", before: undefined, after: written }]),
+      []
+    )
+    assert.deepStrictEqual(missing([told, { _tag: "DeleteInvoked", sandbox: "default/ada" }]), [])
+    assert.deepStrictEqual(missing([told, other]), [])
+    assert.deepStrictEqual(missing([admittedOf("x"), told, { _tag: "AgentGone", agent: "x" }]), [])
+  })
+
+  it("breaks", () => {
+    assert.strictEqual(missing([told]).length, 1)
+    assert.strictEqual(missing([{ _tag: "DeleteInvoked", sandbox: "default/ada" }, [60, told]]).length, 1)
+    assert.strictEqual(missing([other, told]).length, 1)
+  })
+})
+
 describe("at rest", () => {
   const running = sandbox({ phase: "Running", sandboxID: "a1" })
   const instance = {
