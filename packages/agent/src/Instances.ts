@@ -4,6 +4,7 @@
  */
 import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
+import { instanceExtensions } from "@fast-sandbox/containerd/OwnedContainer"
 import type { Unavailable } from "@fast-sandbox/core/Errors"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
@@ -13,7 +14,6 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
-import * as InstanceRecord from "./InstanceRecord.ts"
 import { isLegal } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
 import { defaultStopSignal } from "./StopSignal.ts"
@@ -106,7 +106,7 @@ export class Instances extends Context.Service<Instances, {
       const save = (entry: Entry) =>
         Effect.suspend(() => {
           unsaved.delete(entry.id)
-          return containers.updateExtensions(entry.id, InstanceRecord.extensionsOf(entry.asRecorded(entry.instance)))
+          return containers.updateExtensions(entry.id, instanceExtensions(entry.asRecorded(entry.instance)))
         }).pipe(ignoreNotFound, entry.record.withPermits(1), Effect.asVoid)
 
       const saveSoon = (entry: Entry) =>

@@ -119,7 +119,7 @@ const make = Effect.gen(function*() {
         InstanceRecord.read(container).pipe(
           Effect.flatMap((record) => takeUp(record, running.get(container.id), keys.has(container.snapshotKey))),
           // Left alone: what can't be understood must not be destroyed.
-          Effect.catchTag("UnreadableRecord", (error) => Effect.logError(error.message))
+          Effect.catchTag("UnreadableInstance", (error) => Effect.logError(error.message))
         ),
       { concurrency: recoverConcurrency, discard: true }
     )

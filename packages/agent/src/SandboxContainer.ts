@@ -8,9 +8,12 @@
  * No call is ever cancelled half-way, because containerd may carry out a cancelled call later. Whoever makes a sandbox
  * may be interrupted between two steps only.
  */
-import { type ContainerdError, ignoreNotFound, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
+import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
+import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
+import * as ContainerRemoval from "@fast-sandbox/containerd/ContainerRemoval"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import { instanceExtensions } from "@fast-sandbox/containerd/OwnedContainer"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { isSupported, seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
@@ -24,7 +27,6 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { AgentConfig, type Settings } from "./AgentConfig.ts"
-import * as Cgroup from "./Cgroup.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
@@ -34,15 +36,13 @@ import { fromStart } from "./StartFailure.ts"
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
 const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 6 }))
 
-const signalKill = 9
-
 /**
  * Part of a sandbox that could not be removed; or `record`, which must learn of the end before anything is. The slot
  * stays taken; the agent keeps trying.
  */
 export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
   instanceId: Schema.String,
-  what: Schema.Literals(["record", "task", "snapshot", "cgroup", "log", "container"]),
+  what: Schema.Literals(["record", "container", "cgroup", "log"]),
   problem: Schema.String
 }) {
   override get message(): string {
@@ -122,13 +122,6 @@ const maxHostnameLength = 63
 const hostnameOf = (instance: Instance): string =>
   (instance.claim?.sandboxName || instance.instanceId).slice(0, maxHostnameLength).replace(/[^A-Za-z0-9]+$/, "")
 
-/** A signal for who has ended: runtimes answer FAILED_PRECONDITION or NOT_FOUND. */
-const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
-  self.pipe(
-    Effect.catchIf((error) => error.isNotFound || error.isFailedPrecondition, () => Effect.void),
-    Effect.asVoid
-  )
-
 const imageVanished = (image: string): Unavailable =>
   new Unavailable({ target: `image ${image}`, problem: "it was just removed or changed on this node; try again" })
 
@@ -144,6 +137,7 @@ const make = Effect.gen(function*() {
   const snapshots = yield* Snapshots
   const tasks = yield* Tasks
   const { snapshotter } = profile
+  const context = yield* Effect.context<Containers | Snapshots | Tasks>()
   const asVolatile = RuntimeProfile.isOn(profile, "volatileOverlay") ? volatile : <A>(mounts: A) => mounts
 
   const cgroupOf = (instanceId: string): string => `${settings.cgroupParent}/${instanceId}`
@@ -182,7 +176,7 @@ const make = Effect.gen(function*() {
       runtime,
       spec,
       snapshotter,
-      extensions: InstanceRecord.extensionsOf(instance)
+      extensions: instanceExtensions(instance)
     }).pipe(
       Effect.mapError((error) =>
         error.isAlreadyExists
@@ -212,33 +206,9 @@ const make = Effect.gen(function*() {
     )
   )
 
-  const kill = Effect.fn("SandboxContainer.kill")((instanceId: string) =>
-    tasks.killAll(instanceId, signalKill).pipe(
-      unheard,
-      // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
-      Effect.catchIf(
-        (error) => !error.isUnavailable,
-        () => unheard(tasks.kill({ containerId: instanceId }, signalKill))
-      )
-    )
-  )
-
-  const deleteTask = (instanceId: string) =>
-    tasks.delete({ containerId: instanceId }).pipe(
-      Effect.catchIf(
-        (error) => error.isFailedPrecondition,
-        (error) => Effect.andThen(kill(instanceId), Effect.fail(error))
-      ),
-      ignoreNotFound,
-      Effect.mapError(left(instanceId, "task"))
-    )
-
-  const removeSnapshot = (instanceId: string) =>
-    snapshots.remove(instanceId, { snapshotter }).pipe(ignoreNotFound, Effect.mapError(left(instanceId, "snapshot")))
-
   const proveCgroupGone = (instanceId: string) =>
     Effect.filterOrFail(
-      Cgroup.isGone(cgroupOf(instanceId)),
+      Cgroups.remove(cgroupOf(instanceId)),
       (isGone) => isGone,
       () =>
         new LeftBehind({
@@ -252,13 +222,14 @@ const make = Effect.gen(function*() {
     make: makeSandbox,
     observe,
     signal: Effect.fn("SandboxContainer.signal")((instanceId, signal) =>
-      unheard(tasks.kill({ containerId: instanceId }, signal))
+      ContainerRemoval.unheard(tasks.kill({ containerId: instanceId }, signal))
     ),
-    kill,
-    oomKills: (instanceId) => Cgroup.oomKills(cgroupOf(instanceId)),
+    kill: (instanceId) => Effect.provideContext(ContainerRemoval.kill(instanceId), context),
+    oomKills: (instanceId) => Cgroups.oomKills(cgroupOf(instanceId)),
     reclaim: Effect.fn("SandboxContainer.reclaim")((instanceId) =>
-      deleteTask(instanceId).pipe(
-        Effect.andThen(removeSnapshot(instanceId)),
+      ContainerRemoval.reclaimAt({ id: instanceId, snapshotKey: instanceId, snapshotter }).pipe(
+        Effect.provideContext(context),
+        Effect.mapError(left(instanceId, "container")),
         Effect.andThen(proveCgroupGone(instanceId)),
         Effect.asVoid,
         Effect.retry(reclaimPolicy)
@@ -268,9 +239,11 @@ const make = Effect.gen(function*() {
       logs.remove(instanceId).pipe(
         Effect.mapError(left(instanceId, "log")),
         Effect.andThen(
-          containers.delete(instanceId).pipe(ignoreNotFound, Effect.mapError(left(instanceId, "container")))
+          ContainerRemoval.forget(instanceId).pipe(
+            Effect.provideContext(context),
+            Effect.mapError(left(instanceId, "record"))
+          )
         ),
-        Effect.asVoid,
         Effect.retry(reclaimPolicy)
       )
     )

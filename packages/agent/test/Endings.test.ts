@@ -115,12 +115,12 @@ describe("Endings", () => {
     withWorld(({ left }) =>
       Effect.gen(function*() {
         const { endings, entry, exit, used } = yield* running
-        yield* Ref.set(left, new LeftBehind({ instanceId: "i", what: "snapshot", problem: "busy" }))
+        yield* Ref.set(left, new LeftBehind({ instanceId: "i", what: "container", problem: "busy" }))
         const halt = yield* endings.halt(entry, 0).pipe(Effect.flip, Effect.forkChild({ startImmediately: true }))
         yield* exit(137)
         const error = yield* Fiber.join(halt)
         assert.strictEqual(error._tag, "Unavailable")
-        assert.include(error.message, "snapshot")
+        assert.include(error.message, "container of instance")
         assert.deepStrictEqual([entry.instance.state, yield* used], [STOPPING, 1])
         assert.include(entry.instance.message, "busy")
         yield* Ref.set(left, undefined)

@@ -1,119 +1,95 @@
 /**
  * The cgroups of sandboxes as the kernel shows them, on the unified hierarchy, the old one, and the two side by side (a
  * cgroup then has a directory in every controller's tree).
+ *
+ * Everything is read and removed synchronously: these files are the kernel's memory, no disk is waited for, and a pool of
+ * threads in between would cost more than the work.
  */
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
-import { rmdirSync } from "node:fs"
+import { type Dirent, existsSync, readdirSync, readFileSync, rmdirSync } from "node:fs"
 
 const root = "/sys/fs/cgroup"
 
-const entries = Effect.fnUntraced(function*(path: string) {
-  const fileSystem = yield* FileSystem.FileSystem
-  return yield* Effect.orElseSucceed(fileSystem.readDirectory(path), (): ReadonlyArray<string> => [])
-})
+// Any of these files and directories may vanish at any moment, which is what `otherwise` stands for.
+const tolerant = <A, B>(read: () => A, otherwise: B): A | B => {
+  try {
+    return read()
+  } catch {
+    return otherwise
+  }
+}
 
-const isDirectory = Effect.fnUntraced(function*(path: string) {
-  const fileSystem = yield* FileSystem.FileSystem
-  return yield* fileSystem.stat(path).pipe(
-    Effect.map(({ type }) => type === "Directory"),
-    Effect.orElseSucceed(() => false)
-  )
-})
+const directoriesBelow = (path: string): ReadonlyArray<string> =>
+  tolerant((): ReadonlyArray<Dirent> => readdirSync(path, { withFileTypes: true }), [])
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => `${path}/${name}`)
 
-const directoriesBelow = Effect.fnUntraced(function*(path: string) {
-  const names = yield* entries(path)
-  return yield* Effect.filter(names.map((name) => `${path}/${name}`), isDirectory)
-})
+const isUnified = (): boolean => existsSync(`${root}/cgroup.controllers`)
 
-const trees = Effect.gen(function*() {
-  const names = yield* entries(root)
-  return names.includes("cgroup.controllers") ? [root] : yield* directoriesBelow(root)
-})
+const trees = (): ReadonlyArray<string> => isUnified() ? [root] : directoriesBelow(root)
+
+/** Where a cgroup is, in every tree that has it. */
+const directoriesOf = (path: string): ReadonlyArray<string> =>
+  trees().map((tree) => `${tree}${path}`).filter((directory) => existsSync(directory))
 
 /** The names of the cgroups right below `parent` (`/fast-sandbox`), in any of the trees. */
-export const children = Effect.fn("Cgroups.children")(function*(
-  parent: string
-): Effect.fn.Return<ReadonlyArray<string>, never, FileSystem.FileSystem> {
-  const found = yield* Effect.forEach(yield* trees, (tree) => directoriesBelow(`${tree}${parent}`))
-  return [...new Set(found.flat().map((path) => path.slice(path.lastIndexOf("/") + 1)))].toSorted()
-})
-
-const processesOf = Effect.fnUntraced(function*(path: string) {
-  const fileSystem = yield* FileSystem.FileSystem
-  const text = yield* Effect.orElseSucceed(fileSystem.readFileString(`${path}/cgroup.procs`), () => "")
-  return text.split("\n").filter((pid) => pid !== "").map(Number)
-})
-
-const isBusy = (path: string): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
-  Effect.gen(function*() {
-    if ((yield* processesOf(path)).length > 0) {
-      return true
-    }
-    for (const below of yield* directoriesBelow(path)) {
-      if (yield* isBusy(below)) {
-        return true
-      }
-    }
-    return false
+export const children = (parent: string): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.sync(() => {
+    const found = directoriesOf(parent).flatMap(directoriesBelow)
+    return [...new Set(found.map((path) => path.slice(path.lastIndexOf("/") + 1)))].toSorted()
   })
+
+const processesOf = (directory: string): ReadonlyArray<number> =>
+  tolerant(() => readFileSync(`${directory}/cgroup.procs`, "utf8"), "").split("\n").filter((pid) => pid !== "").map(
+    Number
+  )
+
+const isBusy = (directory: string): boolean =>
+  processesOf(directory).length > 0 || directoriesBelow(directory).some(isBusy)
 
 /** Whether any process runs in a cgroup (`/fast-sandbox/ID`) or below it. */
-export const isPopulated = Effect.fn("Cgroups.isPopulated")(function*(
-  path: string
-): Effect.fn.Return<boolean, never, FileSystem.FileSystem> {
-  for (const tree of yield* trees) {
-    if (yield* isBusy(`${tree}${path}`)) {
-      return true
-    }
-  }
-  return false
-})
+export const isPopulated = (path: string): Effect.Effect<boolean> => Effect.sync(() => directoriesOf(path).some(isBusy))
 
-// The kernel writes 0 for a process outside of our pid namespace, and a signal to 0 would hit ourselves.
-const kill = (pid: number): Effect.Effect<void> =>
-  pid > 0
-    // Fails only when the process ended between the list and the signal, which is what is wanted.
-    ? Effect.ignore(Effect.try(() => process.kill(pid, "SIGKILL")))
-    : Effect.void
-
-// Refused while a process is in it; whoever asked looks again.
-const removeDirectory = (path: string): Effect.Effect<void> => Effect.ignore(Effect.try(() => rmdirSync(path)))
-
-const removeTree = (
-  path: string,
-  before: (path: string) => Effect.Effect<void, never, FileSystem.FileSystem>
-): Effect.Effect<void, never, FileSystem.FileSystem> =>
-  Effect.gen(function*() {
-    yield* Effect.forEach(yield* directoriesBelow(path), (below) => removeTree(below, before), { discard: true })
-    yield* before(path)
-    yield* removeDirectory(path)
+/** How often the kernel killed a process of the cgroup for want of memory; 0 when the cgroup is gone. */
+export const oomKills = (path: string): Effect.Effect<number> =>
+  Effect.sync(() => {
+    const file = isUnified() ? `${root}${path}/memory.events` : `${root}/memory${path}/memory.oom_control`
+    return Number(/^oom_kill (\d+)$/m.exec(tolerant(() => readFileSync(file, "utf8"), ""))?.[1] ?? 0)
   })
 
-const removeWith = Effect.fnUntraced(function*(
-  path: string,
-  before: (path: string) => Effect.Effect<void, never, FileSystem.FileSystem>
-) {
-  const directories = (yield* trees).map((tree) => `${tree}${path}`)
-  yield* Effect.forEach(directories, (directory) => removeTree(directory, before), { discard: true })
-  return (yield* Effect.filter(directories, isDirectory)).length === 0
-})
+const killAll = (directory: string): void => {
+  for (const pid of processesOf(directory)) {
+    // The kernel writes 0 for a process outside of our pid namespace, and a signal to 0 would hit ourselves.
+    if (pid > 0) {
+      // Fails only when the process ended between the list and the signal, which is what is wanted.
+      tolerant(() => process.kill(pid, "SIGKILL"), false)
+    }
+  }
+}
+
+const removeTree = (directory: string, before: (directory: string) => void): void => {
+  for (const below of directoriesBelow(directory)) {
+    removeTree(below, before)
+  }
+  before(directory)
+  // Refused while a process is in it; whoever asked looks again.
+  tolerant(() => rmdirSync(directory), undefined)
+}
+
+const removeWith = (path: string, before: (directory: string) => void): Effect.Effect<boolean> =>
+  Effect.sync(() => {
+    const directories = directoriesOf(path)
+    for (const directory of directories) {
+      removeTree(directory, before)
+    }
+    return !directories.some((directory) => existsSync(directory))
+  })
 
 /**
  * Kills whatever is left in a cgroup (`/fast-sandbox/ID`) and in those below it, and removes them. Answers whether
  * nothing is left; a process needs a moment to die, so the next call finds less.
  */
-export const remove = Effect.fn("Cgroups.remove")((
-  path: string
-): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
-  removeWith(
-    path,
-    (directory) =>
-      Effect.flatMap(processesOf(directory), (processes) => Effect.forEach(processes, kill, { discard: true }))
-  )
-)
+export const remove = (path: string): Effect.Effect<boolean> => removeWith(path, killAll)
 
 /** Removes a cgroup and those below it as far as no process is in them. Answers whether nothing is left. */
-export const removeEmpty = Effect.fn("Cgroups.removeEmpty")((
-  path: string
-): Effect.Effect<boolean, never, FileSystem.FileSystem> => removeWith(path, () => Effect.void))
+export const removeEmpty = (path: string): Effect.Effect<boolean> => removeWith(path, () => undefined)

@@ -8,7 +8,7 @@ import { containerLabels } from "@fast-sandbox/core/Names"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type ContainerdError, ignoreAlreadyExists, ignoreNotFound, isNotFound } from "./ContainerdError.ts"
-import { Containers } from "./Containers.ts"
+import { type Container, Containers } from "./Containers.ts"
 import type * as OciSpec from "./OciSpec.ts"
 import { repairLabel } from "./OwnedContainer.ts"
 import * as ShimRuntime from "./ShimRuntime.ts"
@@ -33,7 +33,7 @@ const whole = Effect.uninterruptible
 const endsWithin = "10 seconds"
 
 /** Whom a signal does not reach has ended: runtimes say NOT_FOUND or FAILED_PRECONDITION. */
-const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
+export const unheard = <A>(self: Effect.Effect<A, ContainerdError>): Effect.Effect<void, ContainerdError> =>
   self.pipe(
     Effect.catchIf((error) => error.isNotFound || error.isFailedPrecondition, () => Effect.void),
     Effect.asVoid
@@ -46,7 +46,23 @@ const statusOf = Effect.fnUntraced(function*(containerId: string) {
   )
 })
 
-const endTask = Effect.fnUntraced(function*(containerId: string) {
+/** Kills every process of a container; succeeds also when there is none left. */
+export const kill = Effect.fn("ContainerRemoval.kill")(function*(
+  containerId: string
+): Effect.fn.Return<void, ContainerdError, Tasks> {
+  const tasks = yield* Tasks
+  yield* whole(
+    unheard(tasks.killAll(containerId, signalKill)).pipe(
+      // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
+      Effect.catchIf((error) => !error.isUnavailable, () => unheard(tasks.kill({ containerId }, signalKill)))
+    )
+  )
+})
+
+const deleteTask = (containerId: string) =>
+  Effect.flatMap(Tasks, (tasks) => whole(tasks.delete({ containerId }).pipe(ignoreNotFound, Effect.asVoid)))
+
+const killTask = Effect.fnUntraced(function*(containerId: string) {
   const tasks = yield* Tasks
   const status = yield* statusOf(containerId)
   if (status === "paused" || status === "pausing") {
@@ -54,19 +70,36 @@ const endTask = Effect.fnUntraced(function*(containerId: string) {
     yield* whole(unheard(tasks.resume(containerId)))
   }
   if (status !== undefined && status !== "stopped") {
-    yield* whole(
-      unheard(tasks.killAll(containerId, signalKill)).pipe(
-        // An OCI runtime without --all; the end of the first process is the end of its pid namespace anyway.
-        Effect.catchIf((error) => !error.isUnavailable, () => unheard(tasks.kill({ containerId }, signalKill)))
-      )
-    )
+    yield* kill(containerId)
     yield* tasks.wait({ containerId }).pipe(
       ignoreNotFound,
       Effect.timeoutOrElse({ duration: endsWithin, orElse: () => Effect.fail(new StillRunning({ containerId })) })
     )
   }
-  // Also of a task that is not there: where a delete was cut off, its shim still runs, and only another delete ends it.
-  yield* whole(tasks.delete({ containerId }).pipe(ignoreNotFound))
+})
+
+// Deleted first, because the program has mostly ended, and one that has not makes containerd refuse. Also a task that is
+// not there: where a delete was cut off, its shim still runs, and only another delete ends it.
+const endTask = (containerId: string) =>
+  deleteTask(containerId).pipe(
+    Effect.catchIf(
+      (error) => !error.isUnavailable,
+      () => Effect.andThen(killTask(containerId), deleteTask(containerId))
+    )
+  )
+
+/** What of a container's record says where its snapshot is; empty where it has none. */
+export type Place = Pick<Container, "id" | "snapshotter" | "snapshotKey">
+
+/** {@link reclaim} for who knows what the record says. */
+export const reclaimAt = Effect.fn("ContainerRemoval.reclaimAt")(function*(
+  { id, snapshotKey, snapshotter }: Place
+): Effect.fn.Return<void, ContainerdError | StillRunning, Tasks | Snapshots> {
+  yield* endTask(id)
+  if (snapshotKey !== "" && snapshotter !== "") {
+    const snapshots = yield* Snapshots
+    yield* whole(snapshots.remove(snapshotKey, { snapshotter }).pipe(ignoreNotFound))
+  }
 })
 
 /** Removes the task and the snapshot of a container. Nothing happens when it has no record. */
@@ -77,11 +110,7 @@ export const reclaim = Effect.fn("ContainerRemoval.reclaim")(function*(
     Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
   )
   if (record !== undefined) {
-    yield* endTask(containerId)
-    if (record.snapshotKey !== "" && record.snapshotter !== "") {
-      const snapshots = yield* Snapshots
-      yield* whole(snapshots.remove(record.snapshotKey, { snapshotter: record.snapshotter }).pipe(ignoreNotFound))
-    }
+    yield* reclaimAt(record)
   }
 })
 
