@@ -17,6 +17,7 @@ import type { AgentAddress } from "./agents/AgentAddress.ts"
 import type { Agents } from "./agents/Agents.ts"
 import * as WatchedAgents from "./agents/WatchedAgents.ts"
 import { Caches } from "./Caches.ts"
+import { Directory } from "./fastpath/Directory.ts"
 import * as FastPathApi from "./fastpath/FastPathApi.ts"
 import { Demand } from "./pool/Demand.ts"
 import * as SandboxPoolController from "./pool/SandboxPoolController.ts"
@@ -70,7 +71,11 @@ export const server = (
     services: [FastPathApi.service, GrpcHealth.service, ...GrpcReflection.make([FastPathService])],
     listeners: options.listeners,
     authenticate: options.authenticate
-  }).pipe(Layer.provide([FastPathApi.layer, GrpcHealth.layer]))
+  }).pipe(
+    // Whoever is answered before the caches are filled is told that nothing exists.
+    Layer.provide(Layer.effectDiscard(Directory.use(({ synced }) => synced))),
+    Layer.provide([FastPathApi.layer, GrpcHealth.layer])
+  )
 
 /** All of it. */
 export const layer = (
