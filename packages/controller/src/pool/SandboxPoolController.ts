@@ -19,6 +19,7 @@ import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import { refOf } from "@fast-sandbox/kube/KubeObject"
 import * as Reflector from "@fast-sandbox/kube/Reflector"
+import type { Change } from "@fast-sandbox/kube/Store"
 import * as WorkQueue from "@fast-sandbox/kube/WorkQueue"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -131,6 +132,15 @@ const problemOf = ({ reason }: KubeError): Option.Option<PoolStatus.CreateProble
     : Option.none()
 
 const isGone = ({ reason }: KubeError): boolean => reason._tag === "NotFound" || reason._tag === "Conflict"
+
+/**
+ * Whether only the status of a pool moved, which is mostly our own last report: looked at right away, counts that go on
+ * moving would be reported as fast as reports come back.
+ */
+const isStatusOnly = (change: Change<SandboxPool>): boolean =>
+  change._tag === "Modified" &&
+  change.previous.metadata.generation === change.object.metadata.generation &&
+  change.previous.metadata.deletionTimestamp === change.object.metadata.deletionTimestamp
 
 /** Runs the controller until it is interrupted. */
 export const run = Effect.fnUntraced(
@@ -315,7 +325,13 @@ export const run = Effect.fnUntraced(
       Effect.forkScoped({ startImmediately: true })
     )
     yield* pools.changes.pipe(
-      Stream.runForEach((change) => change._tag === "Synced" ? Effect.void : queue.add(keyOf(change.object))),
+      Stream.runForEach((change) =>
+        change._tag === "Synced"
+          ? Effect.void
+          : isStatusOnly(change)
+          ? queue.addAfter(keyOf(change.object), countPause)
+          : queue.add(keyOf(change.object))
+      ),
       Effect.forkScoped
     )
     yield* pods.changes.pipe(
