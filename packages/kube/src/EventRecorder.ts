@@ -45,8 +45,8 @@ export class EventRecorder extends Context.Service<EventRecorder, {
 /** Different events that are remembered to be counted, and objects whose rate is known: client-go's cache size. */
 const maxRemembered = 4096
 
-/** Events that may wait for the API. */
-const maxPending = 1024
+/** Events that may wait for the API: those of a thousand objects that are created at once, with some room. */
+const maxPending = 4096
 
 /** client-go's spam filter: so many events about one object at once, then one more for every five minutes. */
 const burst = 25
