@@ -117,10 +117,7 @@ const logOf = Effect.fnUntraced(function*(directory: string) {
 })
 
 const isAlive = (pid: number, directory: string) =>
-  Effect.map(
-    Proc.processes,
-    (all) => all.some((process) => process.pid === pid && process.args.includes(pathsOf(directory).config))
-  )
+  Effect.map(Proc.argsOf(pid), (args) => args.includes(pathsOf(directory).config))
 
 /** Whether the process of the pid file is there, even while it has no command line because it is being replaced. */
 const exists = Effect.fnUntraced(function*(directory: string) {
@@ -190,6 +187,34 @@ export const start = Effect.fn("ContainerdDaemon.start")(function*(
   )
   const daemon = yield* find(directory)
   return daemon ?? (yield* fail("it ended"))
+})
+
+/** How long a containerd that died stays unnoticed: it is nobody's child, so nobody is told. A look takes 0.1 ms. */
+const lookPeriod = "500 millis"
+
+/** Starts it as {@link start} does, and again whenever it dies, for as long as the scope is open. */
+export const keep = Effect.fn("ContainerdDaemon.keep")(function*(
+  options: DaemonOptions
+): Effect.fn.Return<
+  Daemon,
+  DaemonError | CommandError | PlatformError.PlatformError,
+  MachineSetup.System | Scope.Scope
+> {
+  const daemon = yield* start(options)
+  yield* find(options.directory).pipe(
+    Effect.tap((found) =>
+      found === undefined
+        ? Effect.logWarning("containerd has died and is started again").pipe(
+          Effect.annotateLogs({ directory: options.directory }),
+          Effect.andThen(start(options)),
+          Effect.catch((error) => Effect.logError(error.message))
+        )
+        : Effect.void
+    ),
+    Effect.repeat(Schedule.spaced(lookPeriod)),
+    Effect.forkScoped
+  )
+  return daemon
 })
 
 const SIGTERM = "SIGTERM"

@@ -7,6 +7,7 @@ import type { Container as RawContainer } from "@fast-sandbox/grpc/gen/container
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import { type Any, fromJson, specTypeUrl } from "./Any.ts"
 import { ContainerdClient, named } from "./ContainerdClient.ts"
 import type { ContainerdError } from "./ContainerdError.ts"
@@ -90,8 +91,9 @@ export class Containers extends Context.Service<Containers, {
           )
         ),
         list: Effect.fn("Containers.list")((...filters) =>
-          containers.list({ filters: [...filters] }, options.call).pipe(
-            Effect.map(({ containers }) => containers.map(fromRaw)),
+          containers.listStream({ filters: [...filters] }, options.call).pipe(
+            Stream.runCollect,
+            Effect.map((messages) => messages.map(({ container }) => fromRaw(container))),
             named("Containers.list")
           )
         ),

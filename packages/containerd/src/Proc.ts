@@ -35,6 +35,13 @@ export interface ProcessInfo {
   readonly args: ReadonlyArray<string>
 }
 
+/** The command line of a process; empty when there is none. */
+export const argsOf = (pid: number | string): Effect.Effect<ReadonlyArray<string>, never, FileSystem.FileSystem> =>
+  FileSystem.FileSystem.use((fileSystem) => fileSystem.readFileString(`/proc/${pid}/cmdline`)).pipe(
+    Effect.map((text) => text === "" ? [] : text.split("\0")),
+    Effect.orElseSucceed(() => [])
+  )
+
 /** All processes but kernel threads. */
 export const processes: Effect.Effect<ReadonlyArray<ProcessInfo>, never, FileSystem.FileSystem> = Effect.gen(
   function*() {
@@ -43,9 +50,9 @@ export const processes: Effect.Effect<ReadonlyArray<ProcessInfo>, never, FileSys
     const found: Array<ProcessInfo> = []
     for (const name of names) {
       if (/^\d+$/.test(name)) {
-        const text = yield* Effect.orElseSucceed(fileSystem.readFileString(`/proc/${name}/cmdline`), () => "")
-        if (text !== "") {
-          found.push({ pid: Number(name), args: text.split("\0") })
+        const args = yield* argsOf(name)
+        if (args.length > 0) {
+          found.push({ pid: Number(name), args })
         }
       }
     }

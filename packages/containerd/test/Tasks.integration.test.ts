@@ -1,10 +1,12 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
+import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Events } from "@fast-sandbox/containerd/Events"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
@@ -266,6 +268,56 @@ layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("Containers 
       )
       assert.isTrue((yield* Effect.flip(containers.get("nobody"))).isNotFound)
     }))
+
+  it.effect("lists more records than fit into one message", () =>
+    Effect.gen(function*() {
+      const containers = yield* Containers
+      const runtime = yield* runtimeOf("crun")
+      // 1,200 records of 20 KB are more than the 16 MiB that containerd sends at once.
+      const ids = Array.from({ length: 1200 }, (_, index) => `many-${index}`)
+      const padding = { typeUrl: "fast-sandbox.io/json", value: new Uint8Array(20_000) }
+      const each = (act: (id: string) => Effect.Effect<unknown, ContainerdError>) =>
+        Effect.forEach(ids, act, { concurrency: 16, discard: true })
+      yield* Effect.acquireRelease(
+        each((id) =>
+          containers.create({
+            id,
+            runtime,
+            labels: { "fast-sandbox.io/many": "true" },
+            extensions: { "fast-sandbox.io/padding": padding },
+            spec: {
+              ociVersion: "1.0.2",
+              process: {
+                terminal: false,
+                user: { uid: 0, gid: 0 },
+                args: ["/"],
+                env: [],
+                cwd: "/",
+                capabilities: { bounding: [], effective: [], permitted: [] },
+                rlimits: [],
+                noNewPrivileges: true
+              },
+              root: { path: "rootfs", readonly: true },
+              hostname: "",
+              mounts: [],
+              annotations: {},
+              linux: {
+                namespaces: [],
+                cgroupsPath: "",
+                resources: {},
+                seccomp: seccompProfile,
+                maskedPaths: [],
+                readonlyPaths: []
+              }
+            }
+          })
+        ),
+        () => Effect.orDie(each((id) => ignoreNotFound(containers.delete(id))))
+      )
+      const found = yield* containers.list(`labels."fast-sandbox.io/many"==true`)
+      assert.deepStrictEqual(found.map(({ id }) => id).toSorted(), ids.toSorted())
+      assert.lengthOf(found[0]?.extensions["fast-sandbox.io/padding"]?.value ?? [], padding.value.length)
+    }).pipe(Effect.scoped))
 
   it.effect("tells the exit of a program after saying that it listens", () =>
     Effect.gen(function*() {
