@@ -72,13 +72,9 @@ export const broken = (stack: SoakStack, ledger: Ledger) =>
     )
     const problems = [...promises(ledger, infos)]
     const listed = new Set(infos.map(({ name }) => name))
-    const stored = new Set(resources.items.map(({ metadata }) => metadata.name))
-    for (const name of new Set([...listed, ...stored])) {
-      if (listed.has(name) && stored.has(name)) continue
-      problems.push(
-        `${name} is ${listed.has(name) ? "listed by Fast-Path only" : "stored, but not listed by Fast-Path"}`
-      )
-    }
+    const stored = new Set(resources.items.map(({ metadata }) => metadata.name ?? ""))
+    for (const name of listed) if (!stored.has(name)) problems.push(`${name} is listed by Fast-Path only`)
+    for (const name of stored) if (!listed.has(name)) problems.push(`${name} is stored, but not listed by Fast-Path`)
     const claims = new Map<string, string>()
     for (const { id, labels } of containers) {
       const name = labels[containerLabels.sandboxName] ?? ""

@@ -29,7 +29,7 @@ const users = 8
 const epochMillis = 60_000
 
 /** How long deletions and what follows them may take, without the janitor. */
-const emptyWithin = "45 seconds"
+const emptyWithin = "90 seconds"
 
 /** The janitor looks every 2 minutes and removes what it sees again a minute later. */
 const janitorWithin = "4 minutes"
@@ -49,7 +49,7 @@ const untilEmpty = (
   stack: SoakStack.SoakStack,
   ledger: Ledger,
   idle: ReadonlyArray<string>,
-  within: "45 seconds" | "4 minutes"
+  within: "90 seconds" | "4 minutes"
 ) => {
   let left: ReadonlyArray<string> = []
   const look = Effect.gen(function*() {
@@ -69,6 +69,23 @@ const untilEmpty = (
     Effect.andThen(Effect.sync(() => left))
   )
 }
+
+/** Two looks this far apart that see the same are taken for the state of rest. */
+const stillFor = "3 seconds"
+
+const untilStill = Effect.fnUntraced(function*<E, R>(look: Effect.Effect<ReadonlyArray<string>, E, R>) {
+  let before = yield* look
+  return yield* look.pipe(
+    Effect.delay(stillFor),
+    Effect.map((now) => {
+      const isStill = now.join() === before.join()
+      before = now
+      return { isStill, now }
+    }),
+    Effect.repeat({ until: ({ isStill }) => isStill }),
+    Effect.map(({ now }) => now)
+  )
+})
 
 const deleteAll = Effect.fnUntraced(function*(ledger: Ledger) {
   const sandboxes = yield* Sandboxes
@@ -121,7 +138,7 @@ const main = Effect.gen(function*() {
   yield* Effect.gen(function*() {
     const ledger = new Ledger()
     const seed = new Seed(seedNumber)
-    const idle = yield* Leftovers.take(stack, ledger)
+    const idle = yield* untilStill(Leftovers.take(stack, ledger))
     const endsAt = (yield* Clock.currentTimeMillis) + minutes * 60_000
     const violations: Array<string> = []
     for (let n = 1; (yield* Clock.currentTimeMillis) < endsAt; n++) {

@@ -99,6 +99,20 @@ describe("ContainerdDaemon", () => {
       Effect.provide(PrivateContainerd.layer().pipe(Layer.provideMerge(NodeServices.layer)))
     ))
 
+  it.live("is started again while somebody keeps it, and no longer", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      yield* Effect.addFinalizer(() => Effect.orDie(ContainerdDaemon.remove(directory)))
+      const found = ContainerdDaemon.find(directory)
+      const again = yield* Effect.gen(function*() {
+        const { pid } = yield* ContainerdDaemon.keep({ directory })
+        process.kill(pid, "SIGKILL")
+        return yield* eventually(found, (daemon) => daemon !== undefined && daemon.pid !== pid)
+      }).pipe(Effect.scoped)
+      assert.isDefined(again)
+      assert.deepStrictEqual(yield* found, again)
+    }).pipe(Effect.provide(NodeServices.layer)))
+
   it.live("says why it can't start", () =>
     Effect.gen(function*() {
       const fileSystem = yield* FileSystem.FileSystem

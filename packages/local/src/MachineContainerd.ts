@@ -1,6 +1,7 @@
 /**
  * The containerd that a one-machine stack drives: the machine's own where one answers, else one that the stack keeps
- * under its home. The latter outlives the stack's process, so that sandboxes survive its death, and is stopped by `down`.
+ * under its home. The latter is started again when it dies. It outlives the stack's process, so that sandboxes survive
+ * that, and is stopped by `down`.
  */
 import * as ContainerdClient from "@fast-sandbox/containerd/ContainerdClient"
 import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
@@ -11,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type * as Home from "./Home.ts"
 import * as Programs from "./Programs.ts"
 
@@ -45,7 +47,7 @@ const own = Effect.fnUntraced(function*(home: Home.Home) {
       problem: "it is not installed; apt-get install --no-install-recommends containerd runc crun"
     })
   }
-  const { runtimeDirectory, socket } = yield* ContainerdDaemon.start({
+  const { runtimeDirectory, socket } = yield* ContainerdDaemon.keep({
     directory: home.containerdDirectory,
     pullsImages: true
   }).pipe(
@@ -64,7 +66,7 @@ const own = Effect.fnUntraced(function*(home: Home.Home) {
 const find = Effect.fn("MachineContainerd.find")(function*(
   home: Home.Home,
   choice: Choice
-): Effect.fn.Return<MachineContainerd["Service"], Unavailable, System> {
+): Effect.fn.Return<MachineContainerd["Service"], Unavailable, System | Scope.Scope> {
   if (choice === "own") {
     return yield* own(home)
   }
