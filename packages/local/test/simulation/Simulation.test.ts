@@ -22,6 +22,8 @@ const numberOf = (name: string): number | undefined => {
   return text === undefined || text === "" ? undefined : Number(text)
 }
 
+const say = (text: string) => process.stdout.write(`${text}\n`)
+
 /** Runs seeds in as many threads as the machine has processors, until they are used up or the first one failed. */
 const runAll = (first: number, mayBegin: (done: number) => boolean): Effect.Effect<ReadonlyArray<Report>> =>
   Effect.callback<ReadonlyArray<Report>>((resume) => {
@@ -37,6 +39,7 @@ const runAll = (first: number, mayBegin: (done: number) => boolean): Effect.Effe
       const hasFailed = reports.some(({ failure }) => failure !== undefined)
       if (!hasFailed && mayBegin(next - first)) {
         running++
+        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
         worker.postMessage(next++)
       } else if (running === 0) {
         resume(Effect.as(stop, reports))
@@ -75,7 +78,7 @@ describe("simulation", () => {
         (done) => wanted === undefined ? performance.now() - begunAt < usualMillis : done < wanted
       )
       const seconds = (performance.now() - begunAt) / 1000
-      console.log(`${reports.length} simulations in ${seconds.toFixed(1)} s from seed ${first}`)
+      say(`${reports.length} simulations in ${seconds.toFixed(1)} s from seed ${first}`)
       const failed = reports.find(({ failure }) => failure !== undefined)
       assert.isUndefined(failed, failed?.failure)
       assert.isAbove(reports.length, 0)
@@ -83,7 +86,7 @@ describe("simulation", () => {
 
   it.runIf(replayed !== undefined)(`replays seed ${replayed}`, () => {
     const result = run(replayed ?? 0, true)
-    console.log(explain(result, result.history.entries.length))
+    say(explain(result, result.history.entries.length))
     assert.deepStrictEqual(result.violations, [])
   }, timeLimitMillis)
 })

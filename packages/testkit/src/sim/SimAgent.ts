@@ -172,7 +172,7 @@ export class SimAgent {
     this.watchers.clear()
     this.creations.clear()
     yield* Scope.close(process, Exit.void)
-    for (const running of [...this.table.values()]) {
+    for (const running of this.table.values()) {
       if (running.instance.state === InstanceState.CREATING) {
         this.forget(running, "the agent crashed during its start")
       }
@@ -183,7 +183,7 @@ export class SimAgent {
   readonly remove: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
     yield* this.crash
     this.isGone = true
-    for (const running of [...this.table.values()]) {
+    for (const running of this.table.values()) {
       this.forget(running, "its node was taken away")
     }
     this.world.history.add({ _tag: "AgentGone", agent: this.options.uid })

@@ -79,6 +79,8 @@ export const addPools = (kube: KubeClient["Service"], seed: Seed) =>
 
 type Failure = BoundaryError | KubeError
 
+const uidOf = ({ metadata }: Sandbox): string => metadata.uid ?? ""
+
 /** Runs the users until their time is over. */
 export const run = Effect.fnUntraced(function*({ fastPath, history, kube, millis, seed }: WorkloadOptions) {
   let calls = 0
@@ -108,8 +110,6 @@ export const run = Effect.fnUntraced(function*({ fastPath, history, kube, millis
       Effect.forkChild
     )
   })
-
-  const uidOf = ({ metadata }: Sandbox): string => metadata.uid ?? ""
 
   const newSpec = (now: number): SandboxSpec => ({
     image: seed.pick(images) ?? "",

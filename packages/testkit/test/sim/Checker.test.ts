@@ -171,11 +171,11 @@ describe("Checker", () => {
   }
 })
 
+const missing = (events: Events) => Checker.neverWritten({ entries: [...timed(events)] })
+
 describe("neverWritten", () => {
-  const admittedOf = (agent: string): Happening => admitted("a1", agent)
   const told: Happening = { _tag: "CreateAcknowledged", sandbox: "default/ada", id: "claim of a" }
   const other: Happening = { _tag: "Stored", by: "user", before: undefined, after: sandbox(undefined) }
-  const missing = (events: Events) => Checker.neverWritten({ entries: [...timed(events)] })
 
   it("holds", () => {
     const written = sandbox(undefined, { annotations: { "fast-sandbox.io/claim-uid": "claim of a" } })
@@ -185,7 +185,7 @@ describe("neverWritten", () => {
     )
     assert.deepStrictEqual(missing([told, { _tag: "DeleteInvoked", sandbox: "default/ada" }]), [])
     assert.deepStrictEqual(missing([told, other]), [])
-    assert.deepStrictEqual(missing([admittedOf("x"), told, { _tag: "AgentGone", agent: "x" }]), [])
+    assert.deepStrictEqual(missing([admitted("a1", "x"), told, { _tag: "AgentGone", agent: "x" }]), [])
   })
 
   it("breaks", () => {
