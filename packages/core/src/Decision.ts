@@ -427,13 +427,16 @@ const deletion = (world: World, instances: ReadonlyArray<ObservedInstance>): Act
   if (!hasFinalizer(sandbox)) {
     return Action.Nothing()
   }
+  const current = currentOf(sandbox, instances)
+  // With a phase the status alone says where the instance is, so it has to say it.
+  const assigned = Option.isSome(current) ? fieldsOf(current.value) : {}
   const wait = (message: string): Action => {
     const force = sandbox.metadata.annotations?.[forceDeleteAnnotation] ?? "false"
     return force === "false"
-      ? report(world, { ...sandbox.status, phase: "Deleting", message }, Action.Nothing())
+      ? report(world, { ...sandbox.status, ...assigned, phase: "Deleting", message }, Action.Nothing())
       : Action.RemoveFinalizer()
   }
-  return Situation.$match(situationOf(world, currentOf(sandbox, instances), instances), {
+  return Situation.$match(situationOf(world, current, instances), {
     Nowhere: () => Action.RemoveFinalizer(),
     Ended: () => Action.RemoveFinalizer(),
     AgentGone: () => Action.RemoveFinalizer(),
