@@ -23,8 +23,8 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
@@ -69,8 +69,10 @@ export interface SimulatedAgent {
   readonly connect: Effect.Effect<void>
 }
 
-/** What the protocol asks of an agent that has nothing to say. */
-const heartbeats = Schedule.spaced("5 seconds")
+/** How often an agent that has nothing to say tells that it is there. */
+const heartbeatInterval = "5 seconds"
+
+const heartbeat = create(WatchResponseSchema, { event: { case: "heartbeat", value: {} } })
 
 const holdsSlot = ({ state }: Instance): boolean => state !== InstanceState.EXITED
 
@@ -187,8 +189,9 @@ export const make = Effect.fn("SimulatedAgent.make")(
           Effect.map(known(instanceId), () => {
             instances.delete(instanceId)
             tell({ case: "instanceRemoved", value: { instanceId } })
-            tell({ case: "capacityChanged", value: capacity() })
-            return {}
+            const left = capacity()
+            tell({ case: "capacityChanged", value: left })
+            return { capacity: left }
           })
         ),
       list: () => Effect.sync(() => ({ instances: [...instances.values()] })),
@@ -213,13 +216,12 @@ export const make = Effect.fn("SimulatedAgent.make")(
                 }
               }
             })),
-            Stream.merge(
-              Stream.fromSubscription(subscription),
-              Stream.fromEffectSchedule(
-                Effect.succeed(create(WatchResponseSchema, { event: { case: "heartbeat", value: {} } })),
-                heartbeats
+            Stream.fromEffectRepeat(
+              PubSub.takeAll(subscription).pipe(
+                Effect.timeoutOption(heartbeatInterval),
+                Effect.map(Option.getOrElse(() => [heartbeat]))
               )
-            )
+            ).pipe(Stream.flattenIterable)
           ))),
       pullImage: ({ image }) =>
         Stream.suspend(() => {
