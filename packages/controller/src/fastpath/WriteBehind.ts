@@ -280,8 +280,13 @@ export const make: Effect.Effect<
     yield* queue.addAfter(key, adoptionGrace)
   })
 
+  /** Asked again whenever one of an agent's counts moves; of the hundreds that it holds, hardly any is to be written. */
   const considerAgent = (agent: AgentView) =>
-    Effect.forEach(agent.instances.values(), (instance) => consider(agent, instance), { discard: true })
+    Effect.forEach(
+      Array.from(agent.instances.values()).filter((instance) => isLeftover(instance) || awaitsResource(instance)),
+      (instance) => consider(agent, instance),
+      { discard: true }
+    )
 
   yield* directory.synced.pipe(
     Effect.andThen(agents.list),

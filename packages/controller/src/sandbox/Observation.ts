@@ -7,6 +7,7 @@ import { AgentPresence, type ObservedInstance } from "@fast-sandbox/core/Decisio
 import * as Instant from "@fast-sandbox/core/Instant"
 import type { Sandbox, Startup } from "@fast-sandbox/core/Sandbox"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { refOf } from "@fast-sandbox/kube/KubeObject"
 import * as Option from "effect/Option"
 import type { AgentView } from "../agents/Agents.ts"
 
@@ -15,6 +16,43 @@ export const keyOf = ({ claim }: Instance): Option.Option<string> =>
   claim === undefined || claim.namespace === "" || claim.sandboxName === ""
     ? Option.none()
     : Option.some(`${claim.namespace}/${claim.sandboxName}`)
+
+/**
+ * The instances on an agent that say they belong to the sandbox `namespace/name`. Asked at every step for one sandbox of
+ * the hundreds that an agent may hold, so it makes nothing for the others.
+ */
+export const instancesOf = (agent: AgentView, key: string): ReadonlyArray<Instance> => {
+  const { name, namespace } = refOf(key)
+  const found: Array<Instance> = []
+  for (const instance of agent.instances.values()) {
+    if (instance.claim?.sandboxName === name && instance.claim.namespace === namespace) {
+      found.push(instance)
+    }
+  }
+  return found
+}
+
+/** What is new or different, as it is now, and what is gone, as it was. Most looks at an agent find nothing moved. */
+export const changed = (
+  before: AgentView["instances"] | undefined,
+  now: AgentView["instances"]
+): ReadonlyArray<Instance> => {
+  if (before === now) {
+    return []
+  }
+  const found: Array<Instance> = []
+  for (const [id, instance] of now) {
+    if (before?.get(id) !== instance) {
+      found.push(instance)
+    }
+  }
+  for (const [id, instance] of before ?? []) {
+    if (!now.has(id)) {
+      found.push(instance)
+    }
+  }
+  return found
+}
 
 /**
  * Whether an instance of the sandbox's name is the sandbox's own. Before it is bound the claim decides, afterwards the

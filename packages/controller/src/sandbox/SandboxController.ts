@@ -421,8 +421,8 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       const key = keyOf(sandbox)
       return views.flatMap((view) => {
         // News of a start may be later than the answer that it failed.
-        const shown = [...view.instances.values()].filter((instance) =>
-          Option.contains(Observation.keyOf(instance), key) && Observation.belongsTo(instance, sandbox) &&
+        const shown = Observation.instancesOf(view, key).filter((instance) =>
+          Observation.belongsTo(instance, sandbox) &&
           !(instance.state === InstanceState.CREATING && memory.refusals.has(instance.instanceId))
         ).map((instance) => memory.shown(instance, now))
         const answer = assigned?.podUid === view.uid && !view.instances.has(assigned.instanceId)
@@ -448,8 +448,8 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       views: ReadonlyArray<AgentView>
     ) {
       const orphans = views.filter(({ connection }) => connection === "synced").flatMap((view) =>
-        [...view.instances.values()].filter((instance) =>
-          Option.contains(Observation.keyOf(instance), key) && Observation.isOrphan(instance, sandbox?.metadata.uid) &&
+        Observation.instancesOf(view, key).filter((instance) =>
+          Observation.isOrphan(instance, sandbox?.metadata.uid) &&
           !memory.provenGone.has(instance.instanceId)
         ).map((instance) => ({ instance, target: { ...view, instanceId: instance.instanceId, podUid: view.uid } }))
       )
@@ -612,11 +612,12 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       const view = found.value
       seen.set(uid, view)
       const isReconnected = before?.connection !== view.connection
-      const changed = [
-        ...[...view.instances].filter(([id, instance]) => isReconnected || before?.instances.get(id) !== instance),
-        ...[...before?.instances ?? []].filter(([id]) => !view.instances.has(id))
-      ]
-      yield* Effect.forEach(changed, ([, instance]) => lookAt(instance, uid), { discard: true })
+      const changed = Observation.changed(before?.instances, view.instances)
+      yield* Effect.forEach(
+        isReconnected ? [...changed, ...view.instances.values()] : changed,
+        (instance) => lookAt(instance, uid),
+        { discard: true }
+      )
       if (isReconnected) {
         yield* lookAtAssigned(uid)
       }
