@@ -40,31 +40,17 @@ export interface TaskOutOfMemory {
   readonly containerId: string
 }
 
-/** A step in a task's life. */
-export interface TaskChanged {
-  readonly _tag: "TaskCreated" | "TaskStarted" | "TaskDeleted" | "TaskPaused" | "TaskResumed"
-  readonly containerId: string
-}
-
-/** A container's record changed. */
-export interface ContainerChanged {
-  readonly _tag: "ContainerCreated" | "ContainerUpdated" | "ContainerDeleted"
-  readonly containerId: string
-}
-
 /** An image's name changed. */
 export interface ImageChanged {
   readonly _tag: "ImageCreated" | "ImageUpdated" | "ImageDeleted"
   readonly name: string
 }
 
-/** Everything that is told. */
+/** Everything that is told: what happens without anybody having asked for it. */
 export type ContainerdEvent =
   | Subscribed
   | TaskExited
   | TaskOutOfMemory
-  | TaskChanged
-  | ContainerChanged
   | ImageChanged
 
 /**
@@ -133,8 +119,11 @@ const probeInterval = "50 millis"
 
 const probeTopic = "/fast-sandbox/probe"
 
-/** The topics that are listened to, as a regular expression of containerd's. */
-const topics = "^/(tasks|containers|images|fast-sandbox)/"
+/**
+ * The topics that are listened to, as a regular expression of containerd's. No more than what somebody acts on: every
+ * start and end of any sandbox on the node would otherwise cost each agent six messages instead of one.
+ */
+const topics = "^/(tasks/(exit|oom)$|images/|fast-sandbox/)"
 
 /** 50 ms, 100 ms ... capped at 2 s, for ever: without containerd there is nothing else to do. */
 const reconnect = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")]).pipe(
@@ -162,22 +151,6 @@ const decode = ({ event, topic }: Envelope): ReadonlyArray<ContainerdEvent> => {
     }
     case "/tasks/oom":
       return [{ _tag: "TaskOutOfMemory", containerId: fromBinary(EventTypes.TaskOOMSchema, bytes).containerId }]
-    case "/tasks/create":
-      return [{ _tag: "TaskCreated", containerId: fromBinary(EventTypes.TaskCreateSchema, bytes).containerId }]
-    case "/tasks/start":
-      return [{ _tag: "TaskStarted", containerId: fromBinary(EventTypes.TaskStartSchema, bytes).containerId }]
-    case "/tasks/delete":
-      return [{ _tag: "TaskDeleted", containerId: fromBinary(EventTypes.TaskDeleteSchema, bytes).containerId }]
-    case "/tasks/paused":
-      return [{ _tag: "TaskPaused", containerId: fromBinary(EventTypes.TaskPausedSchema, bytes).containerId }]
-    case "/tasks/resumed":
-      return [{ _tag: "TaskResumed", containerId: fromBinary(EventTypes.TaskResumedSchema, bytes).containerId }]
-    case "/containers/create":
-      return [{ _tag: "ContainerCreated", containerId: fromBinary(EventTypes.ContainerCreateSchema, bytes).id }]
-    case "/containers/update":
-      return [{ _tag: "ContainerUpdated", containerId: fromBinary(EventTypes.ContainerUpdateSchema, bytes).id }]
-    case "/containers/delete":
-      return [{ _tag: "ContainerDeleted", containerId: fromBinary(EventTypes.ContainerDeleteSchema, bytes).id }]
     case "/images/create":
       return [{ _tag: "ImageCreated", name: fromBinary(EventTypes.ImageCreateSchema, bytes).name }]
     case "/images/update":

@@ -337,12 +337,7 @@ layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("Containers 
         return [_tag, containerId, exitCode].filter((part) => part !== undefined).join(" ")
       })
       assert.strictEqual(tags[0], "Subscribed")
-      assert.includeMembers(tags, [
-        `ContainerCreated ${sandbox.id}`,
-        `TaskCreated ${sandbox.id}`,
-        `TaskStarted ${sandbox.id}`,
-        `TaskExited ${sandbox.id} 4`
-      ])
+      assert.include(tags, `TaskExited ${sandbox.id} 4`)
       yield* Fiber.interrupt(listener)
     }))
 })
