@@ -43,9 +43,10 @@ format: node_modules/.package-lock.json ## Format everything
 generate: node_modules/.package-lock.json ## Make the generated code anew
 	@npm run --silent generate
 
-bench: build ## Measure starts against what you would use instead
+bench: build ## Measure starts against what you would use instead, and the control plane by itself
 	@infra/setup/debian.sh bench
 	@node infra/bench/main.ts
+	@node infra/bench/controlplane/main.ts
 
 soak: build ## Kill what can be killed under load, for MINUTES (10), and prove that nothing is lost
 	@infra/setup/debian.sh test
