@@ -32,11 +32,14 @@ import { type Identity, WatchHub } from "./WatchHub.ts"
 const instanceIdPattern = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
 const maxInstanceIdLength = 76
 
-/**
- * How often the sender of an image hears how much has arrived. The first time is one interval after the beginning, so
- * that of a broken archive nothing is heard but that it is broken.
- */
+/** How often the sender of an image hears how much has arrived. */
 const progressInterval = "200 millis"
+
+/**
+ * From how much on it does. Less is loaded before anybody could read about it; and of a file that is no archive nothing
+ * is heard but that.
+ */
+const progressFromBytes = 1024 * 1024
 
 /** What an archive is called until its images are known, when its sender gave it no name. */
 const namelessArchive = "archive"
@@ -180,7 +183,7 @@ const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
       })
     ))
     const progress = Stream.tick(progressInterval).pipe(
-      Stream.drop(1),
+      Stream.filter(() => receivedBytes >= progressFromBytes),
       Stream.map(() => ({ image: name, status: "transferring", currentBytes: BigInt(receivedBytes) }))
     )
     const loaded = Stream.fromIterableEffect(images.load(archive)).pipe(
