@@ -23,7 +23,7 @@ const pauseMillis = 400
 const liveMax = 30
 
 /** The server has looked at the request and made nothing. */
-const refusals: ReadonlySet<string> = new Set(["ResourceExhausted", "InvalidArgument", "FailedPrecondition"])
+const refusals: ReadonlySet<string> = new Set(["ResourceExhausted", "InvalidArgument"])
 
 const create = Effect.fn("Workload.create")(function*(ledger: Ledger, entry: Entry) {
   const sandboxes = yield* Sandboxes

@@ -20,7 +20,7 @@ import {
 import * as Instant from "@fast-sandbox/core/Instant"
 import * as LabelSelector from "@fast-sandbox/core/LabelSelector"
 import { assignmentAnnotation, defaultNamespace } from "@fast-sandbox/core/Names"
-import { key as keyOf, type Sandbox } from "@fast-sandbox/core/Sandbox"
+import { key as keyOf, type Phase, type Sandbox } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
 import type { LogsResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -96,6 +96,17 @@ const strongLimit = Duration.millis(Assignment.creatorGraceMillis - 3_000)
 
 /** How long a create waits for the end of the sandbox that had its name: usual grace periods, and some more. */
 const predecessorLimit = Duration.seconds(30)
+
+/** How long a repeated strong create waits until it is known what became of the first one: somewhat after it is taken over. */
+const outcomeLimit = Duration.millis(Assignment.creatorGraceMillis + 3_000)
+
+/** Phases of a sandbox whose program has not been started yet. */
+const unstarted: ReadonlySet<Phase | undefined> = new Set<Phase | undefined>([
+  undefined,
+  "Pending",
+  "Scheduled",
+  "Starting"
+])
 
 /** How often it looks; a look costs two reads of memory. */
 const predecessorInterval = Duration.millis(10)
@@ -213,6 +224,44 @@ export const make: Effect.Effect<
     return last.entry
   })
 
+  /**
+   * What became of a strong create that is asked for again. The resource alone does not tell: its first create may have
+   * ended without knowing whether the program was started, which is then left to the SandboxController.
+   */
+  const outcome = Effect.fnUntraced(function*({ metadata: { name, namespace } }: SandboxRequest.Wanted) {
+    const key = keyOf(namespace, name)
+    const found = yield* directory.get(namespace, name).pipe(
+      Effect.repeat({
+        schedule: Schedule.spaced(predecessorInterval),
+        until: (entry) => Option.isNone(entry) || !unstarted.has(entry.value.sandbox.status?.phase)
+      }),
+      Effect.timeoutOrElse({
+        duration: outcomeLimit,
+        orElse: () =>
+          Effect.fail(
+            new Unavailable({
+              target: `sandbox ${key}`,
+              problem: "it exists, but nobody knows yet whether its program was started; try again later"
+            })
+          )
+      })
+    )
+    if (Option.isNone(found)) {
+      return yield* new FailedPrecondition({
+        reason: "NeverStarted",
+        problem: `sandbox ${key} was removed before its program was started; create it with a new request`
+      })
+    }
+    const { sandbox } = found.value
+    if (sandbox.status?.phase === "Lost" && sandbox.status.startedAt === undefined) {
+      return yield* new FailedPrecondition({
+        reason: "NeverStarted",
+        problem: `sandbox ${key} lost its agent before its program was known to run; reset or delete it`
+      })
+    }
+    return sandbox
+  })
+
   const fast = Effect.fnUntraced(function*(wanted: SandboxRequest.Wanted, pool: SandboxPool) {
     const depth = yield* directory.backlog
     if (depth >= maxBacklog) {
@@ -279,10 +328,14 @@ export const make: Effect.Effect<
           })
         )
     }).pipe(
-      Effect.tapError((error) =>
-        // What may have happened although it failed is left to the SandboxController, which looks and decides.
-        resource === undefined || isUncertain(error) ? Effect.void : remove(resource)
-      )
+      Effect.tapError((error) => {
+        if (resource === undefined) {
+          return Effect.void
+        }
+        // What may have happened although it failed is left to the SandboxController, which looks and decides; whoever
+        // asks again has to find it, though the cache may be late.
+        return isUncertain(error) ? directory.wrote(resource) : remove(resource)
+      })
     )
     if (resource === undefined) {
       return yield* new Internal({ problem: "an instance was started before its resource was written" })
@@ -329,8 +382,11 @@ export const make: Effect.Effect<
       const existing = yield* Effect.interruptible(predecessor(wanted))
       if (Option.isSome(existing)) {
         if (SandboxRequest.isReplay(existing.value.sandbox, wanted)) {
+          const sandbox = mode === "strong"
+            ? yield* Effect.interruptible(outcome(wanted))
+            : existing.value.sandbox
           yield* count(mode, "replayed")
-          return existing.value.sandbox
+          return sandbox
         }
         return yield* new AlreadyExists({
           kind: "sandbox",

@@ -529,6 +529,46 @@ describe("strong create", () => {
   )
 
   run(
+    "asked again after an answer that got lost, it finds what the first one made",
+    Effect.gen(function*() {
+      const { one } = yield* agents({ one: 2 })
+      one?.setGate({
+        after: ({ method }) =>
+          method === "create" ? Effect.fail(new Unavailable({ target: "one", problem: "gone" })) : Effect.void
+      })
+      const path = yield* FastPath
+      assert.strictEqual((yield* Effect.flip(path.create(strong("a"))))._tag, "Unavailable")
+      const answer = yield* path.create(strong("a"))
+      assert.strictEqual(answer.status?.phase, "Running")
+      assert.deepStrictEqual([...one?.instances.keys() ?? []], [answer.status?.sandboxID])
+    })
+  )
+
+  run(
+    "asked again, it acknowledges nothing that never ran",
+    Effect.gen(function*() {
+      const { one } = yield* agents({ one: 2 })
+      one?.setGate({
+        before: ({ method }) =>
+          method === "create" ? Effect.fail(new Unavailable({ target: "one", problem: "gone" })) : Effect.void
+      })
+      const path = yield* FastPath
+      assert.strictEqual((yield* Effect.flip(path.create(strong("a"))))._tag, "Unavailable")
+      const again = yield* Effect.flip(path.create(strong("a"))).pipe(Effect.forkChild({ startImmediately: true }))
+      const [resource] = yield* resources
+      if (resource === undefined) {
+        return assert.fail("the resource is gone")
+      }
+      const kube = yield* KubeClient
+      yield* kube.updateStatus(FastSandbox.Sandbox, {
+        ...resource,
+        status: { ...resource.status, phase: "Lost", reason: "InstanceLost" }
+      })
+      assert.deepInclude({ ...(yield* Fiber.join(again)) }, { _tag: "FailedPrecondition", reason: "NeverStarted" })
+    })
+  )
+
+  run(
     "a resource that is refused starts nothing",
     Effect.gen(function*() {
       const { one } = yield* agents({ one: 1 })
