@@ -6,6 +6,7 @@ import { FailedPrecondition, NotFound } from "@fast-sandbox/core/Errors"
 import { type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { WatchEvent } from "../Calls.ts"
 import type { SandboxInfo } from "../SandboxInfo.ts"
 
@@ -25,6 +26,25 @@ const ended = (sandbox: SandboxInfo) => {
   })
 }
 
+const Intentions = Schema.fromJsonString(Schema.Struct({
+  spec: Schema.Struct({ resetRevision: Schema.optionalKey(Schema.String) }),
+  status: Schema.optionalKey(Schema.Struct({
+    acceptedResetRevision: Schema.optionalKey(Schema.String),
+    recovery: Schema.optionalKey(Schema.Struct({ nextAt: Schema.optionalKey(Schema.String) }))
+  }))
+}))
+
+const decodeIntentions = Schema.decodeUnknownOption(Intentions)
+
+/** Another instance is on its way: a reset was asked for and is not carried out yet, or a recovery is planned. */
+const isToBeStarted = ({ resource }: SandboxInfo): boolean =>
+  Option.exists(
+    decodeIntentions(resource),
+    ({ spec, status }) =>
+      status?.recovery?.nextAt !== undefined ||
+      (spec.resetRevision !== undefined && spec.resetRevision !== status?.acceptedResetRevision)
+  )
+
 /** Waits until a sandbox has one of the phases. */
 export const forPhase = (name: string, phases: ReadonlySet<Phase>): Decide<SandboxInfo> => (last, event) => {
   const gone = Option.some(Result.fail(new NotFound({ kind: "sandbox", name })))
@@ -33,7 +53,9 @@ export const forPhase = (name: string, phases: ReadonlySet<Phase>): Decide<Sandb
   const { sandbox } = event
   if (sandbox.phase === "Unknown") return Option.none()
   if (phases.has(sandbox.phase)) return Option.some(Result.succeed(sandbox))
-  return terminalPhases.has(sandbox.phase) ? Option.some(Result.fail(ended(sandbox))) : Option.none()
+  return terminalPhases.has(sandbox.phase) && !isToBeStarted(sandbox)
+    ? Option.some(Result.fail(ended(sandbox)))
+    : Option.none()
 }
 
 /** Waits until a sandbox is gone. */
