@@ -1,0 +1,100 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect } from "effect"
+import { leavesNothing } from "./e2e/Census.ts"
+import * as LocalStack from "./e2e/LocalStack.ts"
+import * as Machine from "./e2e/Machine.ts"
+import * as Resources from "./e2e/Resources.ts"
+import * as TestStack from "./e2e/TestStack.ts"
+
+leavesNothing()
+
+const good = { image: "busybox", poolRef: "default-pool" }
+
+describe("validation", () => {
+  layer(TestStack.layer, TestStack.options)((it) => {
+    it.effect.each<{ what: string; spec: object; says: string }>([
+      { what: "no image", spec: { poolRef: "default-pool" }, says: "spec.image" },
+      { what: "an empty image", spec: { ...good, image: "" }, says: "spec.image" },
+      { what: "no pool", spec: { image: "busybox" }, says: "spec.poolRef" },
+      { what: "an empty pool", spec: { ...good, poolRef: "" }, says: "spec.poolRef" },
+      { what: "a bad policy", spec: { ...good, failurePolicy: "Never" }, says: "spec.failurePolicy" },
+      { what: "a bad mode", spec: { ...good, consistencyMode: "slow" }, says: "spec.consistencyMode" },
+      { what: "a variable without a name", spec: { ...good, envs: [{ value: "x" }] }, says: "spec.envs[0].name" },
+      { what: "a variable with an empty name", spec: { ...good, envs: [{ name: "" }] }, says: "spec.envs[0].name" },
+      { what: "port 0", spec: { ...good, exposedPorts: [0] }, says: "spec.exposedPorts[0]" },
+      { what: "port 65536", spec: { ...good, exposedPorts: [65_536] }, says: "spec.exposedPorts[0]" },
+      { what: "a port twice", spec: { ...good, exposedPorts: [80, 80] }, says: "spec.exposedPorts[1]" },
+      { what: "no time to recover", spec: { ...good, recoveryTimeoutSeconds: 0 }, says: "recoveryTimeoutSeconds" },
+      { what: "a date that is none", spec: { ...good, expireTime: "tomorrow" }, says: "spec.expireTime" },
+      {
+        what: "two expiries",
+        spec: { ...good, ttlSeconds: 5, expireTime: "2030-01-01T00:00:00Z" },
+        says: "spec.ttlSeconds"
+      }
+    ])("kubectl apply refuses $what", ({ says, spec }) =>
+      Effect.gen(function*() {
+        const { kubectlApply } = yield* LocalStack.LocalStack
+        const { code, stderr } = yield* kubectlApply(Resources.sandboxManifest("bad", spec))
+        assert.strictEqual(code, 1)
+        assert.include(stderr, says)
+      }))
+
+    it.effect.each<{ what: string; args: ReadonlyArray<string>; says: string }>([
+      { what: "no image", args: [], says: "--image" },
+      { what: "an empty image", args: ["--image="], says: "--image" },
+      { what: "an empty pool", args: ["--image", "busybox", "--pool="], says: "--pool" },
+      { what: "a bad policy", args: ["--image", "busybox", "--failure-policy", "Never"], says: "--failure-policy" },
+      { what: "a bad mode", args: ["--image", "busybox", "--mode", "slow"], says: "--mode" },
+      { what: "a variable without a name", args: ["--image", "busybox", "-e", "=x"], says: "--env" },
+      { what: "port 0", args: ["--image", "busybox", "--ports", "0"], says: "--ports" },
+      { what: "port 65536", args: ["--image", "busybox", "--ports", "65536"], says: "--ports" },
+      { what: "a port twice", args: ["--image", "busybox", "--ports", "80,80"], says: "--ports" },
+      { what: "no time to live", args: ["--image", "busybox", "--ttl", "0"], says: "--ttl" }
+    ])("fsb-ctl run refuses $what", ({ args, says }) =>
+      Effect.gen(function*() {
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        const { code, stderr, stdout } = yield* fsbCtl("run", "-d", "bad", ...args)
+        assert.strictEqual(code, 125)
+        assert.strictEqual(stdout, "")
+        assert.include(stderr, says)
+      }))
+
+    it.effect("has made nothing of all that it refused", () =>
+      Effect.gen(function*() {
+        const { fsbCtl, kubectl } = yield* LocalStack.LocalStack
+        assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("list", "-o", "name")), "")
+        assert.strictEqual(yield* Resources.stdoutOf(kubectl("get", "sandboxes", "-A", "-o", "name")), "")
+        assert.deepStrictEqual(yield* Machine.containers(), [])
+      }))
+
+    it.effect("refuses changes of what makes a sandbox the one it is", () =>
+      Effect.gen(function*() {
+        const { fsbCtl, kubectl } = yield* LocalStack.LocalStack
+        yield* Resources.stdoutOf(fsbCtl("run", "-d", "fixed", "--image", "busybox", "--", "true"))
+        const { metadata, spec } = yield* Resources.sandbox("fixed")
+        const changes: ReadonlyArray<object> = [
+          { image: "alpine" },
+          { poolRef: "other" },
+          { command: ["sh"] },
+          { args: ["false"] },
+          { args: null },
+          { envs: [{ name: "A", value: "1" }] },
+          { workingDir: "/tmp" },
+          { exposedPorts: [80] },
+          { consistencyMode: "strong" },
+          { resources: { memory: "64Mi" } }
+        ]
+        for (const change of changes) {
+          const patch = JSON.stringify({ spec: change })
+          const { code, stderr } = yield* kubectl("patch", "sandbox", "fixed", "--type", "merge", "-p", patch)
+          assert.strictEqual(code, 1, patch)
+          assert.include(stderr, `spec.${Object.keys(change)[0]}`)
+          assert.include(stderr, "can't be changed")
+        }
+        const after = yield* Resources.sandbox("fixed")
+        assert.deepStrictEqual(after.spec, spec)
+        assert.strictEqual(after.metadata.generation, metadata.generation)
+        yield* Resources.deleteAll("sandbox", "fixed")
+      }))
+  })
+})

@@ -1,0 +1,53 @@
+/**
+ * What the stack under test has on the machine: its containers, its agents and its own process, seen from outside.
+ */
+import * as Proc from "@fast-sandbox/containerd/Proc"
+import { Effect, FileSystem, Schema } from "effect"
+import * as LocalStack from "./LocalStack.ts"
+import * as Resources from "./Resources.ts"
+
+const decodePid = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Struct({ pid: Schema.Int })))
+
+const words = (text: string): ReadonlyArray<string> => text.split(/\s+/).filter((word) => word !== "")
+
+const ctr = (...args: ReadonlyArray<string>) =>
+  Effect.flatMap(LocalStack.LocalStack, ({ home }) =>
+    Resources.stdoutOf(
+      LocalStack.run("ctr", ["-a", `${home}/containerd/containerd.sock`, "-n", "k8s.io", ...args])
+    ))
+
+/** The instance ids of all sandboxes that have a container; of one sandbox when its name is given. */
+export const containers = (sandboxName?: string) => {
+  const label = "labels.\"fast-sandbox.io/sandbox-name\""
+  const filter = sandboxName === undefined ? label : `${label}==${sandboxName}`
+  return Effect.map(ctr("containers", "list", "-q", filter), words)
+}
+
+/** The process of an agent: it lives in its Pod's folder. */
+export const agentProcess = Effect.fnUntraced(function*(pod: string) {
+  const { home } = yield* LocalStack.LocalStack
+  const files = yield* FileSystem.FileSystem
+  for (const { args, pid } of yield* Proc.processes) {
+    if (args.some((arg) => arg.endsWith("agent.mjs"))) {
+      const directory = yield* Effect.orElseSucceed(files.readLink(`/proc/${pid}/cwd`), () => "")
+      if (directory === `${home}/agents/${pod}`) return pid
+    }
+  }
+  return yield* Effect.die(new Error(`agent ${pod} has no process`))
+})
+
+/** The ids of the processes with exactly this command line. */
+export const processesOf = (...command: ReadonlyArray<string>) =>
+  Effect.map(
+    Proc.processes,
+    (processes) =>
+      processes.filter(({ args }) => args.join("\0").replace(/\0$/, "") === command.join("\0")).map(({ pid }) => pid)
+  )
+
+/** Kills the stack's own process without a warning. Its agents notice the end of it and go too. */
+export const killStack = Effect.gen(function*() {
+  const { home } = yield* LocalStack.LocalStack
+  const files = yield* FileSystem.FileSystem
+  const { pid } = yield* decodePid(yield* files.readFileString(`${home}/run/stack.pid`))
+  process.kill(pid, "SIGKILL")
+})
