@@ -25,6 +25,7 @@ import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
+import { Slots } from "./Slots.ts"
 import { version } from "./Version.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
 
@@ -233,7 +234,10 @@ export const service = GrpcService.make(AgentService, {
       Effect.map((instance) => ({ instance }))
     ),
   delete: ({ gracePeriodSeconds, instanceId }) =>
-    Effect.as(SandboxRuntime.use((runtime) => runtime.delete(instanceId, gracePeriodSeconds)), {}),
+    SandboxRuntime.use((runtime) => runtime.delete(instanceId, gracePeriodSeconds)).pipe(
+      Effect.andThen(Slots.use(({ capacity }) => capacity)),
+      Effect.map((capacity) => ({ capacity }))
+    ),
   list: () =>
     SandboxRuntime.use((runtime) => runtime.list).pipe(Effect.map((instances) => ({ instances: [...instances] }))),
   logs,

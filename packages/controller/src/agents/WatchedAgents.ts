@@ -5,7 +5,7 @@
 import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { Unavailable } from "@fast-sandbox/core/Errors"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { Capacity, Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as Kinds from "@fast-sandbox/kube/Kinds"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
@@ -292,13 +292,17 @@ export const make: Effect.Effect<
     return Effect.as(tell(connection, [AgentViews.instanceChange(connection.view.uid, instance)]), instance)
   }
 
-  const forget = (connection: Connection, instanceId: string): Effect.Effect<void> => {
+  const forget = (
+    connection: Connection,
+    instanceId: string,
+    capacity: Capacity | undefined
+  ): Effect.Effect<void> => {
     const instance = connection.view.instances.get(instanceId)
     remember(connection.removed, instanceId)
+    setView(connection, AgentViews.withoutInstance(connection.view, instanceId, capacity))
     if (instance === undefined) {
       return Effect.void
     }
-    setView(connection, AgentViews.withoutInstance(connection.view, instanceId))
     return tell(connection, [AgentViews.instanceChange(connection.view.uid, instance)])
   }
 
@@ -360,11 +364,14 @@ export const make: Effect.Effect<
     }),
     delete: Effect.fn("Agents.delete")(function*(uid, instanceId, gracePeriodSeconds) {
       const [connection, client] = yield* connected(uid)
-      yield* client.delete(
+      const capacity = yield* client.delete(
         { instanceId, ...graceOf(gracePeriodSeconds) },
         endWithin(connection, instanceId, gracePeriodSeconds)
-      ).pipe(Effect.catchTag("NotFound", () => Effect.void))
-      yield* forget(connection, instanceId)
+      ).pipe(
+        Effect.map(({ capacity }) => capacity),
+        Effect.catchTag("NotFound", () => Effect.succeed(undefined))
+      )
+      yield* forget(connection, instanceId, capacity)
     }),
     logs: (uid, request) => onStream(uid, (client) => client.logs(request)),
     pullImage: (uid, image) => onStream(uid, (client) => client.pullImage({ image })),

@@ -54,11 +54,12 @@ export const withInstance = (view: AgentView, instance: Instance): AgentView => 
   instances: new Map(view.instances).set(instance.instanceId, instance)
 })
 
-/** The view without an instance. */
-export const withoutInstance = (view: AgentView, instanceId: string): AgentView => {
+/** The view without an instance, and with the room that its agent said to have left, where it said so. */
+export const withoutInstance = (view: AgentView, instanceId: string, capacity: Capacity | undefined): AgentView => {
   const instances = new Map(view.instances)
   instances.delete(instanceId)
-  return { ...view, instances }
+  const left = { ...view, instances }
+  return capacity === undefined ? left : withCapacity(left, capacity)
 }
 
 /** Of two descriptions of an instance the one that is further on counts: an instance never goes back. */
