@@ -461,6 +461,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         Effect.catchIf(isNotFound, () => Effect.succeed(undefined))
       )
       const targets = orphans.filter(({ instance }) => Observation.isOrphan(instance, uid)).map(({ target }) => target)
+      if (targets.length === 0) {
+        // Only the cache is late: the resource of a create that was just answered.
+        return false
+      }
       yield* Effect.logInfo("deleting instances without a resource").pipe(
         Effect.annotateLogs({ sandbox: key, instances: targets.map(({ instanceId }) => instanceId).join(" ") })
       )
