@@ -194,7 +194,7 @@ describe("the life of a sandbox", () => {
           assert.deepInclude(status.conditions?.find(({ type }) => type === "Expired"), { status: "True" })
           assert.strictEqual(yield* slotsUsed("short"), 0)
         }))
-        // A reset alone does not revive what is still expired.
+        // A later expiry alone revives nothing.
         yield* Resources.stdoutOf(fsbCtl("update", "brief", "--ttl", "10m"))
         assert.strictEqual((yield* sandboxes.get("brief")).phase, "Expired")
         yield* Resources.stdoutOf(fsbCtl("reset", "brief"))

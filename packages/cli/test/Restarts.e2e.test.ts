@@ -84,7 +84,7 @@ describe("kill -9", () => {
               Effect.tap(({ instanceId }) => Effect.sync(() => acknowledged.set(name, instanceId))),
               Effect.ignore
             ), { concurrency: "unbounded", discard: true }))
-          yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => acknowledged.size >= answers }))
+          yield* Effect.sleep("1 millis").pipe(Effect.repeat({ until: () => acknowledged.size >= answers }))
           yield* Machine.killStack
           yield* Resources.stdoutOf(fsbCtl("up", "--detach", "--containerd", "own"))
           // A create whose answer got lost asks again with the same request id.
