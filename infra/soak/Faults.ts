@@ -8,7 +8,11 @@ import * as Option from "effect/Option"
 import type { Ledger } from "./Ledger.ts"
 import type { SoakStack } from "./SoakStack.ts"
 
-/** The kinds of faults. `none` is the control. */
+/**
+ * - stack: the process of API server, controller and janitor is killed, and started again by `up`
+ * - agent, shim, containerd: one is killed, and whoever keeps it has to bring it back
+ * - pause: an agent is stopped for some seconds
+ */
 export const kinds = ["stack", "agent", "shim", "containerd", "pause"] as const
 
 /** One kind of fault. */
@@ -23,8 +27,9 @@ const holdSeconds = { least: 2, most: 8 } as const
 // Whatever is gone already needs no kill.
 const signal = (pid: number, name: NodeJS.Signals) => Effect.ignore(Effect.try(() => process.kill(pid, name)))
 
+const say = (text: string) => Effect.logInfo(`fault: ${text}`)
+
 const inflict = Effect.fn("Faults.inflict")(function*(stack: SoakStack, ledger: Ledger, seed: Seed, kind: Kind) {
-  const say = (text: string) => Effect.logInfo(`fault: ${text}`)
   switch (kind) {
     case "stack": {
       const pid = yield* stack.stackPid

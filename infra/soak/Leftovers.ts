@@ -15,6 +15,8 @@ import type { SoakStack } from "./SoakStack.ts"
 
 const uuid = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/
 
+const ofKind = (kind: string, names: ReadonlyArray<string>) => names.map((name) => `${kind} ${name}`)
+
 /** Everything of this stack, one line each: kind and name. */
 export const take = Effect.fn("Leftovers.take")(function*(stack: SoakStack, ledger: Ledger) {
   const files = yield* FileSystem.FileSystem
@@ -33,20 +35,19 @@ export const take = Effect.fn("Leftovers.take")(function*(stack: SoakStack, ledg
   // Other stacks may work on this machine: what carries no mark of ours must at least carry an id that was ours.
   const ids = new Set([...ledger.entries.values()].flatMap(({ instanceId }) => instanceId ?? []))
   const isOurs = (line: string) => marks.some((mark) => line.includes(mark)) || ids.has(uuid.exec(line)?.[0] ?? "")
-  const ours = (kind: string, lines: ReadonlyArray<string>) => lines.map((line) => `${kind} ${line}`)
   return [
-    ...ours("container", containers.map(({ id }) => id)),
-    ...ours("task", tasks.map(({ containerId }) => containerId)),
-    ...ours("snapshot", snapshots.map(({ name }) => name)),
-    ...ours("lease", leases.map(({ id }) => id)),
-    ...ours("log", logs),
-    ...ours("agent", agents),
+    ...ofKind("container", containers.map(({ id }) => id)),
+    ...ofKind("task", tasks.map(({ containerId }) => containerId)),
+    ...ofKind("snapshot", snapshots.map(({ name }) => name)),
+    ...ofKind("lease", leases.map(({ id }) => id)),
+    ...ofKind("log", logs),
+    ...ofKind("agent", agents),
     // Every command that runs while we look is a process, too: only what stays is found again by the next look.
-    ...ours("process", machine.processes.filter(isOurs)),
-    ...ours("mount", machine.mounts.filter(isOurs)),
-    ...ours("netns", machine.networkNamespaces.filter(isOurs)),
-    ...ours("cgroup", machine.cgroups.filter(isOurs)),
-    ...ours("runtime", machine.runtimeState.filter(isOurs))
+    ...ofKind("process", machine.processes.filter(isOurs)),
+    ...ofKind("mount", machine.mounts.filter(isOurs)),
+    ...ofKind("netns", machine.networkNamespaces.filter(isOurs)),
+    ...ofKind("cgroup", machine.cgroups.filter(isOurs)),
+    ...ofKind("runtime", machine.runtimeState.filter(isOurs))
   ]
 })
 

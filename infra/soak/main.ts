@@ -129,6 +129,19 @@ const epoch = Effect.fnUntraced(function*(
   return violations
 })
 
+/** The logs of a run that failed, where `make clean` finds them. */
+const keepLogs = Effect.fnUntraced(function*({ home }: SoakStack.SoakStack) {
+  const files = yield* FileSystem.FileSystem
+  const place = `${repository}/bench/soak-${seedNumber}`
+  yield* files.makeDirectory(place, { recursive: true })
+  yield* files.copyFile(home.log, `${place}/stack.log`)
+  yield* files.copyFile(`${home.containerdDirectory}/containerd.log`, `${place}/containerd.log`)
+  for (const agent of yield* files.readDirectory(home.agentsDirectory)) {
+    yield* files.copyFile(`${home.agentsDirectory}/${agent}/agent.log`, `${place}/${agent}.log`)
+  }
+  yield* Console.log(`logs are in ${place}`)
+}, (self) => Effect.ignore(self))
+
 const main = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
   const directory = yield* files.makeTempDirectoryScoped({ prefix: "fsb-soak-" })
@@ -156,7 +169,7 @@ const main = Effect.gen(function*() {
     )
     for (const violation of violations) yield* Console.log(`  ${violation}`)
     if (violations.length > 0) {
-      yield* files.copy(`${stack.home.directory}/log`, `${repository}/bench/soak-${seedNumber}`).pipe(Effect.ignore)
+      yield* keepLogs(stack)
       yield* Effect.sync(() => {
         process.exitCode = 1
       })
