@@ -241,7 +241,9 @@ export const make: Effect.Effect<
       const now = yield* instanceOf(first.assignment)
       const isWaiting = Option.exists(now, ({ instance }) => awaitsResource(instance))
       if (Option.isSome(current) || isWaiting) {
-        yield* write(Option.getOrElse(current, () => first))
+        // What the directory has forgotten was deleted, though the view may still show the instance: then only an agent
+        // that has it keeps the resource.
+        yield* write(Option.getOrElse(current, () => ({ ...first, acknowledged: false })))
       }
       waiting.delete(key)
     }).pipe(locks.withKey(`${namespace}${separator}${name}`))
