@@ -8,7 +8,6 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import * as Option from "effect/Option"
 import { randomUUID } from "node:crypto"
 import { AgentAddress } from "./agents/AgentAddress.ts"
 import * as Controller from "./Controller.ts"
@@ -20,7 +19,7 @@ const config = Config.all({
   podName: Config.NonEmptyString("POD_NAME").pipe(Config.withDefault("controller")),
   podNamespace: Config.NonEmptyString("POD_NAMESPACE").pipe(Config.withDefault("fast-sandbox-system")),
   listen: Config.NonEmptyString("FSB_LISTEN").pipe(Config.withDefault(`:${ports.fastPath}`)),
-  metricsListen: Config.option(Config.NonEmptyString("FSB_METRICS_LISTEN"))
+  metricsListen: Config.NonEmptyString("FSB_METRICS_LISTEN").pipe(Config.withDefault(`:${ports.metrics}`))
 })
 
 /** `host:port`, or `:port` for all addresses. */
@@ -44,11 +43,9 @@ const program = Effect.gen(function*() {
     listeners: [listenerOf(listen)],
     leaderElection: leaderElection ? { name: "fast-sandbox-controller", namespace: podNamespace, identity } : undefined
   })
-  const telemetry = Option.match(metricsListen, {
-    onNone: () => Layer.empty,
-    onSome: (text) => Telemetry.layer(addressOf(text))
-  })
-  return telemetry.pipe(Layer.provideMerge(controller))
+  // Beside the controller, on the same parts: probes are answered while its caches are being filled.
+  const telemetry = Telemetry.layer(addressOf(metricsListen)).pipe(Layer.provide(Controller.shared))
+  return Layer.merge(controller, telemetry)
 })
 
 Layer.unwrap(program).pipe(
