@@ -27,7 +27,7 @@ const isQuick = process.argv.includes("--quick")
 
 const sizes = isQuick
   ? { settle: 100, quietMillis: 5_000, restarts: [100, 200], rounds: 20, agents: 100 } as const
-  : { settle: 1_000, quietMillis: 60_000, restarts: [2_500, 5_000, 10_000], rounds: 500, agents: 1_000 } as const
+  : { settle: 1_000, quietMillis: 60_000, restarts: [5_000, 10_000], rounds: 500, agents: 1_000 } as const
 
 /** Slots of each agent and images on it, where the Registry alone is measured. */
 const registrySlots = 100
