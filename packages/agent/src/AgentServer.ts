@@ -174,10 +174,10 @@ const archiveOf = (
 
 const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
   Stream.unwrap(Effect.map(Images, (images) => {
-    let name = namelessArchive
+    let name: string | undefined
     let receivedBytes = 0
     const archive = archiveOf(requests, (given) => {
-      name = given || namelessArchive
+      name = given || undefined
     }).pipe(Stream.tap((bytes) =>
       Effect.sync(() => {
         receivedBytes += bytes.length
@@ -185,9 +185,13 @@ const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
     ))
     const progress = Stream.tick(progressInterval).pipe(
       Stream.filter(() => receivedBytes >= progressFromBytes),
-      Stream.map(() => ({ image: name, status: "transferring", currentBytes: BigInt(receivedBytes) }))
+      Stream.map(() => ({
+        image: name ?? namelessArchive,
+        status: "transferring",
+        currentBytes: BigInt(receivedBytes)
+      }))
     )
-    const loaded = Stream.fromIterableEffect(images.load(archive)).pipe(
+    const loaded = Stream.fromIterableEffect(images.load(archive, { givenName: () => name })).pipe(
       Stream.map((image) => ({
         image: image.name,
         status: "done",

@@ -84,7 +84,11 @@ export class Images extends Context.Service<Images, {
   readonly get: (name: string) => Effect.Effect<Image, ImageName.InvalidImageName | ImageNotFound | ContainerdError>
   readonly resolve: (name: string) => Effect.Effect<ResolvedImage, ImageError>
   readonly load: <E = never, R = never>(
-    archive: string | Stream.Stream<Uint8Array, E, R>
+    archive: string | Stream.Stream<Uint8Array, E, R>,
+    options?: {
+      /** Names an image that the archive does not name; asked when the archive was read. */
+      readonly givenName?: (() => string | undefined) | undefined
+    }
   ) => Effect.Effect<ReadonlyArray<ResolvedImage>, E | ImageError, R>
   readonly pull: (
     name: string,
@@ -329,14 +333,17 @@ const make = Effect.gen(function*() {
     return toResolved(name, tree)
   })
 
-  const load = Effect.fn("Images.load")(function*<E, R>(archive: string | Stream.Stream<Uint8Array, E, R>) {
+  const load = Effect.fn("Images.load")(function*<E, R>(
+    archive: string | Stream.Stream<Uint8Array, E, R>,
+    options?: { readonly givenName?: (() => string | undefined) | undefined }
+  ) {
     const bytes: Stream.Stream<Uint8Array, E | InvalidImage, R> = typeof archive === "string"
       ? fileSystem.stream(archive).pipe(
         Stream.mapError((error) => new InvalidImage({ path: archive, problem: error.message }))
       )
       : archive
     return yield* leased((lease) =>
-      ImageArchive.read(content, lease.id, bytes).pipe(
+      ImageArchive.read(content, lease.id, bytes, options?.givenName ?? (() => undefined)).pipe(
         Effect.flatMap((archived) => Effect.forEach(archived, (image) => admit(image, lease.id)))
       )
     )

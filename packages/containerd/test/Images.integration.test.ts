@@ -142,6 +142,25 @@ layer(Private, { excludeTestServices: true, timeout: "60 seconds" })("Images", (
       assert.strictEqual((yield* stored).blobs, 0)
     }))
 
+  it.effect("gives the caller's name to an image that its archive does not name", () =>
+    Effect.gen(function*() {
+      const images = yield* Images
+      const files = yield* filesOf(yield* bytesOf([small("docker.io/library/named:latest")]))
+      const nameless = tarOf(files.map((file) =>
+        file.path === "index.json"
+          ? {
+            path: file.path,
+            content: Buffer.from(file.content).toString().replaceAll("io.containerd.image.name", "x")
+          }
+          : file
+      ))
+      const [loaded] = yield* images.load(nameless, { givenName: () => "given:1" })
+      assert.strictEqual(loaded?.name, "docker.io/library/given:1")
+      yield* images.remove("given:1")
+      yield* collect
+      assert.strictEqual((yield* stored).blobs, 0)
+    }))
+
   it.effect("refuses a broken archive with its reason and keeps nothing of it", () =>
     Effect.gen(function*() {
       const images = yield* Images

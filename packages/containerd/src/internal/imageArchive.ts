@@ -56,11 +56,15 @@ const readDocument = <E, R>(
 const digestMismatch = (path: string) => (error: ContainerdError): ContainerdError | InvalidImage =>
   error.isFailedPrecondition ? new InvalidImage({ path, problem: error.details }) : error
 
-/** Stores the archive's blobs under the lease. Failures of the archive itself are InvalidImage, those of its source E. */
+/**
+ * Stores the archive's blobs under the lease. `givenName` is asked when all was read, and names what the archive does
+ * not name itself. Failures of the archive itself are InvalidImage, those of its source E.
+ */
 export const read = Effect.fnUntraced(function*<E, R>(
   content: Content["Service"],
   leaseId: string,
-  archive: Stream.Stream<Uint8Array, E, R>
+  archive: Stream.Stream<Uint8Array, E, R>,
+  givenName: () => string | undefined
 ): Effect.fn.Return<ReadonlyArray<ArchivedImage>, E | InvalidImage | ContainerdError, R> {
   const entries: Entries = { documents: new Map(), blobs: new Map(), links: new Map() }
   const seen = new Set<string>()
@@ -124,7 +128,7 @@ export const read = Effect.fnUntraced(function*<E, R>(
 
   const index = entries.documents.get("index.json")
   if (index !== undefined) {
-    return yield* fromLayout(yield* decode(Documents.Index, "index.json")(index))
+    return yield* fromLayout(yield* decode(Documents.Index, "index.json")(index), givenName())
   }
   const manifest = entries.documents.get("manifest.json")
   if (manifest !== undefined) {
@@ -132,7 +136,8 @@ export const read = Effect.fnUntraced(function*<E, R>(
       content,
       leaseId,
       entries,
-      yield* decode(Documents.DockerManifest, "manifest.json")(manifest)
+      yield* decode(Documents.DockerManifest, "manifest.json")(manifest),
+      givenName()
     )
   }
   return yield* new InvalidImage({
@@ -159,11 +164,12 @@ const nameOf = (descriptor: Documents.Descriptor): string | undefined => {
 }
 
 const fromLayout = Effect.fnUntraced(function*(
-  { manifests }: Documents.Index
+  { manifests }: Documents.Index,
+  givenName: string | undefined
 ): Effect.fn.Return<ReadonlyArray<ArchivedImage>, InvalidImage> {
   const images = new Map<string, ArchivedImage>()
   for (const descriptor of manifests) {
-    const name = nameOf(descriptor)
+    const name = nameOf(descriptor) ?? givenName
     // One name with a manifest for each platform: ours counts, or the first, which then fails with a reason.
     if (name !== undefined && (!images.has(name) || Documents.isForPlatform(descriptor.platform))) {
       images.set(name, {
@@ -191,7 +197,8 @@ const fromDocker = Effect.fnUntraced(function*(
   content: Content["Service"],
   leaseId: string,
   entries: Entries,
-  images: Documents.DockerManifest
+  images: Documents.DockerManifest,
+  givenName: string | undefined
 ): Effect.fn.Return<ReadonlyArray<ArchivedImage>, InvalidImage | ContainerdError> {
   const find = Effect.fnUntraced(function*(written: string) {
     const path = yield* safePath(written)
@@ -210,7 +217,8 @@ const fromDocker = Effect.fnUntraced(function*(
     }))
     const digest = `sha256:${createHash("sha256").update(manifest).digest("hex")}`
     yield* content.write({ ref: `${leaseId}-${digest}`, leaseId, expected: digest, body: Stream.make(manifest) })
-    for (const name of image.RepoTags ?? []) {
+    const tags = image.RepoTags ?? []
+    for (const name of tags.length === 0 && givenName !== undefined ? [givenName] : tags) {
       archived.push({ name, target: { digest, mediaType: dockerManifestType, sizeBytes: manifest.length } })
     }
   }
