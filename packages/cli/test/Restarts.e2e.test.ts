@@ -66,7 +66,7 @@ describe("kill -9", () => {
         yield* Resources.deleteAll("sandboxpool", "kept")
       }))
 
-    it.effect("of the stack during creates: what was acknowledged runs once, and nothing else is left", () =>
+    it.effect("of the stack during creates: what was acknowledged runs once, and nothing runs that is not listed", () =>
       Effect.gen(function*() {
         const { fsbCtl } = yield* LocalStack.LocalStack
         const sandboxes = yield* Sandboxes
