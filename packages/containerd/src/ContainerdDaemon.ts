@@ -253,6 +253,30 @@ const removeTasks = Effect.fnUntraced(function*(socket: string) {
 /** Where runc-like runtimes under containerd keep their state, for each namespace of any containerd. */
 const runtimeState = "/run/containerd/runc"
 
+const unixScheme = "unix://"
+
+/**
+ * The sockets of its shims, which all containerds of a machine keep in one folder. Each bundle names its shim's; a shim
+ * removes its own when it ends by itself, not when it is killed.
+ */
+const shimSockets = Effect.fnUntraced(function*(state: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const bundles = `${state}/io.containerd.runtime.v2.task`
+  const found = yield* fileSystem.readDirectory(bundles, { recursive: true }).pipe(
+    Effect.orElseSucceed((): ReadonlyArray<string> => [])
+  )
+  const addresses = yield* Effect.forEach(
+    // NAMESPACE/CONTAINER/address, not what lies in a container's root file system
+    found.filter((path) => /^[^/]+\/[^/]+\/address$/.test(path)),
+    (path) => Effect.orElseSucceed(fileSystem.readFileString(`${bundles}/${path}`), () => "")
+  )
+  return new Set(
+    addresses.filter((address) => address.startsWith(unixScheme)).map((address) =>
+      address.slice(unixScheme.length).trim()
+    )
+  )
+})
+
 /**
  * Ends all tasks, containerd and what is left of its shims, unmounts everything below the directory and gives the
  * machine's cgroups back. Images stay for the next {@link start}. Safe to repeat, and after a crash.
@@ -263,6 +287,7 @@ export const stop = Effect.fn("ContainerdDaemon.stop")(function*(
   const fileSystem = yield* FileSystem.FileSystem
   const paths = pathsOf(directory)
   const daemon = yield* find(directory)
+  const sockets = yield* shimSockets(paths.state)
   const namespaces = daemon === undefined
     ? []
     : yield* Effect.orElseSucceed(removeTasks(paths.socket), (): ReadonlyArray<string> => [])
@@ -275,6 +300,7 @@ export const stop = Effect.fn("ContainerdDaemon.stop")(function*(
     yield* isGone ? Effect.void : signal(daemon.pid, SIGKILL)
   }
   yield* Effect.forEach(yield* Proc.shims(paths.socket), ({ pid }) => signal(pid, SIGKILL), { discard: true })
+  yield* Effect.forEach(sockets, (socket) => fileSystem.remove(socket, { force: true }), { discard: true })
   yield* MachineSetup.unmountBelow(directory)
   yield* fileSystem.remove(paths.pid, { force: true })
   // Only what is empty goes: another containerd may use a namespace of the same name.
