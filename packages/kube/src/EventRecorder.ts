@@ -48,6 +48,13 @@ const maxRemembered = 4096
 /** Events that may wait for the API: those of a thousand objects that are created at once, with some room. */
 const maxPending = 4096
 
+/**
+ * When more events than this wait, many objects change at once, and the writes that change them come first: the events
+ * are written with pauses, about as many in a second as client-go's default limits allow in a burst.
+ */
+const crowd = 32
+const crowdPause = "10 millis"
+
 /** client-go's spam filter: so many events about one object at once, then one more for every five minutes. */
 const burst = 25
 const refillMillis = 5 * 60 * 1000
@@ -185,17 +192,20 @@ const make = Effect.fnUntraced(function*(
       Effect.asVoid
     )
 
-  const flush = Effect.gen(function*() {
+  const flush = Effect.fnUntraced(function*(pause: Effect.Effect<void>) {
     for (const entry of pending) {
       pending.delete(entry)
       yield* Effect.onInterrupt(deliver(entry), () => Effect.sync(() => pending.add(entry)))
+      yield* pending.size > crowd ? pause : Effect.void
     }
   })
 
-  const writer = yield* Effect.forever(Effect.andThen(Queue.take(wake), flush)).pipe(Effect.forkScoped)
+  const writer = yield* Effect.forever(Effect.andThen(Queue.take(wake), flush(Effect.sleep(crowdPause)))).pipe(
+    Effect.forkScoped
+  )
   yield* Effect.addFinalizer(() =>
     Fiber.interrupt(writer).pipe(
-      Effect.andThen(flush),
+      Effect.andThen(flush(Effect.void)),
       Effect.timeoutOrElse({ duration: flushLimit, orElse: () => drop("api") })
     )
   )
