@@ -103,7 +103,8 @@ export const spawned = Effect.fnUntraced(function*(
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const output = openSync(log, "a")
-      const child = spawn(process.execPath, [youngGeneration, join(place.bundle, `${name}.mjs`), place.directory], {
+      const flags = name === "controller" ? [youngGeneration] : []
+      const child = spawn(process.execPath, [...flags, join(place.bundle, `${name}.mjs`), place.directory], {
         stdio: ["ignore", "pipe", output]
       })
       closeSync(output)
@@ -133,4 +134,16 @@ export const memory = Effect.fnUntraced(function*({ pid }: Running) {
   const status = yield* files.readFileString(`/proc/${pid}/status`)
   const mebibytes = (field: string) => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status)?.[1]) / 1024
   return { resident: mebibytes("VmRSS"), peak: mebibytes("VmHWM") }
+})
+
+/** Clock ticks of `/proc/<pid>/stat` in a second: USER_HZ, the same on every Linux. */
+const ticksPerSecond = 100
+
+/** The processor time that a process has used, in seconds: what the other programs of the machine change least. */
+export const processorSeconds = Effect.fnUntraced(function*({ pid }: Running) {
+  const files = yield* FileSystem.FileSystem
+  const stat = yield* files.readFileString(`/proc/${pid}/stat`)
+  // The fields after the name, which is in brackets and may hold anything; utime and stime are the 14th and 15th.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 })

@@ -22,7 +22,7 @@ const agents = 20
 
 export const run = Effect.fn("Settle.run")(
   function*(recorder: Recorder, { bundle, count, directory, quietMillis }: Options) {
-    yield* Programs.started("stack", { bundle, directory })
+    const stack = yield* Programs.started("stack", { bundle, directory })
     yield* Effect.gen(function*() {
       yield* Programs.started("agents", { bundle, directory })
       yield* World.addPool("bench", agents, Math.ceil(count / agents))
@@ -31,6 +31,7 @@ export const run = Effect.fn("Settle.run")(
       const before = yield* World.quiet
 
       const name = `controlplane.settle${count}`
+      const processorBefore = yield* Programs.processorSeconds(stack)
       const startedAt = performance.now()
       yield* World.applyAll(Array.from({ length: count }, (_, n) => `settle-${n}`), "bench")
       const applied = performance.now() - startedAt
@@ -41,6 +42,12 @@ export const run = Effect.fn("Settle.run")(
         `${count} Sandboxes created through the Kubernetes API over HTTPS, until a watch shows all of them Running; ` +
           `${agents} simulated agents, API server and controller in one process`,
         settled / 1000,
+        "s"
+      )
+      recorder.add(
+        `${name}.processor`,
+        "processor time of API server and controller within that time",
+        (yield* Programs.processorSeconds(stack)) - processorBefore,
         "s"
       )
       const after = yield* World.quiet
