@@ -261,14 +261,16 @@ const unixScheme = "unix://"
  */
 const shimSockets = Effect.fnUntraced(function*(state: string) {
   const fileSystem = yield* FileSystem.FileSystem
-  const bundles = `${state}/io.containerd.runtime.v2.task`
-  const found = yield* fileSystem.readDirectory(bundles, { recursive: true }).pipe(
-    Effect.orElseSucceed((): ReadonlyArray<string> => [])
-  )
+  const entries = (directory: string) =>
+    Effect.orElseSucceed(
+      Effect.map(fileSystem.readDirectory(directory), (names) => names.map((name) => `${directory}/${name}`)),
+      (): ReadonlyArray<string> => []
+    )
+  const namespaces = yield* entries(`${state}/io.containerd.runtime.v2.task`)
+  const bundles = (yield* Effect.forEach(namespaces, entries)).flat()
   const addresses = yield* Effect.forEach(
-    // NAMESPACE/CONTAINER/address, not what lies in a container's root file system
-    found.filter((path) => /^[^/]+\/[^/]+\/address$/.test(path)),
-    (path) => Effect.orElseSucceed(fileSystem.readFileString(`${bundles}/${path}`), () => "")
+    bundles,
+    (bundle) => Effect.orElseSucceed(fileSystem.readFileString(`${bundle}/address`), () => "")
   )
   return new Set(
     addresses.filter((address) => address.startsWith(unixScheme)).map((address) =>
