@@ -5,6 +5,7 @@
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import { basename } from "node:path"
 
 /** What exists, by kind. */
 export interface MachineCensus {
@@ -17,7 +18,10 @@ export interface MachineCensus {
   readonly runtimeState: ReadonlyArray<string>
 }
 
-const programs = /containerd|crun|runc|fsb-|fast-sandbox|agent\.mjs/
+/** Told by the name of the program or of the script that it runs, not by paths, which may hold any word. */
+const isOurs = ({ args }: Proc.ProcessInfo): boolean =>
+  /^(containerd|containerd-shim.*|crun|runc|fsb-.*)$/.test(basename(args[0] ?? "")) ||
+  args.some((arg) => /\/(agent\.mjs|fsb-ctl\.cjs)$/.test(arg))
 
 const cgroupRoot = "/sys/fs/cgroup"
 
@@ -34,7 +38,7 @@ export const take: Effect.Effect<MachineCensus, never, FileSystem.FileSystem> = 
   const mounts = yield* Proc.mounts
   const cgroups = yield* below(files, cgroupRoot)
   return {
-    processes: processes.map(({ args }) => args.join(" ").trim()).filter((line) => programs.test(line)).toSorted(),
+    processes: processes.filter(isOurs).map(({ args }) => args.join(" ").trim()).toSorted(),
     mounts: mounts.map(({ path }) => path).toSorted(),
     networkNamespaces: yield* below(files, "/run/netns"),
     // Only folders have this file, and each has it.
