@@ -115,6 +115,9 @@ export class Images extends Context.Service<Images, {
   > = Layer.effect(Images, Effect.suspend(() => make))
 }
 
+/** Collections of unowned layers that one unpack lives through: each begins it anew, and its own layers are leased. */
+const unpackRetries = 3
+
 /** A load or unpack that takes longer than this was left behind by a crash, and what it stored may go. */
 const leaseExpiry = "1 hour"
 
@@ -253,7 +256,10 @@ const make = Effect.gen(function*() {
 
   const unpackOnce = Effect.fnUntraced(function*(tree: ImageTree.ImageTree, snapshotter: string, leaseId: string) {
     const semaphore = yield* RcMap.get(unpacking, `${snapshotter} ${tree.manifest.config.digest}`)
-    yield* semaphore.withPermits(1)(unpackTree(tree, snapshotter, leaseId))
+    yield* semaphore.withPermits(1)(unpackTree(tree, snapshotter, leaseId)).pipe(
+      // A layer that was there and belonged to nobody may be collected before the next one is put on it.
+      Effect.retry({ times: unpackRetries, while: (error) => error._tag === "ContainerdError" && isNotFound(error) })
+    )
   }, Effect.scoped)
 
   const isUnpacked = Effect.fn("Images.isUnpacked")((
