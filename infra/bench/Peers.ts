@@ -93,8 +93,11 @@ const podman = (options: PeerOptions): Setup =>
           "none",
           "--name",
           id,
+          // podman asks for more than a machine without CAP_SYS_RESOURCE gives.
           "--ulimit",
-          "host",
+          "nofile=1024:1024",
+          "--ulimit",
+          "nproc=1024:1024",
           options.image,
           ...options.program
         ]).pipe(Effect.map(({ millis }) => millis)),

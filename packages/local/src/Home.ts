@@ -13,8 +13,13 @@ export const defaultDirectory = "/var/lib/fast-sandbox"
 /** The longest path of a unix socket that Linux takes: `sun_path` of unix(7), less its closing zero. */
 const socketPathBytes = 107
 
-/** The longest socket path below a home: an agent's, with the longest name that Kubernetes gives a Pod (63 here). */
-const longestSocketSuffix = "/agents//agent.sock".length + 63
+/** Names of Pods are too long for socket paths; their digest is not, and two agents of a machine never share it. */
+const digestLength = 12
+
+const digest = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, digestLength)
+
+/** The longest socket path below a home: an agent's. */
+const longestSocketSuffix = "/run/agent-.sock".length + digestLength
 
 /** The paths of one home. */
 export interface Home {
@@ -26,7 +31,7 @@ export interface Home {
   readonly apiServerDirectory: string
   readonly kubeconfig: string
   readonly containerdDirectory: string
-  /** One folder for each agent Pod: its socket and its state. */
+  /** One folder for each agent Pod: its state and its log. */
   readonly agentsDirectory: string
   /** One folder for each instance: the output of its program. */
   readonly logsDirectory: string
@@ -55,7 +60,7 @@ export const make = (directory: string): Effect.Effect<Home, InvalidArgument> =>
       containerdDirectory: join(root, "containerd"),
       agentsDirectory: join(root, "agents"),
       logsDirectory: join(root, "logs"),
-      cgroupParent: `/fast-sandbox-${createHash("sha256").update(root).digest("hex").slice(0, 12)}`
+      cgroupParent: `/fast-sandbox-${digest(root)}`
     })
 }
 
@@ -63,4 +68,5 @@ export const make = (directory: string): Effect.Effect<Home, InvalidArgument> =>
 export const agentDirectory = (home: Home, podName: string): string => join(home.agentsDirectory, podName)
 
 /** The socket of one agent Pod. */
-export const agentSocket = (home: Home, podName: string): string => join(agentDirectory(home, podName), "agent.sock")
+export const agentSocket = (home: Home, podName: string): string =>
+  join(home.directory, "run", `agent-${digest(podName)}.sock`)

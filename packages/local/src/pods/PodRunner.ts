@@ -250,8 +250,10 @@ const make = (options: PodRunnerOptions) =>
         Effect.retry(writePolicy),
         Effect.orDie,
         Effect.andThen(
-          files.remove(Home.agentDirectory(options.home, pod.metadata.name), { recursive: true, force: true }).pipe(
-            Effect.ignore({ log: "Warn" })
+          Effect.forEach(
+            [Home.agentDirectory(options.home, pod.metadata.name), Home.agentSocket(options.home, pod.metadata.name)],
+            (path) => files.remove(path, { recursive: true, force: true }).pipe(Effect.ignore({ log: "Warn" })),
+            { discard: true }
           )
         )
       )
