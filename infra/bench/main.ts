@@ -55,6 +55,13 @@ const main = Effect.gen(function*() {
   yield* Console.error("starting a stack of its own ...")
   yield* Command.run(process.execPath, [`${repository}/infra/images/busybox.ts`])
   yield* stack(home)
+  // Without a grace period: the program ignores SIGTERM, as most do that are process 1.
+  const manifest = `${directory}/sandbox.json`
+  const spec = { image, poolRef: "default-pool", args: program, terminationGracePeriodSeconds: 0 }
+  yield* files.writeFileString(
+    manifest,
+    JSON.stringify({ apiVersion: "sandbox.fast.io/v1alpha1", kind: "Sandbox", metadata: { name: "bench" }, spec })
+  )
   yield* Command.run(fsbCtl, ["--endpoint", `unix:${home.fastPathSocket}`, "image", "load", archive])
   const { missing, peers } = yield* Peers.make({
     archive,
@@ -104,11 +111,9 @@ const main = Effect.gen(function*() {
           ...endpoint,
           "run",
           "-d",
-          name,
-          "--image",
-          image,
-          "--",
-          ...program
+          "-f",
+          manifest,
+          name
         ])
         yield* sandboxes.delete(name).pipe(Effect.andThen(sandboxes.waitForDeletion(name)))
         if (count) {
