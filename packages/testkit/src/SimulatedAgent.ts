@@ -5,6 +5,7 @@
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf"
 import { timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { type BoundaryError, NotFound, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import {
   AgentService,
@@ -68,9 +69,6 @@ export interface SimulatedAgent {
   /** Listens again. */
   readonly connect: Effect.Effect<void>
 }
-
-/** How often an agent that has nothing to say tells that it is there. */
-const heartbeatInterval = "5 seconds"
 
 const heartbeat = create(WatchResponseSchema, { event: { case: "heartbeat", value: {} } })
 
