@@ -36,9 +36,27 @@ const unifiedMount = Effect.map(
 )
 
 /**
- * Prepares the cgroups of the machine on behalf of `owner` (a directory's path, for example): controllers left on v2 of
- * a hybrid hierarchy, which crun refuses, get a v1 mount; and where the kernel knows it, moving a process into a cgroup
- * stops waiting for a grace period (6 to 15 ms at every start). The second stays with the kernel until a reboot.
+ * Controllers that lack a v1 mount beside a v2 hierarchy: those that are left on v2, which crun refuses, and those on a
+ * v1 hierarchy that was unmounted with cgroups in it, for which containerd's shim finds no usage of any container.
+ */
+const unmountedControllers = Effect.gen(function*() {
+  const fileSystem = yield* FileSystem.FileSystem
+  const read = (path: string) => Effect.orElseSucceed(fileSystem.readFileString(path), () => "")
+  const onV2 = yield* read(`${unifiedRoot}/cgroup.controllers`)
+  const mounted = (yield* Proc.mounts).filter(({ type }) => type === "cgroup")
+  // hierarchy:controllers:path; a named hierarchy has no controllers and v2 has none here.
+  const onV1 = mounted.length === 0 ? [] : (yield* read("/proc/self/cgroup"))
+    .split("\n")
+    .map((line) => line.split(":")[1] ?? "")
+    .filter((names) => names !== "" && !names.startsWith("name="))
+    .filter((names) => !mounted.some(({ options }) => names.split(",").every((name) => options.has(name))))
+  return [...onV2.split(/\s+/).filter((name) => name !== ""), ...onV1]
+})
+
+/**
+ * Prepares the cgroups of the machine on behalf of `owner` (a directory's path, for example): controllers of a hybrid
+ * hierarchy without a v1 mount get one; and where the kernel knows it, moving a process into a cgroup stops waiting for
+ * a grace period (6 to 15 ms at every start). The second stays with the kernel until a reboot.
  */
 export const prepareCgroups = Effect.fn("MachineSetup.prepareCgroups")(function*(
   owner: string
@@ -47,11 +65,7 @@ export const prepareCgroups = Effect.fn("MachineSetup.prepareCgroups")(function*
   yield* fileSystem.makeDirectory(ownersDirectory, { recursive: true })
   yield* fileSystem.makeDirectory(changesDirectory, { recursive: true })
   yield* fileSystem.writeFileString(markOf(owner), owner)
-  const controllers = yield* Effect.orElseSucceed(
-    fileSystem.readFileString(`${unifiedRoot}/cgroup.controllers`),
-    () => ""
-  )
-  for (const controller of controllers.split(/\s+/).filter((name) => name !== "")) {
+  for (const controller of yield* unmountedControllers) {
     const directory = `${cgroupRoot}/${controller}`
     yield* fileSystem.makeDirectory(directory, { recursive: true })
     yield* fileSystem.writeFileString(`${changesDirectory}/${controller}`, directory)
@@ -66,6 +80,20 @@ export const prepareCgroups = Effect.fn("MachineSetup.prepareCgroups")(function*
     )
   }
 })
+
+/**
+ * Empty cgroups below `directory`, innermost first. A runtime removes the cgroup of a container, not its parents; and one
+ * that still holds a process stays.
+ */
+const removeEmpty = (directory: string, ...depth: ReadonlyArray<string>) =>
+  run("find", directory, ...depth, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+")
+
+/**
+ * A hierarchy with cgroups in it outlives its last mount and keeps its controller, so they go first; all of them were
+ * made since we mounted it.
+ */
+const unmountHierarchy = (path: string) =>
+  Effect.ignore(removeEmpty(path, "-mindepth", "1"), { log: "Debug" }).pipe(Effect.andThen(run("umount", path)))
 
 /** Takes `owner`'s mark away and, when nobody else needs them, undoes the changes. Safe to repeat. */
 export const releaseCgroups = Effect.fn("MachineSetup.releaseCgroups")(function*(
@@ -88,7 +116,7 @@ export const releaseCgroups = Effect.fn("MachineSetup.releaseCgroups")(function*
     const path = yield* fileSystem.readFileString(`${changesDirectory}/${change}`)
     yield* (change === favordynmods
       ? run("mount", "-o", "remount,nofavordynmods", path)
-      : Effect.andThen(run("umount", path), fileSystem.remove(path, { recursive: true }))).pipe(
+      : Effect.andThen(unmountHierarchy(path), fileSystem.remove(path, { recursive: true }))).pipe(
         Effect.ignore({ log: "Debug" })
       )
   }
@@ -96,8 +124,8 @@ export const releaseCgroups = Effect.fn("MachineSetup.releaseCgroups")(function*
 })
 
 /**
- * Removes the cgroup `cgroupsPath` (`/fast-sandbox`) and those below it from every hierarchy. Runtimes remove the cgroup
- * of a container, not its parents. One that still holds a process stays.
+ * Removes the cgroup `cgroupsPath` (`/fast-sandbox`) and those below it from every hierarchy. One that still holds a
+ * process stays.
  */
 export const removeCgroups = Effect.fn("MachineSetup.removeCgroups")(function*(
   cgroupsPath: string
@@ -107,9 +135,7 @@ export const removeCgroups = Effect.fn("MachineSetup.removeCgroups")(function*(
   for (const hierarchy of ["", ...controllers.map((name) => `/${name}`)]) {
     const directory = `${cgroupRoot}${hierarchy}${cgroupsPath}`
     if (yield* Effect.orElseSucceed(fileSystem.exists(directory), () => false)) {
-      yield* run("find", directory, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+").pipe(
-        Effect.ignore({ log: "Warn" })
-      )
+      yield* Effect.ignore(removeEmpty(directory), { log: "Warn" })
     }
   }
 })
