@@ -112,8 +112,8 @@ const logs = (request: LogsRequest): Stream.Stream<
 > =>
   Stream.unwrap(Effect.gen(function*() {
     const directory = yield* LogDirectory
-    const ended = yield* SandboxRuntime.use((runtime) => runtime.ended(request.instanceId))
-    const path = directory.pathOf(request.instanceId)
+    const { containerId, ended } = yield* SandboxRuntime.use((runtime) => runtime.output(request.instanceId))
+    const path = directory.pathOf(containerId)
     if (directory.format === "plain") {
       return yield* new FailedPrecondition({
         reason: "NoLogger",

@@ -97,13 +97,15 @@ const make = Effect.gen(function*() {
   // sandbox that is being deleted needs no record.
   const supervise = Effect.fnUntraced(function*(entry: Entry) {
     const exit = yield* Deferred.await(entry.exit)
-    const oomKills = Math.max(entry.oomKills, yield* sandboxes.oomKills(entry.id))
+    const oomKills = Math.max(entry.oomKills, yield* sandboxes.oomKills(entry.containerId))
     const told = outcome({ exitCode: exit.exitCode, wasStopped: entry.isStopRequested, oomKills })
     entry.asRecorded = ended(told, exit)
     const record = Effect.suspend(() => entry.isDeleting ? Effect.void : instances.save(entry)).pipe(
-      Effect.mapError((error) => new LeftBehind({ instanceId: entry.id, what: "record", problem: error.message }))
+      Effect.mapError((error) =>
+        new LeftBehind({ containerId: entry.containerId, what: "record", problem: error.message })
+      )
     )
-    yield* persist(entry, Effect.andThen(record, sandboxes.reclaim(entry.id)))
+    yield* persist(entry, Effect.andThen(record, sandboxes.reclaim(entry.containerId)))
     yield* slots.release(entry.id)
     instances.update(entry, entry.asRecorded(entry.instance))
     yield* Metric.update(Metric.withAttributes(Metrics.ends, { reason: told.reason }), 1)
@@ -112,7 +114,7 @@ const make = Effect.gen(function*() {
 
   /** Finds out by itself whether a program has ended, where an event may have been missed. */
   const lookAt = Effect.fnUntraced(function*(entry: Entry) {
-    const { exitCode, exitedAtMillis, status } = yield* sandboxes.observe(entry.id)
+    const { exitCode, exitedAtMillis, status } = yield* sandboxes.observe(entry.containerId)
     if (status === "stopped") {
       yield* Deferred.succeed(entry.exit, { exitCode, atMillis: exitedAtMillis })
     } else if (status === "absent") {
@@ -123,7 +125,7 @@ const make = Effect.gen(function*() {
   const askToEnd = Effect.fnUntraced(function*(entry: Entry, grace: Duration.Duration) {
     if (!entry.isSignalled) {
       entry.isSignalled = true
-      yield* sandboxes.signal(entry.id, entry.stopSignal).pipe(
+      yield* sandboxes.signal(entry.containerId, entry.stopSignal).pipe(
         Effect.tapError(() =>
           Effect.sync(() => {
             entry.isSignalled = false
@@ -141,7 +143,7 @@ const make = Effect.gen(function*() {
   })
 
   const killAndWait = (entry: Entry): Effect.Effect<void, ContainerdError> =>
-    sandboxes.kill(entry.id).pipe(
+    sandboxes.kill(entry.containerId).pipe(
       Effect.andThen(exited(entry, killNotice)),
       Effect.flatMap((isOver) => isOver ? Effect.void : Effect.andThen(lookAt(entry), killAndWait(entry)))
     )
@@ -173,7 +175,7 @@ const make = Effect.gen(function*() {
 
   const unmake = (entry: Entry, hasContainer: boolean): Effect.Effect<void> => {
     const remove = hasContainer
-      ? Effect.andThen(sandboxes.reclaim(entry.id), sandboxes.forget(entry.id))
+      ? Effect.andThen(sandboxes.reclaim(entry.containerId), sandboxes.forget(entry.containerId))
       : Effect.void
     const close = slots.release(entry.id).pipe(
       Effect.andThen(Effect.sync(() => instances.forget(entry))),

@@ -2,7 +2,7 @@
  * What an agent's own containers remember beside their instance (see `OwnedContainer`): labels for those who look from
  * outside (janitor, people), and how the program is asked to end.
  */
-import type { Container } from "@fast-sandbox/containerd/Containers"
+import type { Container, NewContainer } from "@fast-sandbox/containerd/Containers"
 import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
 import { containerLabels, reservedPrefix } from "@fast-sandbox/core/Names"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -16,12 +16,13 @@ const stopSignalLabel = `${reservedPrefix}stop-signal`
 export const filterOf = (settings: Settings): string =>
   `labels."${containerLabels.managed}"==true,labels."${containerLabels.agentUid}"==${settings.podUid}`
 
-/** The labels of an instance's container. */
-export const labelsOf = (
-  settings: Settings,
-  instance: Instance,
-  stopSignal: number
-): Readonly<Record<string, string>> => ({
+/** What a container remembers. */
+export interface Recorded {
+  readonly instance: Instance
+  readonly stopSignal: number
+}
+
+const labelsOf = (settings: Settings, { instance, stopSignal }: Recorded): Readonly<Record<string, string>> => ({
   [containerLabels.managed]: "true",
   [containerLabels.agentName]: settings.podName,
   [containerLabels.agentUid]: settings.podUid,
@@ -32,11 +33,11 @@ export const labelsOf = (
   [stopSignalLabel]: String(stopSignal)
 })
 
-/** What a container remembers. */
-export interface Recorded {
-  readonly instance: Instance
-  readonly stopSignal: number
-}
+/** What the container of an instance remembers. */
+export const recordOf = (settings: Settings, recorded: Recorded): Pick<NewContainer, "labels" | "extensions"> => ({
+  labels: labelsOf(settings, recorded),
+  extensions: OwnedContainer.instanceExtensions(recorded.instance)
+})
 
 /** Reads what a container remembers. */
 export const read = Effect.fnUntraced(function*(
@@ -47,9 +48,6 @@ export const read = Effect.fnUntraced(function*(
   const stopSignal = Number(container.labels[stopSignalLabel])
   if (!Number.isInteger(stopSignal)) {
     return yield* fail(`its label ${stopSignalLabel} is no number`)
-  }
-  if (instance.instanceId !== container.id) {
-    return yield* fail(`it remembers the instance ${instance.instanceId}`)
   }
   return { instance, stopSignal }
 })

@@ -4,7 +4,6 @@
  */
 import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
-import { instanceExtensions } from "@fast-sandbox/containerd/OwnedContainer"
 import type { Unavailable } from "@fast-sandbox/core/Errors"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
@@ -14,6 +13,8 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
+import { AgentConfig } from "./AgentConfig.ts"
+import * as InstanceRecord from "./InstanceRecord.ts"
 import { isLegal } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
 import { defaultStopSignal } from "./StopSignal.ts"
@@ -37,6 +38,8 @@ export interface ProgramExit {
 /** One instance. `instance` is replaced by `update`, never changed; the flags belong to those who end it. */
 export interface Entry {
   readonly id: string
+  /** Its container: of its own name, or a parked slot's. Log, snapshot and cgroup are named after the container. */
+  readonly containerId: string
   readonly instance: Instance
   /** The signal by which the program is asked to end. */
   stopSignal: number
@@ -60,6 +63,7 @@ export interface Entry {
 }
 
 interface MutableEntry extends Entry {
+  containerId: string
   instance: Instance
 }
 
@@ -67,7 +71,9 @@ interface MutableEntry extends Entry {
 export type Change = Partial<Omit<Instance, "$typeName" | "instanceId" | "spec">>
 
 /**
+ * - `ofContainer` gives the instance that a container serves.
  * - `add` takes a new or found instance up.
+ * - `place` says in which container an instance is.
  * - `update` changes and publishes. An illegal transition is a defect of this program.
  * - `save` writes the instance to its container; `saveLater` does so soon, in the background, together with the changes
  *   until then.
@@ -75,21 +81,25 @@ export type Change = Partial<Omit<Instance, "$typeName" | "instanceId" | "spec">
  */
 export class Instances extends Context.Service<Instances, {
   readonly get: (instanceId: string) => Entry | undefined
+  readonly ofContainer: (containerId: string) => Entry | undefined
   readonly all: () => ReadonlyArray<Entry>
-  readonly add: (instance: Instance) => Entry
+  readonly add: (instance: Instance, containerId?: string) => Entry
+  readonly place: (entry: Entry, containerId: string) => void
   readonly update: (entry: Entry, change: Change) => Instance
   readonly save: (entry: Entry) => Effect.Effect<void, ContainerdError>
   readonly saveLater: (entry: Entry) => Effect.Effect<void>
   readonly forget: (entry: Entry) => void
 }>()("@fast-sandbox/agent/Instances") {
-  static readonly layer: Layer.Layer<Instances, never, Containers | WatchHub> = Layer.effect(
+  static readonly layer: Layer.Layer<Instances, never, AgentConfig | Containers | WatchHub> = Layer.effect(
     Instances,
     Effect.gen(function*() {
+      const settings = yield* AgentConfig
       const containers = yield* Containers
       const hub = yield* WatchHub
       const context = yield* Effect.context<never>()
       const scope = yield* Effect.scope
       const table = new Map<string, MutableEntry>()
+      const byContainer = new Map<string, MutableEntry>()
       const unsaved = new Set<string>()
 
       const gauges = new Map(stateNames.map(([state, name]) => [
@@ -106,7 +116,11 @@ export class Instances extends Context.Service<Instances, {
       const save = (entry: Entry) =>
         Effect.suspend(() => {
           unsaved.delete(entry.id)
-          return containers.updateExtensions(entry.id, instanceExtensions(entry.asRecorded(entry.instance)))
+          const instance = entry.asRecorded(entry.instance)
+          return containers.update(
+            entry.containerId,
+            InstanceRecord.recordOf(settings, { instance, stopSignal: entry.stopSignal })
+          )
         }).pipe(ignoreNotFound, entry.record.withPermits(1), Effect.asVoid)
 
       const saveSoon = (entry: Entry) =>
@@ -122,10 +136,12 @@ export class Instances extends Context.Service<Instances, {
 
       return Instances.of({
         get: (instanceId) => table.get(instanceId),
+        ofContainer: (containerId) => byContainer.get(containerId),
         all: () => [...table.values()],
-        add: (instance) => {
+        add: (instance, containerId = instance.instanceId) => {
           const entry: MutableEntry = {
             id: instance.instanceId,
+            containerId,
             instance,
             stopSignal: defaultStopSignal,
             isStopRequested: false,
@@ -139,9 +155,18 @@ export class Instances extends Context.Service<Instances, {
             record: Semaphore.makeUnsafe(1)
           }
           table.set(entry.id, entry)
+          byContainer.set(containerId, entry)
           count(instance.state, 1)
           hub.publishUnsafe({ case: "instanceChanged", value: instance })
           return entry
+        },
+        place: ({ containerId: before, id }, containerId) => {
+          const entry = table.get(id)
+          if (entry !== undefined) {
+            byContainer.delete(before)
+            byContainer.set(containerId, entry)
+            entry.containerId = containerId
+          }
         },
         update: ({ id, instance: { state } }, change) => {
           const entry = table.get(id)
@@ -166,6 +191,7 @@ export class Instances extends Context.Service<Instances, {
           }),
         forget: (entry) => {
           if (table.delete(entry.id)) {
+            byContainer.delete(entry.containerId)
             unsaved.delete(entry.id)
             count(entry.instance.state, -1)
             hub.publishUnsafe({ case: "instanceRemoved", value: { instanceId: entry.id } })

@@ -1,5 +1,5 @@
 /**
- * Where an instance's output goes: a directory of its own, written by a logger that the shim starts, so that logging
+ * Where a container's output goes: a directory of its own, written by a logger that the shim starts, so that logging
  * needs no agent. Without the logger's binary containerd's shim writes plain files, which have no time stamps.
  */
 import type { Stdio } from "@fast-sandbox/containerd/Tasks"
@@ -24,9 +24,9 @@ const fileMode = 0o600
  */
 export class LogDirectory extends Context.Service<LogDirectory, {
   readonly format: "records" | "plain"
-  readonly pathOf: (instanceId: string) => string
-  readonly prepare: (instanceId: string) => Effect.Effect<Stdio, PlatformError.PlatformError>
-  readonly remove: (instanceId: string) => Effect.Effect<void, PlatformError.PlatformError>
+  readonly pathOf: (containerId: string) => string
+  readonly prepare: (containerId: string) => Effect.Effect<Stdio, PlatformError.PlatformError>
+  readonly remove: (containerId: string) => Effect.Effect<void, PlatformError.PlatformError>
 }>()("@fast-sandbox/agent/LogDirectory") {
   static readonly layer: Layer.Layer<
     LogDirectory,
@@ -45,7 +45,7 @@ export class LogDirectory extends Context.Service<LogDirectory, {
         })
       }
 
-      const pathOf = (instanceId: string): string => `${logDirectory}/${instanceId}`
+      const pathOf = (containerId: string): string => `${logDirectory}/${containerId}`
 
       const loggerUri = (directory: string): string => {
         const options = new URLSearchParams({
@@ -67,15 +67,15 @@ export class LogDirectory extends Context.Service<LogDirectory, {
       return LogDirectory.of({
         format: hasLogger ? "records" : "plain",
         pathOf,
-        prepare: Effect.fn("LogDirectory.prepare")(function*(instanceId) {
-          const directory = pathOf(instanceId)
+        prepare: Effect.fn("LogDirectory.prepare")(function*(containerId) {
+          const directory = pathOf(containerId)
           yield* files.makeDirectory(directory, { recursive: true, mode: directoryMode })
           return hasLogger
             ? { stdout: loggerUri(directory), stderr: loggerUri(directory) }
             : yield* plain(directory)
         }),
-        remove: Effect.fn("LogDirectory.remove")((instanceId) =>
-          files.remove(pathOf(instanceId), { recursive: true, force: true })
+        remove: Effect.fn("LogDirectory.remove")((containerId) =>
+          files.remove(pathOf(containerId), { recursive: true, force: true })
         )
       })
     })

@@ -73,20 +73,21 @@ const make = Effect.gen(function*() {
   const processes = Effect.map(tasks.list, (list) => new Map(list.map((process) => [process.containerId, process])))
 
   const takeUp = Effect.fnUntraced(function*(
+    containerId: string,
     { instance, stopSignal }: InstanceRecord.Recorded,
     process: Process | undefined,
     hasSnapshot: boolean
   ) {
     const hasEnded = instance.state === InstanceState.EXITED
     if (hasEnded && process === undefined && !hasSnapshot) {
-      const entry = instances.add(instance)
+      const entry = instances.add(instance, containerId)
       yield* Deferred.succeed(entry.ended, undefined)
       return
     }
     yield* slots.restore(instance.instanceId, instance.spec?.exposedPorts ?? [])
     if (instance.state === InstanceState.CREATING && !wasStarted(process)) {
       // Nobody was told that it exists.
-      yield* endings.unmake(instances.add(instance), true)
+      yield* endings.unmake(instances.add(instance, containerId), true)
       return
     }
     const now = yield* Clock.currentTimeMillis
@@ -95,7 +96,7 @@ const make = Effect.gen(function*() {
       ...instance,
       state: isStopping ? InstanceState.STOPPING : InstanceState.RUNNING,
       startedAt: instance.startedAt ?? instance.createdAt
-    })
+    }, containerId)
     entry.stopSignal = stopSignal
     entry.isStopRequested = isStopping || instance.reason === "Stopped"
     entry.oomKills = instance.reason === "OOMKilled" ? 1 : 0
@@ -114,10 +115,12 @@ const make = Effect.gen(function*() {
     const running = yield* processes
     const keys = new Set((yield* snapshots.list({ snapshotter })).map(({ name }) => name))
     yield* Effect.forEach(
-      found.filter(({ id, labels }) => labels[anchorLabel] === undefined && instances.get(id) === undefined),
+      found.filter(({ id, labels }) => labels[anchorLabel] === undefined && instances.ofContainer(id) === undefined),
       (container) =>
         InstanceRecord.read(container).pipe(
-          Effect.flatMap((record) => takeUp(record, running.get(container.id), keys.has(container.snapshotKey))),
+          Effect.flatMap((record) =>
+            takeUp(container.id, record, running.get(container.id), keys.has(container.snapshotKey))
+          ),
           // Left alone: what can't be understood must not be destroyed.
           Effect.catchTag("UnreadableInstance", (error) => Effect.logError(error.message))
         ),
@@ -131,7 +134,7 @@ const make = Effect.gen(function*() {
     const running = yield* processes
     const now = yield* Clock.currentTimeMillis
     for (const entry of instances.all()) {
-      const exit = exitOf(running.get(entry.id), now)
+      const exit = exitOf(running.get(entry.containerId), now)
       const { state } = entry.instance
       if (exit !== undefined && (state === InstanceState.RUNNING || state === InstanceState.STOPPING)) {
         yield* Deferred.succeed(entry.exit, exit)
@@ -153,14 +156,14 @@ const make = Effect.gen(function*() {
           Effect.asVoid
         )
       case "TaskExited": {
-        const entry = event.execId === "" ? instances.get(event.containerId) : undefined
+        const entry = event.execId === "" ? instances.ofContainer(event.containerId) : undefined
         return entry === undefined ? Effect.void : Effect.asVoid(
           Deferred.succeed(entry.exit, { exitCode: event.exitCode, atMillis: event.exitedAtMillis })
         )
       }
       case "TaskOutOfMemory":
         return Effect.sync(() => {
-          const entry = instances.get(event.containerId)
+          const entry = instances.ofContainer(event.containerId)
           if (entry !== undefined) {
             entry.oomKills++
           }

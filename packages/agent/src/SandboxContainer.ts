@@ -13,7 +13,6 @@ import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/Conta
 import * as ContainerRemoval from "@fast-sandbox/containerd/ContainerRemoval"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
-import { instanceExtensions } from "@fast-sandbox/containerd/OwnedContainer"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { isSupported, seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
@@ -41,17 +40,17 @@ const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ tim
  * stays taken; the agent keeps trying.
  */
 export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
-  instanceId: Schema.String,
-  what: Schema.Literals(["record", "container", "cgroup", "log"]),
+  containerId: Schema.String,
+  what: Schema.Literals(["record", "task", "cgroup", "log"]),
   problem: Schema.String
 }) {
   override get message(): string {
-    return `the ${this.what} of instance ${this.instanceId} could not be cleared up: ${this.problem}`
+    return `the ${this.what} of container ${this.containerId} could not be cleared up: ${this.problem}`
   }
   /** For callers of the agent. */
   get boundary(): Unavailable {
     return new Unavailable({
-      target: `instance ${this.instanceId}`,
+      target: `container ${this.containerId}`,
       problem: `${this.message}; its slot stays taken and the agent keeps trying, so try again`
     })
   }
@@ -81,12 +80,12 @@ export interface Observed {
  */
 export class SandboxContainer extends Context.Service<SandboxContainer, {
   readonly make: (instance: Instance, image: PreparedImage, around: Around) => Effect.Effect<void, BoundaryError>
-  readonly observe: (instanceId: string) => Effect.Effect<Observed, ContainerdError>
-  readonly signal: (instanceId: string, signal: number) => Effect.Effect<void, ContainerdError>
-  readonly kill: (instanceId: string) => Effect.Effect<void, ContainerdError>
-  readonly oomKills: (instanceId: string) => Effect.Effect<number>
-  readonly reclaim: (instanceId: string) => Effect.Effect<void, LeftBehind>
-  readonly forget: (instanceId: string) => Effect.Effect<void, LeftBehind>
+  readonly observe: (containerId: string) => Effect.Effect<Observed, ContainerdError>
+  readonly signal: (containerId: string, signal: number) => Effect.Effect<void, ContainerdError>
+  readonly kill: (containerId: string) => Effect.Effect<void, ContainerdError>
+  readonly oomKills: (containerId: string) => Effect.Effect<number>
+  readonly reclaim: (containerId: string) => Effect.Effect<void, LeftBehind>
+  readonly forget: (containerId: string) => Effect.Effect<void, LeftBehind>
 }>()("@fast-sandbox/agent/SandboxContainer") {
   static readonly layer: Layer.Layer<
     SandboxContainer,
@@ -125,8 +124,8 @@ const hostnameOf = (instance: Instance): string =>
 const imageVanished = (image: string): Unavailable =>
   new Unavailable({ target: `image ${image}`, problem: "it was just removed or changed on this node; try again" })
 
-const left = (instanceId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
-  new LeftBehind({ instanceId, what, problem: error.message })
+const left = (containerId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
+  new LeftBehind({ containerId, what, problem: error.message })
 
 const make = Effect.gen(function*() {
   const settings = yield* AgentConfig
@@ -140,7 +139,7 @@ const make = Effect.gen(function*() {
   const context = yield* Effect.context<Containers | Snapshots | Tasks>()
   const asVolatile = RuntimeProfile.isOn(profile, "volatileOverlay") ? volatile : <A>(mounts: A) => mounts
 
-  const cgroupOf = (instanceId: string): string => `${settings.cgroupParent}/${instanceId}`
+  const cgroupOf = (containerId: string): string => `${settings.cgroupParent}/${containerId}`
 
   const specOf = (instance: Instance, { image, user }: PreparedImage, annotations: Readonly<Record<string, string>>) =>
     Effect.fromResult(OciSpec.make({
@@ -171,12 +170,11 @@ const make = Effect.gen(function*() {
     const startFailure = fromStart(spec.process.args[0] ?? "")
     yield* containers.create({
       id,
-      labels: InstanceRecord.labelsOf(settings, instance, prepared.stopSignal),
+      ...InstanceRecord.recordOf(settings, { instance, stopSignal: prepared.stopSignal }),
       image: prepared.image.name,
       runtime,
       spec,
-      snapshotter,
-      extensions: instanceExtensions(instance)
+      snapshotter
     }).pipe(
       Effect.mapError((error) =>
         error.isAlreadyExists
@@ -200,48 +198,48 @@ const make = Effect.gen(function*() {
     yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
   })
 
-  const observe = Effect.fn("SandboxContainer.observe")((instanceId: string) =>
-    tasks.get({ containerId: instanceId }).pipe(
+  const observe = Effect.fn("SandboxContainer.observe")((containerId: string) =>
+    tasks.get({ containerId }).pipe(
       Effect.catchIf(isNotFound, () => Effect.succeed<Observed>({ status: "absent", exitCode: 0, exitedAtMillis: 0 }))
     )
   )
 
-  const proveCgroupGone = (instanceId: string) =>
+  const proveCgroupGone = (containerId: string) =>
     Effect.filterOrFail(
-      Cgroups.remove(cgroupOf(instanceId)),
+      Cgroups.remove(cgroupOf(containerId)),
       (isGone) => isGone,
       () =>
         new LeftBehind({
-          instanceId,
+          containerId,
           what: "cgroup",
-          problem: `processes are left in ${cgroupOf(instanceId)}`
+          problem: `processes are left in ${cgroupOf(containerId)}`
         })
     )
 
   return SandboxContainer.of({
     make: makeSandbox,
     observe,
-    signal: Effect.fn("SandboxContainer.signal")((instanceId, signal) =>
-      ContainerRemoval.unheard(tasks.kill({ containerId: instanceId }, signal))
+    signal: Effect.fn("SandboxContainer.signal")((containerId, signal) =>
+      ContainerRemoval.unheard(tasks.kill({ containerId }, signal))
     ),
-    kill: (instanceId) => Effect.provideContext(ContainerRemoval.kill(instanceId), context),
-    oomKills: (instanceId) => Cgroups.oomKills(cgroupOf(instanceId)),
-    reclaim: Effect.fn("SandboxContainer.reclaim")((instanceId) =>
-      ContainerRemoval.reclaimAt({ id: instanceId, snapshotKey: instanceId, snapshotter }).pipe(
+    kill: (containerId) => Effect.provideContext(ContainerRemoval.kill(containerId), context),
+    oomKills: (containerId) => Cgroups.oomKills(cgroupOf(containerId)),
+    reclaim: Effect.fn("SandboxContainer.reclaim")((containerId) =>
+      ContainerRemoval.reclaimAt({ id: containerId, snapshotKey: containerId, snapshotter }).pipe(
         Effect.provideContext(context),
-        Effect.mapError(left(instanceId, "container")),
-        Effect.andThen(proveCgroupGone(instanceId)),
+        Effect.mapError(left(containerId, "task")),
+        Effect.andThen(proveCgroupGone(containerId)),
         Effect.asVoid,
         Effect.retry(reclaimPolicy)
       )
     ),
-    forget: Effect.fn("SandboxContainer.forget")((instanceId) =>
-      logs.remove(instanceId).pipe(
-        Effect.mapError(left(instanceId, "log")),
+    forget: Effect.fn("SandboxContainer.forget")((containerId) =>
+      logs.remove(containerId).pipe(
+        Effect.mapError(left(containerId, "log")),
         Effect.andThen(
-          ContainerRemoval.forget(instanceId).pipe(
+          ContainerRemoval.forget(containerId).pipe(
             Effect.provideContext(context),
-            Effect.mapError(left(instanceId, "record"))
+            Effect.mapError(left(containerId, "record"))
           )
         ),
         Effect.retry(reclaimPolicy)

@@ -25,12 +25,18 @@ const recordPolicy = Schedule.exponential("50 millis").pipe(Schedule.upTo({ time
 /** At the end of the agent, creates that were admitted get this long to finish. */
 const drainCreates = "10 seconds"
 
+/** The output of an instance: in the log of this container, complete when `ended` is. */
+export interface Output {
+  readonly containerId: string
+  readonly ended: Effect.Effect<void>
+}
+
 /**
  * - `create` is a replay when the instance exists with the same claim and spec, ALREADY_EXISTS with others.
  * - `bind` answers when the resource's uid is recorded.
  * - `stop` and `delete` answer when it is done; `graceSeconds` absent means the instance's own. A delete interrupts a
  *   create of the same instance.
- * - `ended` gives what completes when an instance's program and its logger have ended.
+ * - `output` tells where an instance's output goes, and gives what completes when its program and its logger have ended.
  * - `drain` admits nothing more and, as told, ends all sandboxes within their grace periods.
  */
 export class SandboxRuntime extends Context.Service<SandboxRuntime, {
@@ -39,7 +45,7 @@ export class SandboxRuntime extends Context.Service<SandboxRuntime, {
   readonly stop: (instanceId: string, graceSeconds?: number) => Effect.Effect<Instance, BoundaryError>
   readonly delete: (instanceId: string, graceSeconds?: number) => Effect.Effect<void, BoundaryError>
   readonly list: Effect.Effect<ReadonlyArray<Instance>>
-  readonly ended: (instanceId: string) => Effect.Effect<Effect.Effect<void>, NotFound>
+  readonly output: (instanceId: string) => Effect.Effect<Output, NotFound>
   readonly drain: (sandboxes: "stop" | "leave") => Effect.Effect<void>
 }>()("@fast-sandbox/agent/SandboxRuntime") {
   /** Built when everything that was found in containerd is taken up: from then on it may be asked. */
@@ -74,7 +80,7 @@ const make = Effect.gen(function*() {
   const forget = (entry: Entry) =>
     Effect.suspend(() =>
       instances.get(entry.id) === entry
-        ? Effect.andThen(sandboxes.forget(entry.id), Effect.sync(() => instances.forget(entry)))
+        ? Effect.andThen(sandboxes.forget(entry.containerId), Effect.sync(() => instances.forget(entry)))
         : Effect.void
     ).pipe(entry.record.withPermits(1), Effect.mapError((error) => error.boundary))
 
@@ -112,7 +118,8 @@ const make = Effect.gen(function*() {
       )
     }),
     list: Effect.sync(() => instances.all().map(({ instance }) => instance)),
-    ended: (instanceId) => Effect.map(find(instanceId), (entry) => Deferred.await(entry.ended)),
+    output: (instanceId) =>
+      Effect.map(find(instanceId), ({ containerId, ended }) => ({ containerId, ended: Deferred.await(ended) })),
     drain: Effect.fn("SandboxRuntime.drain")(function*(what) {
       yield* slots.drain
       yield* Effect.timeoutOption(creations.allSettled, drainCreates)

@@ -378,8 +378,8 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       const identity = { POD_UID: "uid-unreadable", FSB_ON_TERM: "leave" }
       const request = Fixture.request(Fixture.sleeper)
       yield* Fixture.start(identity).pipe(Effect.flatMap((client) => client.create(request)), Effect.scoped)
-      yield* containers.updateExtensions(request.instanceId, {
-        "fast-sandbox.io/instance": { typeUrl: "agent.v9.Instance", value: new Uint8Array([1]) }
+      yield* containers.update(request.instanceId, {
+        extensions: { "fast-sandbox.io/instance": { typeUrl: "agent.v9.Instance", value: new Uint8Array([1]) } }
       })
       const { instances } = yield* Fixture.start(identity).pipe(
         Effect.flatMap((client) => client.list({})),

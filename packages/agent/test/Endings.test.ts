@@ -45,7 +45,7 @@ const layerOf = ({ left, refusals, signals }: World) => {
   })
   return Endings.layer.pipe(
     Layer.provideMerge(Layer.mergeAll(Instances.layer, Slots.layer, sandboxes)),
-    Layer.provide(Layer.mock(Containers)({ updateExtensions: () => Effect.fail(notFound) })),
+    Layer.provide(Layer.mock(Containers)({ update: () => Effect.fail(notFound) })),
     Layer.provideMerge(WatchHub.layer),
     Layer.provide(settings)
   )
@@ -115,12 +115,12 @@ describe("Endings", () => {
     withWorld(({ left }) =>
       Effect.gen(function*() {
         const { endings, entry, exit, used } = yield* running
-        yield* Ref.set(left, new LeftBehind({ instanceId: "i", what: "container", problem: "busy" }))
+        yield* Ref.set(left, new LeftBehind({ containerId: "i", what: "task", problem: "busy" }))
         const halt = yield* endings.halt(entry, 0).pipe(Effect.flip, Effect.forkChild({ startImmediately: true }))
         yield* exit(137)
         const error = yield* Fiber.join(halt)
         assert.strictEqual(error._tag, "Unavailable")
-        assert.include(error.message, "container of instance")
+        assert.include(error.message, "task of container")
         assert.deepStrictEqual([entry.instance.state, yield* used], [STOPPING, 1])
         assert.include(entry.instance.message, "busy")
         yield* Ref.set(left, undefined)

@@ -47,20 +47,16 @@ export interface NewContainer {
  * The records of one containerd namespace.
  *
  * `list` takes containerd's filter language, each filter an alternative (`labels."fast-sandbox.io/managed"==true`).
- * `updateLabels` sets the given labels and leaves the others; a label with an empty value is removed. `delete` is
+ * `update` sets the given labels and extensions and leaves the others; a label with an empty value is removed. `delete` is
  * accepted by containerd while a task lives (which then can't be killed any more): delete the task first.
  */
 export class Containers extends Context.Service<Containers, {
   readonly create: (container: NewContainer) => Effect.Effect<Container, ContainerdError>
   readonly get: (id: string) => Effect.Effect<Container, ContainerdError>
   readonly list: (...filters: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Container>, ContainerdError>
-  readonly updateLabels: (
+  readonly update: (
     id: string,
-    labels: Readonly<Record<string, string>>
-  ) => Effect.Effect<Container, ContainerdError>
-  readonly updateExtensions: (
-    id: string,
-    extensions: Readonly<Record<string, Any>>
+    changes: Pick<NewContainer, "labels" | "extensions">
   ) => Effect.Effect<Container, ContainerdError>
   readonly delete: (id: string) => Effect.Effect<void, ContainerdError>
 }>()("@fast-sandbox/containerd/Containers") {
@@ -97,17 +93,16 @@ export class Containers extends Context.Service<Containers, {
             named("Containers.list")
           )
         ),
-        updateLabels: Effect.fn("Containers.updateLabels")((id, labels) =>
+        update: Effect.fn("Containers.update")((id, { extensions = {}, labels = {} }) =>
           containers.update({
-            container: { id, labels: { ...labels } },
-            updateMask: { paths: Object.keys(labels).map((key) => `labels.${key}`) }
-          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.updateLabels"))
-        ),
-        updateExtensions: Effect.fn("Containers.updateExtensions")((id, extensions) =>
-          containers.update({
-            container: { id, extensions: { ...extensions } },
-            updateMask: { paths: Object.keys(extensions).map((key) => `extensions.${key}`) }
-          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.updateExtensions"))
+            container: { id, labels: { ...labels }, extensions: { ...extensions } },
+            updateMask: {
+              paths: [
+                ...Object.keys(labels).map((key) => `labels.${key}`),
+                ...Object.keys(extensions).map((key) => `extensions.${key}`)
+              ]
+            }
+          }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.update"))
         ),
         delete: Effect.fn("Containers.delete")((id) =>
           containers.delete({ id }, options.call).pipe(Effect.asVoid, named("Containers.delete"))

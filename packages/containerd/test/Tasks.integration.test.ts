@@ -254,14 +254,14 @@ layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("Containers 
     Effect.gen(function*() {
       const containers = yield* Containers
       const sandbox = yield* start({ runtime: yield* runtimeOf("crun"), args: ["sleep", "1000"] })
-      yield* containers.updateLabels(sandbox.id, { "fast-sandbox.io/managed": "true", extra: "1" })
-      yield* containers.updateLabels(sandbox.id, { extra: "" })
+      yield* containers.update(sandbox.id, { labels: { "fast-sandbox.io/managed": "true", extra: "1" } })
+      yield* containers.update(sandbox.id, { labels: { extra: "" } })
       const [found, ...others] = yield* containers.list(`labels."fast-sandbox.io/managed"==true`)
       assert.lengthOf(others, 0)
       assert.strictEqual(found?.id, sandbox.id)
       assert.deepStrictEqual(found?.labels, { "fast-sandbox.io/managed": "true" })
       const extension = { typeUrl: "fast-sandbox.io/json", value: new TextEncoder().encode("{\"a\":1}") }
-      const updated = yield* containers.updateExtensions(sandbox.id, { "fast-sandbox.io/claim": extension })
+      const updated = yield* containers.update(sandbox.id, { extensions: { "fast-sandbox.io/claim": extension } })
       assert.deepStrictEqual(
         Buffer.from(updated.extensions["fast-sandbox.io/claim"]?.value ?? []).toString(),
         "{\"a\":1}"

@@ -183,14 +183,16 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       assert.deepStrictEqual(subjects((yield* confirmed).removed), [id])
       const tasks = yield* Tasks
       assert.deepStrictEqual((yield* tasks.list).map(({ containerId }) => containerId), [stranger])
-      yield* (yield* Containers).updateLabels(stranger, {
-        [containerLabels.managed]: "true",
-        [containerLabels.agentName]: gone.agentName,
-        [containerLabels.agentUid]: gone.agentUid
+      yield* (yield* Containers).update(stranger, {
+        labels: {
+          [containerLabels.managed]: "true",
+          [containerLabels.agentName]: gone.agentName,
+          [containerLabels.agentUid]: gone.agentUid
+        }
       })
       // An image's label on a container of the kubelet's.
       assert.deepStrictEqual((yield* confirmed).findings, [])
-      yield* (yield* Containers).updateLabels(stranger, { "io.cri-containerd.kind": "" })
+      yield* (yield* Containers).update(stranger, { labels: { "io.cri-containerd.kind": "" } })
       assert.deepStrictEqual(subjects((yield* confirmed).removed), [stranger])
       yield* assertNothing
     }).pipe(Effect.provide(withJanitor("remove"))))
