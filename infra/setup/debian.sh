@@ -12,10 +12,10 @@ if [ "${1-}" = -y ]; then
   shift
 fi
 
-# command (or path) that proves the package : package
+# command (or file) that proves the package : package
 run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun)
 build=("${run[@]}" cc:gcc make:make)
-test=("${build[@]}" busybox:busybox-static unzip:unzip ip:iproute2 tmux:tmux ps:procps git:git)
+test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip ip:iproute2 tmux:tmux ps:procps git:git)
 bench=("${test[@]}" podman:podman)
 
 case ${1-run} in
@@ -31,7 +31,7 @@ esac
 
 missing=()
 for entry in "${wanted[@]}"; do
-  command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+  command -v "${entry%%:*}" >/dev/null || [ -e "${entry%%:*}" ] || missing+=("${entry##*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -14,7 +14,7 @@ import * as ContainerRemoval from "@fast-sandbox/containerd/ContainerRemoval"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
-import { isSupported, seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
+import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { type ProcessStatus, Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -161,7 +161,7 @@ const make = Effect.gen(function*() {
     prepared: PreparedImage,
     around: Around
   ): Effect.fn.Return<void, BoundaryError> {
-    if (!isSupported) {
+    if (seccompProfile === undefined) {
       return yield* new Internal({ problem: `there is no seccomp profile for ${process.arch}` })
     }
     const id = instance.instanceId

@@ -180,11 +180,10 @@ const mebi = kibi * kibi
 export const defaultResources = { cpu: 1, memoryBytes: 512 * mebi, pids: 512 } as const satisfies Required<Resources>
 
 /**
- * What root may do inside a sandbox: docker's default set without NET_RAW (forged packets), MKNOD (devices) and SETFCAP
- * (useless under no_new_privs). Enough to install packages and to run a server on port 80.
+ * What root may do inside a sandbox: docker's default set without NET_RAW (forged packets), MKNOD (devices), SETFCAP
+ * (useless under no_new_privs) and AUDIT_WRITE (the host's log). Enough to install packages and to run a server on port 80.
  */
 export const rootCapabilities: ReadonlyArray<string> = [
-  "CAP_AUDIT_WRITE",
   "CAP_CHOWN",
   "CAP_DAC_OVERRIDE",
   "CAP_FOWNER",

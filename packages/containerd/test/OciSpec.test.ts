@@ -93,17 +93,27 @@ describe("OciSpec", () => {
   })
 })
 
-describe("the seccomp profile", () => {
-  const { syscalls } = Seccomp.seccompProfile
+describe.each(["x64", "arm64"])("the seccomp profile of %s", (architecture) => {
+  const { architectures, syscalls } = Seccomp.profileFor(architecture) ?? assert.fail("there is one")
+  const allowed = new Set(syscalls.filter(({ action }) => action === "SCMP_ACT_ALLOW").flatMap(({ names }) => names))
   it("answers each call in one way, and is for one architecture", () => {
     const named = syscalls.filter(({ args }) => args === undefined).flatMap(({ names }) => names)
     assert.deepStrictEqual(named.filter((name, position) => named.indexOf(name) !== position), [])
-    assert.lengthOf(Seccomp.seccompProfile.architectures, 1)
+    assert.lengthOf(architectures, 1)
   })
   it("refuses what reaches beyond a sandbox", () => {
-    const allowed = new Set(syscalls.filter(({ action }) => action === "SCMP_ACT_ALLOW").flatMap(({ names }) => names))
     for (const name of ["mount", "unshare", "setns", "bpf", "keyctl", "io_uring_setup", "kexec_load", "clone3"]) {
       assert.isFalse(allowed.has(name), name)
     }
   })
+  it("allows what every program does", () => {
+    for (const name of ["read", "openat", "execve", "clone", "futex", "mmap", "socket", "ppoll", "getdents64"]) {
+      assert.isTrue(allowed.has(name), name)
+    }
+  })
+})
+
+it("has no seccomp profile for an unknown architecture", () => {
+  assert.isUndefined(Seccomp.profileFor("mips"))
+  assert.isUndefined(Seccomp.profileFor("toString"))
 })

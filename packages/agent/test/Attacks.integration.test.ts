@@ -1,0 +1,285 @@
+/**
+ * Attacks from inside of a sandbox. Each asserts how it fails: what docs/security.md promises is what stands here.
+ */
+import type { MessageInitShape } from "@bufbuild/protobuf"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, layer } from "@effect/vitest"
+import { Images } from "@fast-sandbox/containerd/Images"
+import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import type { InstanceSpecSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import * as TestImages from "@fast-sandbox/testkit/TestImages"
+import { Effect, FileSystem, Layer } from "effect"
+import { execFileSync } from "node:child_process"
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import * as Fixture from "./AgentFixture.ts"
+
+const source = fileURLToPath(new URL("attacks/attacker.c", import.meta.url))
+
+/** Where images' links lead that try to leave the sandbox. */
+const outside = mkdtempSync("/tmp/fsb-outside-")
+
+/**
+ * - `attack`: busybox with the attacker, as a plain program and as root's setuid one, and with places for devices.
+ * - `attack-user`: the same for a user without privileges.
+ * - `attack-links`: a root file system whose mount points lead out of it.
+ */
+const loadAttackers = Effect.gen(function*() {
+  const { directory } = yield* PrivateContainerd
+  const fileSystem = yield* FileSystem.FileSystem
+  execFileSync("cc", ["-O1", "-static", "-o", `${directory}/attacker`, source])
+  const attacker = yield* fileSystem.readFile(`${directory}/attacker`)
+  yield* fileSystem.remove(`${directory}/attacker`)
+  const recipe = yield* TestImages.busybox
+  const armed: OciArchive.ImageRecipe = {
+    ...recipe,
+    names: ["docker.io/library/attack:latest"],
+    layers: [...recipe.layers, [
+      { _tag: "File", path: "bin/attacker", content: attacker, mode: 0o755 },
+      { _tag: "File", path: "bin/rootme", content: attacker, mode: 0o4755 },
+      { _tag: "Directory", path: "planted" }
+    ]]
+  }
+  const wayOut = `/../../../../../../../..${outside}`
+  const leaving: OciArchive.ImageRecipe = {
+    ...recipe,
+    names: ["docker.io/library/attack-links:latest"],
+    layers: recipe.layers.map((files) =>
+      files.map((file) =>
+        file.path === "sys" || file.path === "dev" ? { _tag: "Symlink", path: file.path, target: wayOut } : file
+      )
+    )
+  }
+  yield* Images.use((images) =>
+    images.load(
+      OciArchive.make([
+        armed,
+        { ...armed, names: ["docker.io/library/attack-user:latest"], user: "1000:1000" },
+        leaving
+      ])
+    )
+  )
+})
+
+const node = Layer.effectDiscard(
+  Effect.andThen(
+    Effect.addFinalizer(() => Effect.sync(() => rmSync(outside, { recursive: true }))),
+    Effect.andThen(Fixture.prepareNode, loadAttackers)
+  )
+).pipe(
+  Layer.provideMerge(privateContainerd()),
+  Layer.provideMerge(NodeServices.layer)
+)
+
+const runtimes = ["crun", "runc"] as const
+
+type Changes = Omit<MessageInitShape<typeof InstanceSpecSchema>, "$typeName">
+
+/** What a program printed until its end, one record per line of `name result`. */
+const results = Effect.fnUntraced(
+  function*(client: Fixture.AgentClient, command: ReadonlyArray<string>, spec?: Changes) {
+    const request = Fixture.request(command, { image: "attack", ...spec })
+    yield* client.create(request)
+    const lines = yield* Fixture.logsOf(client, request.instanceId, true)
+    yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    return Object.fromEntries(lines.map((line) => {
+      const space = line.indexOf(" ")
+      return [line.slice(0, space), line.slice(space + 1)] as const
+    }))
+  }
+)
+
+/** How each call that reaches beyond a sandbox is answered. */
+const answers = {
+  EPERM: [
+    "mount",
+    "remount",
+    "umount",
+    "pivot_root",
+    "fsopen",
+    "open_tree",
+    "unshare-user",
+    "unshare-mount",
+    "setns",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "kexec_load",
+    "reboot",
+    "bpf",
+    "perf_event_open",
+    "userfaultfd",
+    "io_uring",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "syslog",
+    "acct",
+    "swapon",
+    "settimeofday",
+    "adjtimex",
+    "sethostname",
+    "open_by_handle_at",
+    "name_to_handle_at",
+    "quotactl",
+    "raw-socket",
+    "mknod-memory",
+    "mknod-disk",
+    "raise-core",
+    "raise-files",
+    "realtime",
+    ...(process.arch === "x64" ? ["iopl"] : [])
+  ],
+  // As on a kernel without it, so that libraries use what is left.
+  ENOSYS: ["clone-user", "clone-net", "clone3", "personality"],
+  EAFNOSUPPORT: ["packet-socket", "vsock", "crypto-socket"],
+  EPROTONOSUPPORT: ["audit-socket"],
+  // The host's processes have no number here.
+  ESRCH: ["ptrace-host", "kill-host", "read-host-memory"],
+  EACCES: ["unkillable", "nice"],
+  ENOTTY: ["terminal-input"],
+  // Calls of another architecture are not answered at all: SIGSYS.
+  "SIGNAL 31": ["x32"]
+} as const
+
+/** The files below `path`, or a folder that was tampered with. */
+const isUntouched = () => readdirSync(outside).length === 0
+
+layer(node, { excludeTestServices: true })("Attacks", (it) => {
+  describe.each(runtimes)("with %s", (runtime) => {
+    const start = Effect.fnUntraced(function*(changes: Fixture.Environment = {}) {
+      const { daemon } = yield* PrivateContainerd
+      return yield* Fixture.start({ FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/${runtime}`, ...changes })
+    })
+
+    it.effect("by system calls", () =>
+      Effect.gen(function*() {
+        const found = yield* results(yield* start(), ["attacker", "syscalls", String(process.pid)])
+        const expected = Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer]))
+        assert.deepStrictEqual(found, Object.fromEntries(expected))
+      }).pipe(Effect.scoped))
+
+    it.effect("by the kernel's files and by devices", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        const request = Fixture.request(
+          ["sh", "-c", "until [ -e /planted/disk ]; do sleep 0.02; done; attacker files"],
+          { image: "attack" }
+        )
+        yield* client.create(request)
+        const { pid } = yield* Tasks.use((tasks) => tasks.get({ containerId: request.instanceId }))
+        const planted = `/proc/${pid}/root/planted`
+        // As an image's layer or a helpful operator may have brought them.
+        execFileSync("mknod", ["-m", "666", `${planted}/mem`, "c", "1", "1"])
+        execFileSync("mknod", ["-m", "666", `${planted}/disk`, "b", "254", "0"])
+        const lines = yield* Fixture.logsOf(client, request.instanceId, true)
+        assert.isAbove(lines.length, 20)
+        assert.deepStrictEqual(lines.filter((line) => !/ (EACCES|ENODATA|ENOENT|EPERM|EROFS)$/.test(line)), [])
+        assert.includeMembers(lines, [
+          "/planted/mem EPERM",
+          "/planted/disk EPERM",
+          "/dev/mem ENOENT",
+          "/dev/kmsg ENOENT",
+          "/proc/keys ENODATA",
+          "/proc/interrupts ENODATA"
+        ])
+        yield* client.delete({ instanceId: request.instanceId })
+      }).pipe(Effect.scoped))
+
+    it.effect("by more privileges than it was given", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        const none = "0000000000000000"
+        // OciSpec.rootCapabilities.
+        const few = "00000000000405fb"
+        assert.deepInclude(yield* results(client, ["attacker", "status"]), {
+          NoNewPrivs: "1",
+          Seccomp: "2",
+          CapBnd: few,
+          CapPrm: few,
+          CapEff: few,
+          CapInh: none,
+          CapAmb: none,
+          InheritedFiles: "0"
+        })
+        // The setuid bit changes nothing.
+        assert.deepInclude(yield* results(client, ["rootme", "status"], { image: "attack-user" }), {
+          Uid: "1000",
+          NoNewPrivs: "1",
+          CapEff: none,
+          CapPrm: none
+        })
+      }).pipe(Effect.scoped))
+
+    it.effect("by links and directories that lead out", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        writeFileSync(`${outside}/secret`, "host")
+        // A runtime that keeps a folder of the host open would let a program begin in it.
+        for (let file = 3; file < 12; file++) {
+          const request = Fixture.request(
+            [
+              "sh",
+              "-c",
+              `cat ../../../../../..${outside}/secret 2>&1; [ -d ../../../../../../var/lib/dpkg ] && echo dpkg`
+            ],
+            { image: "attack", workingDir: `/proc/self/fd/${file}` }
+          )
+          const lines = yield* client.create(request).pipe(
+            Effect.andThen(Fixture.logsOf(client, request.instanceId, true)),
+            Effect.ensuring(Effect.ignore(client.delete({ instanceId: request.instanceId }))),
+            Effect.orElseSucceed(() => [])
+          )
+          assert.notInclude(lines, "host", request.spec.workingDir)
+          assert.notInclude(lines, "dpkg", request.spec.workingDir)
+        }
+        rmSync(`${outside}/secret`)
+        // Mount points that are links stay inside, or the sandbox does not start.
+        const request = Fixture.request(["true"], { image: "attack-links" })
+        yield* Effect.exit(client.create(request))
+        yield* Effect.ignore(client.delete({ instanceId: request.instanceId }))
+        assert.isTrue(isUntouched())
+        mkdirSync(`${outside}/shm`)
+        const again = Fixture.request(["touch", "/dev/shm/escaped"], { image: "attack-links" })
+        yield* Effect.exit(client.create(again))
+        yield* Effect.ignore(client.delete({ instanceId: again.instanceId }))
+        assert.deepStrictEqual(readdirSync(`${outside}/shm`), [])
+        rmSync(`${outside}/shm`, { recursive: true })
+      }).pipe(Effect.scoped))
+
+    it.effect("by taking all there is", () =>
+      Effect.gen(function*() {
+        const before = yield* Fixture.world
+        const client = yield* start()
+        const limits = { image: "attack", memoryBytes: 64n * 1024n * 1024n, pids: 32n }
+        const bomb = Fixture.request(["sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 1000"], limits)
+        yield* client.create(bomb)
+        yield* Fixture.eventually(
+          "the bomb has reached its limit",
+          Effect.map(
+            Tasks.use((tasks) => tasks.usage(bomb.instanceId)),
+            (usage) => (usage?.pids ?? 0) >= 30
+          )
+        )
+        // The neighbours start meanwhile.
+        const files = yield* results(client, ["sh", "-c", "attacker open-forever | sed 's/^/opened /'"], limits)
+        assert.match(files["opened"] ?? "", /^\d+ EMFILE$/)
+        const shared = yield* results(
+          client,
+          [
+            "sh",
+            "-c",
+            "dd if=/dev/zero of=/dev/shm/x bs=1M count=100 2>&1 | grep -o 'No space' | head -1 | sed 's/^/full /'"
+          ],
+          { image: "attack", memoryBytes: 256n * 1024n * 1024n }
+        )
+        assert.strictEqual(shared["full"], "No space")
+        const usage = yield* Tasks.use((tasks) => tasks.usage(bomb.instanceId))
+        assert.isAtMost(usage?.pids ?? 0, 32)
+        yield* client.delete({ instanceId: bomb.instanceId, gracePeriodSeconds: 0 })
+        assert.deepStrictEqual(yield* Fixture.world, before)
+      }).pipe(Effect.scoped))
+  })
+})
