@@ -22,9 +22,12 @@ enum {
   SYS_ftruncate = 77,
   SYS_fcntl = 72,
   SYS_clock_gettime = 228,
+  SYS_clone = 56,
+  SYS_wait4 = 61,
   SYS_openat = 257,
   SYS_unlinkat = 263,
-  SYS_signalfd4 = 289
+  SYS_signalfd4 = 289,
+  SYS_pipe2 = 293
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -51,9 +54,12 @@ enum {
   SYS_ftruncate = 46,
   SYS_fcntl = 25,
   SYS_clock_gettime = 113,
+  SYS_clone = 220,
+  SYS_wait4 = 260,
   SYS_openat = 56,
   SYS_unlinkat = 35,
-  SYS_signalfd4 = 74
+  SYS_signalfd4 = 74,
+  SYS_pipe2 = 59
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -74,6 +80,13 @@ __asm__(".globl _start\n_start:\n  mov x29, #0\n  mov x0, sp\n  bl start\n");
 #error "this architecture has no system call table here yet"
 #endif
 
+/* Calls that came with one number for all architectures. */
+enum {
+  SYS_open_tree = 428,
+  SYS_move_mount = 429,
+  SYS_mount_setattr = 442
+};
+
 #define call(n, a, b, c, d) call6((n), (isize)(a), (isize)(b), (isize)(c), (isize)(d), 0, 0)
 
 /* Numbers of the Linux ABI: include/uapi/asm-generic/{fcntl,errno,signal,poll}.h */
@@ -88,6 +101,7 @@ enum {
   F_SETFL = 4,
   EINTR = 4,
   EAGAIN = 11,
+  EINVAL = 22,
   SEEK_END = 2,
   POLLIN = 1,
   SIG_BLOCK = 0,

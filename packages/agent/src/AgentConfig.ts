@@ -60,6 +60,10 @@ export interface Settings {
   readonly runtimeType: "container"
   /** Absolute path of `fsb-logger`, as containerd's shims see it. Output goes to plain files when it is not there. */
   readonly loggerBinary: string | undefined
+  /** Absolute path of `fsb-idmap`. Without it sandboxes share the node's users. */
+  readonly idmapBinary: string | undefined
+  /** Whether sandboxes share the node's users although they need not: Kubernetes' `hostUsers`. */
+  readonly hostUsers: boolean
   readonly limits: DefaultLimits
   /** Shims that sandboxes share; 0 gives each sandbox a shim of its own. */
   readonly shimGroups: number
@@ -134,6 +138,8 @@ const variables = Config.all({
   runtimeDirectory: optionalPath("FSB_RUNTIME_DIR"),
   runtimeType: Config.Literal("container", "FSB_RUNTIME_TYPE").pipe(Config.withDefault("container")),
   loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
+  idmapBinary: optionalPath("FSB_IDMAP_BINARY"),
+  hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),
   cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
   memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),

@@ -18,6 +18,7 @@ import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { type ProcessStatus, Tasks } from "@fast-sandbox/containerd/Tasks"
+import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { AlreadyExists, type BoundaryError, Internal, Unavailable } from "@fast-sandbox/core/Errors"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
@@ -97,6 +98,7 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
     | ShimGroups
     | Snapshots
     | Tasks
+    | UserNamespaces
   > = Layer.effect(SandboxContainer, Effect.suspend(() => make))
 }
 
@@ -135,6 +137,7 @@ const make = Effect.gen(function*() {
   const shims = yield* ShimGroups
   const snapshots = yield* Snapshots
   const tasks = yield* Tasks
+  const users = yield* UserNamespaces
   const { snapshotter } = profile
   const context = yield* Effect.context<Containers | Snapshots | Tasks>()
   const asVolatile = RuntimeProfile.isOn(profile, "volatileOverlay") ? volatile : <A>(mounts: A) => mounts
@@ -152,6 +155,7 @@ const make = Effect.gen(function*() {
       hostname: hostnameOf(instance),
       cgroupsPath: cgroupOf(instance.instanceId),
       resources: resourcesOf(settings, instance),
+      users: users.range,
       seccomp: seccompProfile,
       annotations
     }))
@@ -188,7 +192,10 @@ const make = Effect.gen(function*() {
         Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
       ),
       snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(
-        Effect.mapError((error) => error.isNotFound ? imageVanished(prepared.image.name) : toBoundary(error))
+        Effect.mapError((error) => error.isNotFound ? imageVanished(prepared.image.name) : toBoundary(error)),
+        Effect.flatMap((mounts) =>
+          Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
+        )
       )
     ], { concurrency: 2 }).pipe(around("snapshot"))
     yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
