@@ -30,8 +30,7 @@ export const stack: LocalStack = {
       home,
       containerd,
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
-      loggerBinary: join(buildDirectory(), "fsb-logger"),
-      idmapBinary: join(buildDirectory(), "fsb-idmap")
+      loggerBinary: join(buildDirectory(), "fsb-logger")
     })).pipe(
       Effect.flatMap((context) => Effect.provide(Stack.firstAgent, context)),
       Effect.andThen(onReady),

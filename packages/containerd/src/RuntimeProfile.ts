@@ -137,8 +137,7 @@ const shimProblem = (major: number, minor: number): string | undefined =>
 /** The first Linux whose overlay knows `volatile`. */
 const volatileSince = [5, 10] as const
 
-/** The running Linux: its version and patch level. */
-export const kernelVersion = (): readonly [number, number] => {
+const kernelVersion = (): readonly [number, number] => {
   const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)/.exec(release()) ?? []
   return [Number(major), Number(minor)]
 }
