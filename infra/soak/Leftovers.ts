@@ -34,6 +34,8 @@ export const take = Effect.fn("Leftovers.take")(function*(stack: SoakStack, ledg
   const marks = [stack.home.directory, stack.home.cgroupParent.slice(1), ...keys]
   // Other stacks may work on this machine: what carries no mark of ours must at least carry an id that was ours.
   const ids = new Set([...ledger.entries.values()].flatMap(({ instanceId }) => instanceId ?? []))
+  // The layers of images that agents keep mounted as long as they are there.
+  const isLayer = (path: string) => agents.some((name) => path.includes(`/agents/${name}/layers/`))
   const isOurs = (line: string) => marks.some((mark) => line.includes(mark)) || ids.has(uuid.exec(line)?.[0] ?? "")
   return [
     ...ofKind("container", containers.map(({ id }) => id)),
@@ -44,7 +46,7 @@ export const take = Effect.fn("Leftovers.take")(function*(stack: SoakStack, ledg
     ...ofKind("agent", agents),
     // Every command that runs while we look is a process, too: only what stays is found again by the next look.
     ...ofKind("process", machine.processes.filter(isOurs)),
-    ...ofKind("mount", machine.mounts.filter(isOurs)),
+    ...ofKind("mount", machine.mounts.filter((path) => isOurs(path) && !isLayer(path))),
     ...ofKind("netns", machine.networkNamespaces.filter(isOurs)),
     ...ofKind("cgroup", machine.cgroups.filter(isOurs)),
     ...ofKind("runtime", machine.runtimeState.filter(isOurs))

@@ -6,6 +6,7 @@ import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import { type NoRuntime, RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
+import * as UserNamespaces from "@fast-sandbox/containerd/UserNamespaces"
 import { containerLabels } from "@fast-sandbox/core/Names"
 import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
 import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
@@ -26,9 +27,6 @@ import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as Metrics from "./Metrics.ts"
 import { NodeEvents } from "./NodeEvents.ts"
-import { ParkedSlots } from "./parked/ParkedSlots.ts"
-import { SlotFiles } from "./parked/SlotFiles.ts"
-import { Traffic } from "./parked/Traffic.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
@@ -53,8 +51,32 @@ const shims = Layer.unwrap(
     }))
 )
 
+/** The users of sandboxes. */
+const users = Layer.unwrap(Effect.gen(function*() {
+  const settings = yield* AgentConfig
+  const { runtime, snapshotter } = yield* RuntimeProfile
+  const off = UserNamespaces.UserNamespaces.layerOff
+  if (settings.hostUsers) {
+    return off("the pool wants its sandboxes to share the node's users")
+  }
+  if (settings.idmapBinary === undefined) {
+    return off("fsb-idmap is not there")
+  }
+  // crun opens the root file system beforehand, runc as the sandbox's root. Bundles lie beside the socket.
+  const bundles = dirname(settings.containerdSocket)
+  if (runtime.name === "runc" && !(yield* UserNamespaces.isOpen(bundles))) {
+    return off(`runc needs every folder on the way to ${bundles} to be open to others: chmod o+x`)
+  }
+  return UserNamespaces.UserNamespaces.layer({
+    directory: `${settings.stateDirectory}/layers`,
+    binary: settings.idmapBinary,
+    range: UserNamespaces.rangeOf(settings.podUid),
+    snapshotter
+  })
+}))
+
 /** containerd, and what this machine makes of it. */
-export const node = shims.pipe(
+export const node = Layer.mergeAll(shims, users).pipe(
   Layer.provideMerge(
     Layer.unwrap(
       Effect.map(
@@ -77,11 +99,9 @@ export const node = shims.pipe(
 /** Sandboxes on that containerd. */
 export const runtime = SandboxRuntime.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Creations.layer, NodeEvents.layer)),
-  Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
-  Layer.provideMerge(Traffic.layer),
+  Layer.provideMerge(Endings.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
   Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer)),
-  Layer.provideMerge(SlotFiles.layer),
   Layer.provideMerge(WatchHub.layer)
 )
 

@@ -5,6 +5,7 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
+import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as ImageName from "@fast-sandbox/core/ImageName"
 import { limits } from "@fast-sandbox/core/Sandbox"
@@ -205,11 +206,16 @@ const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
   }))
 
 /** Who this agent is, for its watchers. */
-const identity: Effect.Effect<Identity, never, AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile> = Effect.gen(
+const identity: Effect.Effect<
+  Identity,
+  never,
+  AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile | UserNamespaces
+> = Effect.gen(
   function*() {
     const settings = yield* AgentConfig
     const { format } = yield* LogDirectory
     const { optimisations, runtime } = yield* RuntimeProfile.RuntimeProfile
+    const { range, reason } = yield* UserNamespaces
     return {
       agentUid: settings.podUid,
       agentName: settings.podName,
@@ -219,6 +225,7 @@ const identity: Effect.Effect<Identity, never, AgentConfig | LogDirectory | Runt
       runtimeNotes: [
         `${runtime.name} ${runtime.version} at ${runtime.path}`,
         ...optimisations.map(({ isOn, name, reason }) => `${name} ${isOn ? "on" : "off"}: ${reason}`),
+        `userNamespace ${range === undefined ? "off" : "on"}: ${reason}`,
         `logger ${format === "records" ? "on" : "off: output goes to plain files"}`
       ]
     }

@@ -66,6 +66,7 @@ export const environmentOf = Effect.fnUntraced(function*(changes: Environment) {
     FSB_STATE_DIR: state,
     FSB_CGROUP_PARENT: cgroupsPath,
     FSB_LOGGER_BINARY: `${directory}/bin/fsb-logger`,
+    FSB_IDMAP_BINARY: `${directory}/bin/fsb-idmap`,
     FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/crun`,
     FSB_SHIM_GROUPS: "1",
     ...changes
@@ -180,9 +181,9 @@ export const loadBehindItsBack = Effect.fnUntraced(function*(name: string) {
   yield* Images.use((images) => images.load(OciArchive.make([recipe])))
 })
 
-const own = (names: ReadonlyArray<string>) => names.filter((name) => !name.includes("anchor"))
+const own = (names: ReadonlyArray<string>) => names.filter((name) => !/anchor|\/agent\/layers\//.test(name))
 
-/** What there is beside agents' own things (anchors, sockets). */
+/** What there is beside agents' own things (anchors, layers, sockets). */
 export const world = Effect.map(census, (all) => ({
   containers: own(all.containers),
   tasks: own(all.tasks),

@@ -3,12 +3,14 @@
  * `~/.fsb/config.json`. The first that says something about a value decides it; a source may say it by itself or by
  * choosing a context, and its own word goes before its context's.
  */
+import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
 import { LocalError } from "./Failure.ts"
 
 /** Where a one-machine installation keeps everything. */
@@ -18,7 +20,7 @@ export const DEFAULT_HOME = "/var/lib/fast-sandbox"
 const SOCKET = "run/fastpath.sock"
 
 /** The file that holds configuration, below the working directory and below the user's home. */
-const FILE = ".fsb/config.json"
+export const FILE = ".fsb/config.json"
 
 /** Certificates, as paths of PEM files. */
 const Tls = Schema.Struct({
@@ -28,17 +30,34 @@ const Tls = Schema.Struct({
   serverName: Schema.optionalKey(Schema.String)
 })
 
+/** A server that is reached through the Kubernetes API of its cluster. */
+const Kubernetes = Schema.Struct({
+  /** The path of a kubeconfig file; left out: what kubectl would use. */
+  kubeconfig: Schema.optionalKey(Schema.NonEmptyString),
+  /** Of the kubeconfig file; left out: its current one. */
+  context: Schema.optionalKey(Schema.NonEmptyString),
+  /** Where the Service is. */
+  namespace: Schema.optionalKey(Schema.NonEmptyString),
+  service: Schema.optionalKey(Schema.NonEmptyString),
+  port: Schema.optionalKey(Sandbox.Port)
+})
+
+/** A server that is reached through the Kubernetes API of its cluster. */
+export type Kubernetes = typeof Kubernetes.Type
+
 const Context = Schema.Struct({
   endpoint: Schema.optionalKey(Schema.NonEmptyString),
+  kubernetes: Schema.optionalKey(Kubernetes),
   namespace: Schema.optionalKey(Schema.NonEmptyString),
   token: Schema.optionalKey(Schema.NonEmptyString),
   tls: Schema.optionalKey(Tls)
 })
 
-type Context = typeof Context.Type
+/** A named way to a server. */
+export type Context = typeof Context.Type
 
 /** What a configuration file holds. */
-const ConfigFile = Schema.Struct({
+export const ConfigFile = Schema.Struct({
   ...Context.fields,
   editor: Schema.optionalKey(Schema.NonEmptyString),
   context: Schema.optionalKey(Schema.NonEmptyString),
@@ -46,7 +65,7 @@ const ConfigFile = Schema.Struct({
 })
 
 /** What a configuration file holds. */
-type ConfigFile = typeof ConfigFile.Type
+export type ConfigFile = typeof ConfigFile.Type
 
 /** One place that configuration comes from. `name` is how it is spoken of. */
 export interface Source extends ConfigFile {
@@ -54,19 +73,22 @@ export interface Source extends ConfigFile {
 }
 
 /** A value, and which source said it. */
-interface Sourced<A> {
+export interface Sourced<A> {
   readonly value: A
   readonly from: string
 }
 
 /** What all sources together say. */
 export interface Settings {
-  readonly endpoint: Sourced<string>
+  /** An endpoint, or where in a cluster it is. */
+  readonly server: Sourced<string | Kubernetes>
   readonly namespace: Sourced<string>
   readonly token: Sourced<Redacted.Redacted> | undefined
   readonly tls: Sourced<typeof Tls.Type> | undefined
   readonly editor: Sourced<string> | undefined
   readonly context: Sourced<string> | undefined
+  /** By name; a stronger source's hides a weaker one's. */
+  readonly contexts: Readonly<Record<string, Context>>
 }
 
 /** The endpoint of a one-machine installation. */
@@ -89,14 +111,12 @@ export const resolve = (sources: ReadonlyArray<Source>, home: string): Result.Re
       )
     }
   }
-  const pick = <K extends keyof Context>(key: K): Sourced<NonNullable<Context[K]>> | undefined => {
+  const pick = <A>(read: (context: Context) => A | undefined): Sourced<A> | undefined => {
     for (const source of sources) {
-      const own = source[key]
-      if (own !== undefined && own !== null) return { value: own, from: source.name }
-      const value = source.context === undefined ? undefined : contexts[source.context]?.[key]
-      if (value !== undefined && value !== null) {
-        return { value, from: `context ${source.context}, ${source.name}` }
-      }
+      const own = read(source)
+      if (own !== undefined) return { value: own, from: source.name }
+      const value = source.context === undefined ? undefined : read(contexts[source.context] ?? {})
+      if (value !== undefined) return { value, from: `context ${source.context}, ${source.name}` }
     }
     return undefined
   }
@@ -107,14 +127,16 @@ export const resolve = (sources: ReadonlyArray<Source>, home: string): Result.Re
     }
     return undefined
   }
-  const token = pick("token")
+  const token = pick(({ token }) => token)
   return Result.succeed({
-    endpoint: pick("endpoint") ?? { value: defaultEndpoint(home), from: DEFAULT },
-    namespace: pick("namespace") ?? { value: DEFAULT, from: DEFAULT },
+    server: pick(({ endpoint, kubernetes }) => endpoint ?? kubernetes) ??
+      { value: defaultEndpoint(home), from: DEFAULT },
+    namespace: pick(({ namespace }) => namespace) ?? { value: DEFAULT, from: DEFAULT },
     token: token === undefined ? undefined : { ...token, value: Redacted.make(token.value) },
-    tls: pick("tls"),
+    tls: pick(({ tls }) => tls),
     editor: own("editor"),
-    context: own("context")
+    context: own("context"),
+    contexts
   })
 }
 
@@ -141,7 +163,24 @@ const positionPattern = /at position (\d+)/
 
 const problemOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
-const decode = Schema.decodeUnknownResult(ConfigFile)
+const decode = Schema.decodeUnknownResult(ConfigFile, { errors: "first", onExcessProperty: "error" })
+
+const issues = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** The first mistake, with the key that has it: `contexts.prod.endpoint: ...`. */
+const mistakeOf = (error: Schema.SchemaError): string => {
+  const [issue] = issues(error.issue).issues
+  const path = (issue?.path ?? []).map((part) => String(typeof part === "object" ? part.key : part)).join(".")
+  const message = issue?.message ?? error.message
+  return `${path === "" ? "" : `${path}: `}${/excess property/.test(message) ? "there is no such key" : message}`
+}
+
+/** Checks what a configuration file is to hold; `path` is for messages. */
+export const check = (path: string, value: unknown): Result.Result<ConfigFile, LocalError> =>
+  Result.mapError(
+    decode(value),
+    (error) => new LocalError({ problem: `${path} is no configuration: ${mistakeOf(error)}` })
+  )
 
 /** Reads the text of a configuration file; `path` is for messages. */
 export const parse = (path: string, text: string): Result.Result<ConfigFile, LocalError> => {
@@ -153,24 +192,22 @@ export const parse = (path: string, text: string): Result.Result<ConfigFile, Loc
       return new LocalError({ problem: `${at} is not JSON: ${problemOf(cause)}` })
     }
   })
-  return Result.flatMap(json, (value) =>
-    Result.mapError(
-      decode(value),
-      (error) => new LocalError({ problem: `${path} is no configuration: ${error.message}` })
-    ))
+  return Result.flatMap(json, (value) => check(path, value))
 }
 
-const readFile = Effect.fnUntraced(function*(path: string, name: string) {
+/** The configuration of a file; none where there is no such file. */
+export const readFile = Effect.fnUntraced(function*(path: string) {
   const files = yield* FileSystem.FileSystem
   const text = yield* files.readFileString(path).pipe(
     Effect.asSome,
     Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.succeedNone),
     Effect.mapError(({ message }) => new LocalError({ problem: `can't read ${path}: ${message}` }))
   )
-  if (Option.isNone(text)) return []
-  const config = yield* Effect.fromResult(parse(path, text.value))
-  return [{ ...config, name }]
+  return Option.isNone(text) ? Option.none() : Option.some(yield* Effect.fromResult(parse(path, text.value)))
 })
+
+const sourceOf = (path: string, name: string) =>
+  Effect.map(readFile(path), (config) => Option.toArray(config).map((config): Source => ({ ...config, name })))
 
 /** What the flags say. */
 export interface Flags {
@@ -193,10 +230,10 @@ export const load = Effect.fn("Config.load")(function*(
   const userHome = environment.HOME ?? ""
   const read = config === undefined
     ? [
-      ...yield* readFile(FILE, `./${FILE}`),
-      ...userHome === "" ? [] : yield* readFile(`${userHome}/${FILE}`, `~/${FILE}`)
+      ...yield* sourceOf(FILE, `./${FILE}`),
+      ...userHome === "" ? [] : yield* sourceOf(`${userHome}/${FILE}`, `~/${FILE}`)
     ]
-    : yield* readFile(config, config)
+    : yield* sourceOf(config, config)
   const given: ConfigFile = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
   const sources = [{ ...given, name: "flags" }, fromEnvironment(environment), ...read]
   return yield* Effect.fromResult(resolve(sources, environment.FSB_HOME || DEFAULT_HOME))

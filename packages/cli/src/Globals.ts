@@ -11,13 +11,16 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Config from "./Config.ts"
 import { LocalError } from "./Failure.ts"
-import { formats } from "./Output.ts"
+import * as KubernetesTarget from "./KubernetesTarget.ts"
+import { type Format, formats, parseFormat } from "./Output.ts"
+import { Screen } from "./Screen.ts"
+import * as Trace from "./Trace.ts"
 
 const optionalText = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
 
 /** `--config` */
-const ConfigPath = GlobalFlag.Setting("config")({
+export const ConfigPath = GlobalFlag.Setting("config")({
   flag: optionalText("config", "FILE", "Read this configuration file instead of ./.fsb and ~/.fsb")
 })
 
@@ -35,7 +38,8 @@ export const Namespace = GlobalFlag.Setting("namespace")({
 
 /** `--output` */
 export const OutputFormat = GlobalFlag.Setting("output")({
-  flag: Flag.Literals("output", formats).pipe(
+  flag: Flag.String("output").pipe(
+    Flag.filterMap(parseFormat, () => `one of ${formats.join(", ")}`),
     Flag.withAlias("o"),
     Flag.withMetavar("FORMAT"),
     Flag.withDescription(`How data is printed: ${formats.join(", ")}`),
@@ -48,8 +52,47 @@ const ContextName = GlobalFlag.Setting("context")({
   flag: optionalText("context", "NAME", "A context of the configuration (FSB_CONTEXT)")
 })
 
+/** What `-o` says, for commands that print things: a table where it says nothing. */
+export const format: Effect.Effect<Format, never, GlobalFlag.Setting.Identifier<"output">> = Effect.map(
+  OutputFormat,
+  Option.getOrElse((): Format => "table")
+)
+
+const presence = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withDescription(description), Flag.withDefault(false), Flag.withoutNegation)
+
+/** `--quiet`; `Screen` obeys it. */
+const Quiet = GlobalFlag.Setting("quiet")({
+  flag: presence("quiet", "Say nothing but errors; of lists just the names").pipe(Flag.withAlias("q"))
+})
+
+/** `--no-color`; `Screen` obeys it. */
+const NoColor = GlobalFlag.Setting("no-color")({
+  flag: presence("no-color", "No bold and no colours (NO_COLOR)")
+})
+
+/** `--trace` */
+export const Traced = GlobalFlag.Setting("trace")({
+  flag: presence("trace", "Tell on stderr where the time of this call went")
+})
+
 /** All of them, in the order of the help. */
-export const all = [ConfigPath, Endpoint, Namespace, OutputFormat, ContextName] as const
+export const all = [ConfigPath, Endpoint, Namespace, OutputFormat, ContextName, Quiet, NoColor, Traced] as const
+
+/** `--all-namespaces` of the commands that list. */
+export const allNamespaces = (description: string): Flag.Flag<boolean> =>
+  Flag.Boolean("all-namespaces").pipe(
+    Flag.withAlias("A"),
+    Flag.withDescription(description),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  )
+
+/** The screen as the flags want it, and what `--trace` asks for. */
+export const presentation = Layer.unwrap(Effect.gen(function*() {
+  const screen = Screen.layerWith({ isQuiet: yield* Quiet, hasColors: !(yield* NoColor) })
+  return (yield* Traced) ? Layer.provideMerge(Trace.layer, screen) : screen
+}))
 
 /** What flags, environment and files say together. */
 export const settings = Effect.gen(function*() {
@@ -82,13 +125,24 @@ const readTls = Effect.fnUntraced(function*(tls: NonNullable<Config.Settings["tl
   }
 })
 
+/** Where the server is; a tunnel to it lives as long as the scope. */
+const endpointOf = Effect.fnUntraced(function*(server: string | Config.Kubernetes) {
+  if (typeof server === "string") return server
+  // what speaks to Kubernetes is large, and most calls do without
+  const KubernetesTunnel = yield* Effect.promise(() => import("./KubernetesTunnel.ts"))
+  return yield* KubernetesTunnel.open(KubernetesTarget.complete(server))
+})
+
+/** The connection to the server of these settings. */
+export const connectionOf = ({ namespace, server, tls, token }: Config.Settings) =>
+  Layer.unwrap(Effect.gen(function*() {
+    return Sandboxes.layer({
+      endpoint: yield* endpointOf(server.value),
+      namespace: namespace.value,
+      token: token?.value,
+      tls: tls === undefined ? undefined : yield* readTls(tls.value)
+    })
+  }))
+
 /** The connection that the settings choose. */
-export const connection = Layer.unwrap(Effect.gen(function*() {
-  const { endpoint, namespace, tls, token } = yield* settings
-  return Sandboxes.layer({
-    endpoint: endpoint.value,
-    namespace: namespace.value,
-    token: token?.value,
-    tls: tls === undefined ? undefined : yield* readTls(tls.value)
-  })
-}))
+export const connection = Layer.unwrap(Effect.map(settings, (settings) => connectionOf(settings)))

@@ -158,7 +158,7 @@ export const layer: Layer.Layer<never, never, Screen> = Layer.unwrap(
             const [error] = event.errors
             return error === undefined
               ? Effect.void
-              : screen.talk(usage(event.commandPath.slice(1).join(" "), problemOf(error)))
+              : screen.complain(usage(event.commandPath.slice(1).join(" "), problemOf(error)))
           }
         }
       }

@@ -5,6 +5,7 @@
 import type { CreateOptions } from "@fast-sandbox/client/Sandboxes"
 import * as Names from "@fast-sandbox/core/Names"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
+import { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
@@ -52,6 +53,7 @@ const Plain = Schema.Struct({
 const strict = { errors: "first", onExcessProperty: "error" } as const
 
 const decodePlain = Schema.decodeUnknownResult(Plain, strict)
+const decodePool = Schema.decodeUnknownResult(SandboxPool, strict)
 const decodeResource = Schema.decodeUnknownResult(Sandbox.Sandbox, strict)
 
 const words = (values: typeof Words.Type | null | undefined) => values?.map(String)
@@ -125,7 +127,7 @@ const withinFastPath = (sandbox: Sandbox.Sandbox): Result.Result<Sandbox.Sandbox
   })
 }
 
-const read = (value: unknown): Result.Result<Manifest, Mistake> =>
+const readSandbox = (value: unknown): Result.Result<Manifest, Mistake> =>
   Predicate.hasProperty(value, "apiVersion") || Predicate.hasProperty(value, "kind")
     ? decodeResource(value).pipe(
       Result.mapError(mistakeOf),
@@ -134,8 +136,10 @@ const read = (value: unknown): Result.Result<Manifest, Mistake> =>
     )
     : decodePlain(value).pipe(Result.mapError(mistakeOf), Result.map(fromPlain))
 
-/** Reads a manifest, or tells the first mistake in it. */
-export const parse = Effect.fn("Manifest.parse")(function*(text: string) {
+const readPool = (value: unknown): Result.Result<SandboxPool, Mistake> => Result.mapError(decodePool(value), mistakeOf)
+
+/** Reads YAML, or tells the first mistake in it, with its line. */
+const parseWith = Effect.fnUntraced(function*<A>(text: string, read: (value: unknown) => Result.Result<A, Mistake>) {
   // the library is large and most calls read none
   const { isNode, LineCounter, parseDocument } = yield* Effect.promise(() => import("./Yaml.ts"))
   const counter = new LineCounter()
@@ -162,6 +166,12 @@ export const parse = Effect.fn("Manifest.parse")(function*(text: string) {
       })
   )
 })
+
+/** Reads what to run. */
+export const parse = (text: string): Effect.Effect<Manifest, ManifestError> => parseWith(text, readSandbox)
+
+/** Reads a Kubernetes SandboxPool. */
+export const parsePool = (text: string): Effect.Effect<SandboxPool, ManifestError> => parseWith(text, readPool)
 
 /** The text that the editor opens with when nothing was remembered. */
 export const template = (name: string): string =>

@@ -30,7 +30,8 @@ export const stack: LocalStack = {
       home,
       containerd,
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
-      loggerBinary: join(buildDirectory(), "fsb-logger")
+      loggerBinary: join(buildDirectory(), "fsb-logger"),
+      idmapBinary: join(buildDirectory(), "fsb-idmap")
     })).pipe(
       Effect.flatMap((context) => Effect.provide(Stack.firstAgent, context)),
       Effect.andThen(onReady),

@@ -4,14 +4,15 @@
 import type { ImageInfo } from "@fast-sandbox/client/Sandboxes"
 import type { SandboxInfo } from "@fast-sandbox/client/SandboxInfo"
 import * as Names from "@fast-sandbox/core/Names"
+import { Condition } from "@fast-sandbox/core/ObjectMeta"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Age from "./Age.ts"
 import * as Output from "./Output.ts"
 import * as Progress from "./Progress.ts"
-import { Screen } from "./Screen.ts"
 import * as Table from "./Table.ts"
 
 /** What docker's conventions fill in is left out again for people. */
@@ -87,6 +88,75 @@ export const sandboxes = (
   object
 })
 
+const Resource = Schema.fromJsonString(Schema.Struct({
+  metadata: Schema.Struct({ uid: Schema.optionalKey(Schema.String) }),
+  status: Schema.optionalKey(Schema.Struct({ conditions: Schema.optionalKey(Schema.Array(Condition)) }))
+}))
+
+const decodeResource = Schema.decodeUnknownOption(Resource)
+
+/** What the resource says of itself; nothing where the server does not send it. */
+export const metadata = ({ resource }: SandboxInfo): { readonly uid?: string } =>
+  Option.getOrElse(Option.map(decodeResource(resource), ({ metadata }) => metadata), () => ({}))
+
+/** The conditions of its status as a table; empty where there are none. */
+export const conditions = ({ resource }: SandboxInfo, now: DateTime.DateTime): string => {
+  const found = Option.flatMapNullishOr(decodeResource(resource), ({ status }) => status?.conditions)
+  if (Option.isNone(found) || found.value.length === 0) return ""
+  return Table.format<Condition>([
+    { heading: "TYPE", cell: ({ type }) => type },
+    { heading: "STATUS", cell: ({ status }) => status },
+    {
+      heading: "SINCE",
+      cell: ({ lastTransitionTime }) =>
+        Option.match(DateTime.make(lastTransitionTime), {
+          onNone: () => "",
+          onSome: (since) => Age.format(DateTime.toEpochMillis(now) - DateTime.toEpochMillis(since))
+        })
+    },
+    { heading: "REASON", cell: ({ reason }) => reason },
+    { heading: "MESSAGE", cell: ({ message }) => message }
+  ], found.value)
+}
+
+const BAR_WIDTH = 30
+
+/** Where the time of its start went, as bars; empty where that is not known. */
+export const startup = (sandbox: SandboxInfo): string => {
+  const { startup } = sandbox
+  const total = totalMillis(sandbox)
+  if (startup === undefined || total === undefined || total === 0) return ""
+  return startup.steps.map(({ millis, name }) =>
+    `${millis.toFixed(1).padStart(8)} ms  ${
+      "#".repeat(Math.round(millis / total * BAR_WIDTH)).padEnd(BAR_WIDTH)
+    }  ${name}\n`
+  ).join("") + `${total.toFixed(1).padStart(8)} ms  ${"".padEnd(BAR_WIDTH)}  in all, ${startup.tier}\n`
+}
+
+/** What lists can be sorted by: their columns. */
+export const orders = ["name", "phase", "image", "pool", "agent", "node", "age", "restarts"] as const
+
+const sortKey = (order: typeof orders[number], sandbox: SandboxInfo): string | number => {
+  switch (order) {
+    case "age":
+      return DateTime.toEpochMillis(sandbox.createdAt)
+    case "agent":
+      return sandbox.agentPod
+    case "node":
+      return sandbox.nodeName
+    default:
+      return sandbox[order]
+  }
+}
+
+/** Compares two sandboxes; equal ones by their names. By age the oldest come first. */
+export const compare = (order: typeof orders[number]) => (a: SandboxInfo, b: SandboxInfo): number => {
+  const left = sortKey(order, a)
+  const right = sortKey(order, b)
+  if (left !== right) return left < right ? -1 : 1
+  return a.namespace.localeCompare(b.namespace) || a.name.localeCompare(b.name)
+}
+
 const formatTime = (time: DateTime.Utc | undefined): string => time === undefined ? "" : DateTime.formatIso(time)
 
 const formatEnd = ({ exitCode, signal }: SandboxInfo): string => {
@@ -146,10 +216,5 @@ export const images: Output.View<ImageInfo> = {
 /** A sandbox after a change: its name, or what the user chose to see. */
 export const printChanged = Effect.fnUntraced(function*(sandbox: SandboxInfo, format: Option.Option<Output.Format>) {
   const now = yield* DateTime.now
-  const view = sandboxes({ now, namespaces: "one" })
-  if (Option.isSome(format)) {
-    return yield* Output.printOne(view, sandbox, { format: format.value, details: details(now) })
-  }
-  const screen = yield* Screen
-  yield* screen.data(`${sandbox.name}\n`)
+  yield* Output.printChanged(sandboxes({ now, namespaces: "one" }), sandbox, { format, details: details(now) })
 })

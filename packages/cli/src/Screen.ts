@@ -25,6 +25,10 @@ export class Screen extends Context.Service<Screen, {
   readonly errorData: (content: string | Uint8Array) => Effect.Effect<void, PipeClosed>
   /** Says something to the user, on stderr. Nobody who listens is no failure. */
   readonly talk: (text: string) => Effect.Effect<void>
+  /** Says what went wrong, on stderr; also to who wants quiet. */
+  readonly complain: (text: string) => Effect.Effect<void>
+  /** The user wants nothing said but errors. */
+  readonly isQuiet: boolean
   /** The user can be asked: stdin and stderr are terminals. */
   readonly canAsk: boolean
   /** What is said can be overwritten and go on in place. */
@@ -46,6 +50,8 @@ export class Screen extends Context.Service<Screen, {
       data: (content) => write(stdout, content),
       errorData: (content) => write(stderr, content),
       talk: (text) => Effect.ignore(write(stderr, text)),
+      complain: (text) => Effect.ignore(write(stderr, text)),
+      isQuiet: false,
       canAsk: stdin.isTTY && stderr.isTTY,
       isTalkTerminal: stderr.isTTY && !isDumb,
       isDataTerminal: stdout.isTTY,
@@ -53,4 +59,17 @@ export class Screen extends Context.Service<Screen, {
       columns: stdout.columns ?? DEFAULT_COLUMNS
     })
   })
+
+  /** The same, as the flags want it. */
+  static readonly layerWith = (
+    options: { readonly isQuiet: boolean; readonly hasColors: boolean }
+  ): Layer.Layer<Screen, never, Screen> =>
+    Layer.effect(
+      Screen,
+      Effect.map(Screen, (screen) => ({
+        ...screen,
+        ...(options.isQuiet ? { isQuiet: true, isTalkTerminal: false, talk: () => Effect.void } : {}),
+        hasColors: screen.hasColors && options.hasColors
+      }))
+    )
 }

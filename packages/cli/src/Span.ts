@@ -1,6 +1,8 @@
 /**
  * Spans of time as people type them: `90`, `90s`, `1h30m`, `500ms`.
  */
+import { InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 
 const millisPerUnit: Readonly<Record<string, number>> = {
@@ -26,3 +28,9 @@ export const parse = (text: string): Option.Option<number> => {
     [...text.matchAll(part)].reduce((sum, [, count, unit = ""]) => sum + Number(count) * (millisPerUnit[unit] ?? 0), 0)
   )
 }
+
+/** Milliseconds, or which flag has none. */
+export const require = (flag: string, text: string): Effect.Effect<number, InvalidArgument> =>
+  Effect.fromOption(parse(text)).pipe(
+    Effect.mapError(() => new InvalidArgument({ field: flag, problem: `${JSON.stringify(text)} is not ${FORM}` }))
+  )

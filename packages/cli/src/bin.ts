@@ -1,7 +1,7 @@
 /**
  * The entry of fsb-ctl. What needs no parser is answered at once; everything else loads the commands.
  */
-import { version } from "./Version.ts"
+import { version } from "@fast-sandbox/core/Version"
 
 const [first, ...rest] = process.argv.slice(2)
 

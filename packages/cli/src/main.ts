@@ -2,19 +2,24 @@
  * fsb-ctl: puts the commands together and runs the one that the command line names.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Version from "@fast-sandbox/core/Version"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { CommandTree, completion } from "./commands/completion.ts"
+import { agents } from "./commands/agent.ts"
+import { complete, completion } from "./commands/completion.ts"
 import { config } from "./commands/config.ts"
-import { remove } from "./commands/delete.ts"
+import { prune, remove } from "./commands/delete.ts"
+import { describe } from "./commands/describe.ts"
 import { doctor } from "./commands/doctor.ts"
+import { events } from "./commands/events.ts"
 import { get } from "./commands/get.ts"
 import { images } from "./commands/image.ts"
 import { list } from "./commands/list.ts"
 import { logs } from "./commands/logs.ts"
+import { pools } from "./commands/pool.ts"
 import { reset } from "./commands/reset.ts"
 import { run } from "./commands/run.ts"
 import { down, up } from "./commands/up.ts"
@@ -26,7 +31,6 @@ import * as Help from "./Help.ts"
 import { countTrailing, TrailingOperands } from "./Operands.ts"
 import * as Process from "./Process.ts"
 import { Screen } from "./Screen.ts"
-import * as Version from "./Version.ts"
 
 const fsbCtl = Command.make("fsb-ctl").pipe(
   Command.withDescription("Runs programs in sandboxes that start in milliseconds, on this machine or on a cluster."),
@@ -35,11 +39,12 @@ const fsbCtl = Command.make("fsb-ctl").pipe(
     { command: "fsb-ctl run --rm --image alpine -- echo hello", description: "Run a program" }
   ]),
   Command.withSubcommands([
-    { group: "Sandboxes", commands: [run, list, get, logs, wait, update, reset, remove] },
-    { group: "Images", commands: [images] },
+    { group: "Sandboxes", commands: [run, list, get, describe, logs, events, wait, update, reset, remove, prune] },
+    { group: "What runs them", commands: [pools, agents, images] },
     { group: "This machine", commands: [up, down, doctor] },
     { group: "fsb-ctl itself", commands: [config, completion, version] }
   ]),
+  Command.provide(Globals.presentation),
   Command.withGlobalFlags(Globals.all)
 )
 
@@ -49,11 +54,14 @@ const services = Layer.mergeAll(
   Help.layer.pipe(Layer.provideMerge(Screen.layer)),
   CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
   NodeServices.layer,
-  Layer.succeed(CommandTree, fsbCtl),
   Layer.succeed(TrailingOperands, countTrailing(args))
 )
 
-Command.runWith(fsbCtl, { version: Version.version })(args).pipe(
-  Effect.provide(services),
-  Process.run
-)
+/** What the scripts of the shells ask; its words are no command line yet. */
+const COMPLETE = "__complete"
+
+const program = args[0] === COMPLETE
+  ? complete(fsbCtl, args.slice(1))
+  : Command.runWith(fsbCtl, { version: Version.version })(args)
+
+Process.run(Effect.provide(program, services))

@@ -7,7 +7,7 @@ const resolve = (...sources: ReadonlyArray<Config.Source>) => Result.getOrThrow(
 describe("Config", () => {
   it("without any source it is this machine", () =>
     assert.deepInclude(resolve(), {
-      endpoint: { value: "unix:/home/run/fastpath.sock", from: "default" },
+      server: { value: "unix:/home/run/fastpath.sock", from: "default" },
       namespace: { value: "default", from: "default" },
       token: undefined
     }))
@@ -18,7 +18,7 @@ describe("Config", () => {
       { name: "environment", endpoint: "e:1", namespace: "b" },
       { name: "file", endpoint: "f:1", editor: "vi" }
     )
-    assert.deepStrictEqual([settings.endpoint, settings.namespace, settings.editor], [
+    assert.deepStrictEqual([settings.server, settings.namespace, settings.editor], [
       { value: "e:1", from: "environment" },
       { value: "a", from: "flags" },
       { value: "vi", from: "file" }
@@ -32,7 +32,7 @@ describe("Config", () => {
       { name: "environment", endpoint: "e:1" },
       { name: "file", contexts }
     )
-    assert.strictEqual(settings.endpoint.value, "prod:1")
+    assert.strictEqual(settings.server.value, "prod:1")
     assert.strictEqual(settings.namespace.value, "mine")
     assert.strictEqual(settings.token === undefined ? "" : Redacted.value(settings.token.value), "t")
   })
@@ -43,7 +43,7 @@ describe("Config", () => {
       { name: "near", contexts: { x: { endpoint: "near:1" } } },
       { name: "far", contexts: { x: { endpoint: "far:1" }, y: { endpoint: "y:1" } } }
     )
-    assert.strictEqual(settings.endpoint.value, "near:1")
+    assert.strictEqual(settings.server.value, "near:1")
   })
 
   it("an unknown context is told with the known ones", () => {
@@ -63,6 +63,8 @@ describe("Config", () => {
       ["{", /^f\.json.* is not JSON/],
       ["{\n\n\"endpoint\": 1,,}", /^f\.json:3 is not JSON/],
       ["{\"endpoint\": 1}", /^f\.json is no configuration: .*endpoint/s],
+      ["{\"endpont\": \"a:1\"}", /^f\.json is no configuration: endpont: /],
+      ["{\"contexts\": {\"a\": {\"kubernetes\": {\"port\": 0}}}}", /: contexts\.a\.kubernetes\.port: /],
       ["[]", /^f\.json is no configuration/]
     ] as const
   ) {

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import { version } from "@fast-sandbox/core/Version"
 import { Effect, Ref, Schedule, SubscriptionRef } from "effect"
-import { spawn, spawnSync } from "node:child_process"
-import { chmodSync, existsSync, mkdirSync, readFileSync } from "node:fs"
+import { execFile, spawn } from "node:child_process"
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
+import { promisify } from "node:util"
 import { parse } from "yaml"
 import { Fake } from "../../client/test/FakeFastPath.ts"
 import * as FsbCtl from "./FsbCtl.ts"
@@ -343,20 +345,208 @@ describe("the rest", () => {
       assert.match((yield* call("ls")).stderr, /^fsb-ctl: \.\/?\.?fsb\/config\.json:2 is not JSON: .*\n$/)
     }))
 
-  test("completion scripts are scripts", () =>
+  test("config set, unset, contexts", () =>
     Effect.gen(function*() {
+      const { home, run } = yield* FsbCtl.FsbCtl
+      assert.strictEqual((yield* call("config", "set", "contexts.my.prod.endpoint", "prod:1")).code, 0)
+      yield* call("config", "set", "contexts.far.kubernetes.context", "admin")
+      yield* call("config", "set", "contexts.far.kubernetes.port", "7")
+      yield* call("config", "use-context", "far")
+      const file = join(home, ".fsb/config.json")
+      assert.deepStrictEqual(JSON.parse(readFileSync(file, "utf8")), {
+        context: "far",
+        contexts: { "my.prod": { endpoint: "prod:1" }, far: { kubernetes: { context: "admin", port: 7 } } }
+      })
+      assert.strictEqual(statSync(file).mode & 0o777, 0o600)
+      const contexts = yield* call("config", "get-contexts")
+      assert.match(
+        contexts.stdout,
+        /^CURRENT {2}NAME {5}SERVER .*\n- +my\.prod +prod:1 .*\n\* +far +fast-sandbox-system\/fastpath:7 through the context admin/
+      )
+      const before = readFileSync(file, "utf8")
+      for (
+        const [args, says] of [
+          ["set endpont x", "endpont: there is no such key"],
+          ["set contexts.far.kubernetes.port 99999", "contexts.far.kubernetes.port: "],
+          ["unset nope", "has no nope"],
+          ["use-context nope", "there is no context \"nope\""]
+        ] as const
+      ) {
+        const { code, stderr, stdout } = yield* call("config", ...args.split(" "))
+        assert.deepStrictEqual([code, stdout], [125, ""], args)
+        assert.include(stderr, says)
+      }
+      assert.strictEqual(readFileSync(file, "utf8"), before)
+      yield* call("config", "unset", "contexts.far")
+      assert.deepStrictEqual(Object.keys(JSON.parse(readFileSync(file, "utf8"))), ["contexts"])
+      const unknown = yield* run(["ls"], { env: { FSB_CONTEXT: "far" } })
+      assert.include(unknown.stderr, "there is no context \"far\" (named by environment); choose one of my.prod")
+    }))
+
+  test("completion asks the server for names", () =>
+    Effect.gen(function*() {
+      const { home, run } = yield* FsbCtl.FsbCtl
       const { stdout } = yield* call("completion", "bash")
-      assert.strictEqual(spawnSync("bash", ["-n"], { input: stdout }).status, 0)
-      assert.include(stdout, "fsb-ctl")
-      assert.include((yield* call("completion", "fish")).stdout, "complete")
-      assert.include((yield* call("completion", "zsh")).stdout, "compdef")
+      yield* call("run", "web", "-d", "--image", "alpine")
+      yield* call("run", "job", "-d", "--image", "alpine")
+      const endpoint = JSON.parse((yield* run(["config", "view", "-o", "json"])).stdout).endpoint
+      const script = `${stdout}\nCOMP_WORDS=(fsb-ctl "$@"); COMP_CWORD=$#; _fsb_ctl; echo "\${COMPREPLY[*]}"`
+      const env = {
+        PATH: `${join(import.meta.dirname, "../../../bin")}:${process.env.PATH}`,
+        HOME: home,
+        FSB_ENDPOINT: endpoint
+      }
+      const complete = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => promisify(execFile)("bash", ["-c", script, "bash", ...words], { env })).pipe(
+          Effect.map(({ stdout }) => stdout.trim())
+        )
+      assert.strictEqual(yield* complete("delete", ""), "web job")
+      assert.strictEqual(yield* complete("delete", "web", "j"), "job")
+      assert.strictEqual(yield* complete("pool", "sc"), "scale")
+      assert.strictEqual(yield* complete("run", "--pool", "d"), "default-pool")
+      assert.strictEqual(yield* complete("agent", "drain", ""), "default-pool-agent-abcde")
+      assert.include(yield* complete("logs", "--t"), "--tail")
+      assert.strictEqual((yield* run(["__complete", "get", ""], { env: { FSB_ENDPOINT: "127.0.0.1:1" } })).stdout, "")
+      assert.include((yield* call("completion", "fish")).stdout, "complete -c fsb-ctl")
+      assert.include((yield* call("completion", "zsh")).stdout, "compdef _fsb_ctl fsb-ctl")
+    }))
+
+  test("delete and prune choose many", () =>
+    Effect.gen(function*() {
+      yield* call("run", "web", "-d", "--image", "alpine")
+      yield* call("update", "web", "-l", "app=web")
+      yield* call("run", "api", "-d", "--image", "alpine")
+      yield* call("run", "done", "-d", "--image", "alpine", "--", "echo", "x")
+      yield* call("run", "away", "-d", "-n", "team", "--image", "alpine", "--", "echo", "x")
+      assert.strictEqual((yield* call("prune", "--dry-run", "-A")).stdout, "done\naway\n")
+      assert.deepInclude(yield* call("prune", "--older-than", "100000d"), { code: 0, stdout: "" })
+      assert.strictEqual((yield* call("prune")).stdout, "done\n")
+      assert.strictEqual((yield* call("rm", "-l", "app=web", "--force")).stdout, "web\n")
+      assert.deepInclude(yield* call("rm", "-l", "app=web"), {
+        code: 0,
+        stdout: "",
+        stderr: "no sandboxes to delete\n"
+      })
+      assert.include((yield* call("rm", "api", "--all")).stderr, "but not both")
+      assert.strictEqual((yield* call("rm", "--all", "-A")).code, 0)
+      assert.deepStrictEqual(yield* names, [])
+    }))
+
+  test("pools and agents", () =>
+    Effect.gen(function*() {
+      const { run } = yield* FsbCtl.FsbCtl
+      assert.match((yield* call("pool", "ls")).stdout, /^NAME .*\ndefault-pool {2}1\/2 {5}3\/10 {3}4 /)
+      assert.strictEqual(
+        (yield* call("pool", "create", "small", "--min", "1", "--warm", "alpine=3", "--cpu", "500m")).stdout,
+        "small\n"
+      )
+      const file = JSON.stringify({
+        apiVersion: "sandbox.fast.io/v1alpha1",
+        kind: "SandboxPool",
+        metadata: { name: "filed", namespace: "team" },
+        spec: { maxSandboxesPerPod: 2, capacity: { poolMax: 4 } }
+      })
+      assert.strictEqual((yield* run(["pool", "create", "-f", "-", "--min", "2"], { input: file })).stdout, "filed\n")
+      const pools = yield* Fake.use(({ pools }) => Ref.get(pools))
+      assert.deepNestedInclude(pools.get("default/small"), {
+        "spec.capacity.poolMin": 1,
+        "spec.warmImages[0].parked": 3,
+        "spec.sandboxResources.cpu": "500m"
+      })
+      assert.deepNestedInclude(pools.get("team/filed"), {
+        "spec.capacity.poolMin": 2,
+        "spec.capacity.poolMax": 4,
+        "spec.maxSandboxesPerPod": 2
+      })
+      const bad = yield* run(["pool", "create", "-f", "-"], {
+        input: "apiVersion: sandbox.fast.io/v1alpha1\nkind: SandboxPool\nmetadata: {}\nspec:\n  maxSandboxesPerPod: 0\n"
+      })
+      assert.match(bad.stderr, /^fsb-ctl: stdin:5: spec\.maxSandboxesPerPod: .*\n$/)
+      assert.strictEqual(
+        (yield* call("pool", "scale", "small", "--min", "3", "-o", "jsonpath={.spec.capacity.poolMin}")).stdout,
+        "3"
+      )
+      assert.include((yield* call("pool", "scale", "small")).stderr, "nothing to change")
+      assert.include((yield* call("pool", "get", "default-pool")).stdout, "Lacks:            fewer agents answer")
+      assert.include((yield* call("pool", "delete", "default-pool")).stderr, "holds 3 sandboxes")
+      assert.strictEqual((yield* call("pool", "rm", "default-pool", "--force")).stdout, "default-pool\n")
+      assert.match((yield* call("agent", "ls", "-o", "wide")).stdout, / Ready {2}3\/10 .* node-1 {2}2 +runs crun\n$/)
+      const drained = yield* call("agent", "drain", "default-pool-agent-abcde")
+      assert.deepStrictEqual([drained.code, drained.stdout], [0, "default-pool-agent-abcde\n"])
+      assert.include(drained.stderr, "when its 3 sandboxes have ended")
+      yield* call("agent", "resume", "default-pool-agent-abcde")
+      assert.deepStrictEqual(yield* Fake.use(({ agentCalls }) => Ref.get(agentCalls)), [
+        "drain default-pool-agent-abcde",
+        "resume default-pool-agent-abcde"
+      ])
+    }))
+
+  test("what happened, and why it is as it is", () =>
+    Effect.gen(function*() {
+      const { start } = yield* FsbCtl.FsbCtl
+      yield* call("run", "web", "-d", "--image", "alpine")
+      assert.match(
+        (yield* call("events")).stdout,
+        /^AGE .*\n\S+ +Normal +Created +pool\/default-pool +an agent was made\n/
+      )
+      assert.strictEqual(
+        (yield* call("events", "pool/default-pool", "-o", "jsonpath={.items[*].reason}")).stdout,
+        "Created"
+      )
+      assert.include((yield* call("events", "thing/x")).stderr, "is none of NAME, pool/NAME, agent/NAME")
+      const watching = yield* start(["events", "web", "-w"])
+      yield* watching.printed("out of memory (2 times)")
+      watching.process.kill("SIGINT")
+      assert.strictEqual((yield* watching.ended).code, 130)
+      const { stdout } = yield* call("describe", "web")
+      assert.match(
+        stdout,
+        /^Name: +web\n[^]*\nWhere the time of its start went:\n +1\.3 ms {2}#{10} [^]*\nEvents:\n {2}AGE /
+      )
+    }).pipe(Effect.scoped))
+
+  test("version of both sides", () =>
+    Effect.gen(function*() {
+      const { run } = yield* FsbCtl.FsbCtl
+      assert.strictEqual((yield* call("version")).stdout, `client ${version}\nserver 0.0.9\n`)
+      assert.deepInclude(JSON.parse((yield* call("version", "-o", "json")).stdout).server, { version: "0.0.9" })
+      const alone = yield* run(["version"], { env: { FSB_ENDPOINT: "unix:/nowhere" } })
+      assert.deepStrictEqual([alone.code, alone.stdout], [125, `client ${version}\n`])
+      assert.include(alone.stderr, "can't reach the server at unix:/nowhere")
+      assert.strictEqual((yield* run(["version", "--client"], { env: { FSB_ENDPOINT: "unix:/nowhere" } })).code, 0)
+    }))
+
+  test("order, templates, quiet, and where the time went", () =>
+    Effect.gen(function*() {
+      for (const name of ["b", "a", "c"]) yield* call("run", name, "-d", "--image", "alpine")
+      assert.strictEqual((yield* call("ls", "--sort-by", "name", "-q")).stdout, "a\nb\nc\n")
+      assert.strictEqual((yield* call("ls", "-q")).stdout, "b\na\nc\n")
+      const template = "jsonpath={range .items[*]}{.metadata.name}={.spec.image}{\"\\n\"}{end}"
+      assert.strictEqual((yield* call("ls", "-o", template)).stdout, "b=alpine\na=alpine\nc=alpine\n")
+      assert.include(
+        (yield* call("ls", "-o", "jsonpath={range .items[*]}")).stderr,
+        "-o jsonpath: {range} without {end}"
+      )
+      assert.deepStrictEqual(yield* call("run", "d", "-dq", "--image", "alpine"), {
+        code: 0,
+        signal: null,
+        stdout: "d\n",
+        stderr: ""
+      })
+      assert.match((yield* call("rm", "nope", "-q")).stderr, /^fsb-ctl: sandbox nope not found/)
+      assert.match(
+        (yield* call("ls", "--trace")).stderr,
+        /^ +[\d.]+ ms {2}start of fsb-ctl\n +[\d.]+ ms {2}ListSandboxes \(call\)\n +[\d.]+ ms {2}fsb-ctl itself\n +[\d.]+ ms {2}all of it\n$/
+      )
     }))
 
   test("help fits in 80 columns and shows an example for every command", () =>
     Effect.gen(function*() {
       const commands = [
-        ..."run list get logs wait update reset delete up down doctor completion version".split(" "),
-        ..."image pull,image load,image list,image remove,config view".split(",")
+        ..."run list get describe logs events wait update reset delete prune up down doctor".split(" "),
+        ..."completion,version,pool list,pool get,pool create,pool scale,pool delete".split(","),
+        ..."agent list,agent drain,agent resume,image pull,image load,image list,image remove".split(","),
+        ..."config view,config set,config unset,config get-contexts,config use-context".split(",")
       ]
       for (const command of ["", ...commands]) {
         const { code, stderr, stdout } = yield* call(...command.split(" ").filter((word) => word !== ""), "--help")
@@ -400,7 +590,12 @@ describe("what is wrong is one line", () => {
     },
     { what: "no name", args: "get", says: "fsb-ctl get: NAME is missing", usage: "get" },
     { what: "a name too many", args: "get a b", says: "fsb-ctl get: \"b\" is one argument too many", usage: "get" },
-    { what: "no names", args: "delete", says: "fsb-ctl delete: NAME is missing", usage: "delete" },
+    {
+      what: "no names",
+      args: "delete",
+      says: "fsb-ctl delete: NAME is missing; --all and -l choose many",
+      usage: "delete"
+    },
     {
       what: "no image",
       args: "run x",
@@ -416,7 +611,7 @@ describe("what is wrong is one line", () => {
     {
       what: "a bad choice",
       args: "ls -o xml",
-      says: "fsb-ctl list: --output: \"xml\" is not \"table\" | \"wide\" | \"json\" | \"yaml\" | \"name\"",
+      says: "fsb-ctl list: --output: \"xml\" is not one of table, wide, json, yaml, name, jsonpath=TEMPLATE",
       usage: "list"
     },
     {

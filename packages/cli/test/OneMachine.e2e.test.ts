@@ -292,13 +292,16 @@ describe("one machine", () => {
 
     it.effect("leaves nothing behind after 200 sandboxes", () =>
       Effect.gen(function*() {
-        const before = yield* MachineCensus.take
         const sandboxes = yield* Sandboxes
-        yield* Effect.forEach(Array.from({ length: 200 }, (_, n) => `many-${n}`), (name) =>
+        const run = (name: string) =>
           sandboxes.create({ name, image: "busybox", args: ["sleep", "600"], terminationGracePeriodSeconds: 0 }).pipe(
             Effect.andThen(sandboxes.delete(name)),
             Effect.andThen(sandboxes.waitForDeletion(name))
-          ), { concurrency: 4 })
+          )
+        // An agent mounts the layers of an image once, for its first sandbox, and keeps them.
+        yield* run("first")
+        const before = yield* MachineCensus.take
+        yield* Effect.forEach(Array.from({ length: 200 }, (_, n) => `many-${n}`), run, { concurrency: 4 })
         assert.deepStrictEqual(yield* sandboxes.list({ allNamespaces: true }), [])
         yield* eventually(Effect.gen(function*() {
           assert.deepStrictEqual(MachineCensus.added(before, yield* MachineCensus.take), MachineCensus.empty)

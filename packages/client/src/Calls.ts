@@ -5,13 +5,16 @@ import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import type { ConsistencyMode, FailurePolicy, Phase, SandboxResources, Startup } from "@fast-sandbox/core/Sandbox"
 import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import type * as DateTime from "effect/DateTime"
-import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type * as Administration from "./Administration.ts"
+import type { CallOptions } from "./CallOptions.ts"
 import type * as LogLine from "./LogLine.ts"
 import type * as SandboxInfo from "./SandboxInfo.ts"
+
+export type { CallOptions } from "./CallOptions.ts"
 
 /** Where the server is, and how the client proves itself. */
 export interface ConnectOptions {
@@ -23,14 +26,6 @@ export interface ConnectOptions {
   readonly tls?: GrpcClient.Credentials["tls"]
   /** The namespace of calls that name none; `default` by default. */
   readonly namespace?: string | undefined
-}
-
-/** What every call may say. */
-export interface CallOptions {
-  /** Empty or absent: the connection's. */
-  readonly namespace?: string | undefined
-  /** The call fails with DeadlineExceeded after this time. Streams have none by default. */
-  readonly deadline?: Duration.Input | undefined
 }
 
 /** What to run. */
@@ -95,6 +90,14 @@ export interface WaitOptions extends CallOptions {
   readonly for: ReadonlySet<Phase>
 }
 
+/** A condition of a sandbox's status, and the status that it is to have. */
+export interface ConditionGoal {
+  /** Such as `Ready`. */
+  readonly type: string
+  /** `True`, `False` or `Unknown`. */
+  readonly status: string
+}
+
 /** What to change. Each part is a call of its own, made in this order; labels go with the first. */
 export interface UpdateOptions extends CallOptions {
   /** `never` removes the expiry. */
@@ -150,7 +153,7 @@ export interface ScopedSandbox extends Created {
 }
 
 /** The calls of a Fast-Path server. */
-export interface Calls {
+export interface Calls extends Administration.Administration {
   /**
    * Starts a sandbox and answers when its program was started. An answer that got lost is asked for again with the same
    * request id, so that no second sandbox comes of it. Interrupting it deletes what it may have made.
@@ -167,10 +170,19 @@ export interface Calls {
    * FailedPrecondition `Ended` when the sandbox reached an end from which it gets to none of them by itself.
    */
   readonly wait: (name: string, options: WaitOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
+  /** Like `wait`, until a condition of the sandbox has that status. */
+  readonly waitForCondition: (
+    name: string,
+    goal: ConditionGoal,
+    options?: CallOptions
+  ) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
   /** Waits by watching until a sandbox is gone. */
   readonly waitForDeletion: (name: string, options?: CallOptions) => Effect.Effect<void, BoundaryError>
-  /** Stops a sandbox gracefully and removes it. Answers when the deletion is certain to finish. */
-  readonly delete: (name: string, options?: CallOptions) => Effect.Effect<void, BoundaryError>
+  /**
+   * Stops a sandbox gracefully and removes it. Answers when the deletion is certain to finish. A forced one kills the
+   * program, and does not wait for the proof of its end where its agent does not answer.
+   */
+  readonly delete: (name: string, options?: Administration.ForceOptions) => Effect.Effect<void, BoundaryError>
   readonly update: (name: string, options: UpdateOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
   /** Starts a new instance. */
   readonly reset: (name: string, options?: CallOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>

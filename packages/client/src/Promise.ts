@@ -11,6 +11,7 @@
  * Promises reject with the failures of `@fast-sandbox/core/Errors`; compare their `_tag`. Every call takes a `signal`:
  * aborting it cancels the call at the server.
  */
+import type { PoolCapacity } from "@fast-sandbox/core/SandboxPool"
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
@@ -57,8 +58,13 @@ export interface Client extends AsyncDisposable {
     name: string,
     options: Sandboxes.WaitOptions & Abortable
   ) => Promise<SandboxInfo.SandboxInfo>
+  readonly waitForCondition: (
+    name: string,
+    goal: Sandboxes.ConditionGoal,
+    options?: Sandboxes.CallOptions & Abortable
+  ) => Promise<SandboxInfo.SandboxInfo>
   readonly waitForDeletion: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<void>
-  readonly delete: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<void>
+  readonly delete: (name: string, options?: Sandboxes.ForceOptions & Abortable) => Promise<void>
   readonly update: (
     name: string,
     options: Sandboxes.UpdateOptions & Abortable
@@ -74,6 +80,23 @@ export interface Client extends AsyncDisposable {
     ) => AsyncIterable<Sandboxes.ImageProgress>
     readonly remove: (image: string, options?: Sandboxes.ImageOptions & Abortable) => Promise<ReadonlyArray<string>>
   }
+  readonly pools: {
+    readonly list: (options?: Sandboxes.ScopeOptions & Abortable) => Promise<ReadonlyArray<Sandboxes.PoolInfo>>
+    readonly get: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<Sandboxes.PoolInfo>
+    readonly create: (name: string, options: Sandboxes.PoolOptions & Abortable) => Promise<Sandboxes.PoolInfo>
+    readonly scale: (
+      name: string,
+      options: PoolCapacity & Sandboxes.CallOptions & Abortable
+    ) => Promise<Sandboxes.PoolInfo>
+    readonly delete: (name: string, options?: Sandboxes.ForceOptions & Abortable) => Promise<void>
+  }
+  readonly agents: {
+    readonly list: (options?: Sandboxes.AgentOptions & Abortable) => Promise<ReadonlyArray<Sandboxes.AgentInfo>>
+    readonly drain: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<Sandboxes.AgentInfo>
+    readonly resume: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<Sandboxes.AgentInfo>
+  }
+  readonly events: (options?: Sandboxes.EventOptions) => AsyncIterable<Sandboxes.EventInfo>
+  readonly serverVersion: (options?: Sandboxes.CallOptions & Abortable) => Promise<Sandboxes.ServerVersion>
   /** Ends every call and deletes the sandboxes that are still in use. */
   readonly close: () => Promise<void>
 }
@@ -134,6 +157,8 @@ export const connect = (options: ConnectOptions): Client => {
     list: (options) => call(options, (sandboxes) => sandboxes.list(options)),
     watch: (options) => iterate((sandboxes) => sandboxes.watch(options)),
     wait: (name, options) => call(options, (sandboxes) => sandboxes.wait(name, options)),
+    waitForCondition: (name, goal, options) =>
+      call(options, (sandboxes) => sandboxes.waitForCondition(name, goal, options)),
     waitForDeletion: (name, options) => call(options, (sandboxes) => sandboxes.waitForDeletion(name, options)),
     delete: (name, options) => call(options, (sandboxes) => sandboxes.delete(name, options)),
     update: (name, options) => call(options, (sandboxes) => sandboxes.update(name, options)),
@@ -146,6 +171,20 @@ export const connect = (options: ConnectOptions): Client => {
         iterate((sandboxes) => sandboxes.images.load(Stream.fromAsyncIterable(archive, (cause) => cause), options)),
       remove: (image, options) => call(options, (sandboxes) => sandboxes.images.remove(image, options))
     },
+    pools: {
+      list: (options) => call(options, (sandboxes) => sandboxes.pools.list(options)),
+      get: (name, options) => call(options, (sandboxes) => sandboxes.pools.get(name, options)),
+      create: (name, options) => call(options, (sandboxes) => sandboxes.pools.create(name, options)),
+      scale: (name, options) => call(options, (sandboxes) => sandboxes.pools.scale(name, options)),
+      delete: (name, options) => call(options, (sandboxes) => sandboxes.pools.delete(name, options))
+    },
+    agents: {
+      list: (options) => call(options, (sandboxes) => sandboxes.agents.list(options)),
+      drain: (name, options) => call(options, (sandboxes) => sandboxes.agents.drain(name, options)),
+      resume: (name, options) => call(options, (sandboxes) => sandboxes.agents.resume(name, options))
+    },
+    events: (options) => iterate((sandboxes) => sandboxes.events(options)),
+    serverVersion: (options) => call(options, (sandboxes) => sandboxes.serverVersion(options)),
     close,
     [Symbol.asyncDispose]: close
   }

@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Calls, ConnectOptions } from "./Calls.ts"
 
+export type * from "./Administration.ts"
 export type * from "./Calls.ts"
 
 /** The phases in which a program has ended. */

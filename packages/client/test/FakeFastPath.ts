@@ -51,6 +51,9 @@ export class Fake extends Context.Service<Fake, {
   /** After this many lines each log stream breaks, once. */
   readonly breakLogsAfter: Ref.Ref<number>
   readonly createStarted: Deferred.Deferred<void>
+  readonly pools: Ref.Ref<ReadonlyMap<string, unknown>>
+  /** What happened to agents, in words. */
+  readonly agentCalls: Ref.Ref<ReadonlyArray<string>>
   /** When set, calls must carry it. */
   readonly token: Ref.Ref<string | undefined>
 }>()("test/FakeFastPath") {
@@ -66,6 +69,10 @@ export class Fake extends Context.Service<Fake, {
         loseAnswers: yield* Ref.make(0),
         breakLogsAfter: yield* Ref.make(0),
         createStarted: yield* Deferred.make<void>(),
+        pools: yield* Ref.make<ReadonlyMap<string, unknown>>(
+          new Map([["default/default-pool", { spec: { capacity: { poolMin: 1 } } }]])
+        ),
+        agentCalls: yield* Ref.make<ReadonlyArray<string>>([]),
         token: yield* Ref.make<string | undefined>(undefined)
       })
     })
@@ -351,6 +358,89 @@ const pull = ({ image }: Wire.PullImageRequest) =>
       { node: "node-1", image, status: "done", currentBytes: 1024n, totalBytes: 1024n, digest: DIGEST }
     )
 
+const poolInfo = (key: string, pool: unknown) => {
+  const [namespace = "", name = ""] = key.split("/")
+  return {
+    name,
+    namespace,
+    agentsReady: 1,
+    agentsDesired: 2,
+    slotsUsed: 3,
+    slotsTotal: 10,
+    slotsParked: 4,
+    createdAt: CREATED_AT_SECONDS,
+    problem: "fewer agents answer than are wanted",
+    resource: new TextEncoder().encode(JSON.stringify(pool))
+  }
+}
+
+const findPool = Effect.fnUntraced(function*(name: string, namespace: string) {
+  const key = keyOf(name, namespace)
+  const pool = (yield* Ref.get((yield* Fake).pools)).get(key)
+  return pool === undefined ? yield* new NotFound({ kind: "pool", name: key }) : poolInfo(key, pool)
+})
+
+const createPool = Effect.fnUntraced(function*({ resource }: Wire.CreatePoolRequest) {
+  const pool = JSON.parse(new TextDecoder().decode(resource))
+  const key = keyOf(pool.metadata.name, pool.metadata.namespace)
+  yield* Ref.update((yield* Fake).pools, (all) => new Map(all).set(key, pool))
+  return poolInfo(key, pool)
+})
+
+const scalePool = Effect.fnUntraced(function*({ name, namespace, poolMin }: Wire.ScalePoolRequest) {
+  yield* findPool(name, namespace)
+  const pool = { spec: { capacity: { poolMin } } }
+  yield* Ref.update((yield* Fake).pools, (all) => new Map(all).set(keyOf(name, namespace), pool))
+  return poolInfo(keyOf(name, namespace), pool)
+})
+
+const deletePool = Effect.fnUntraced(function*({ force, name, namespace }: Wire.DeletePoolRequest) {
+  yield* findPool(name, namespace)
+  if (name === "default-pool" && !force) {
+    return yield* new FailedPrecondition({ reason: "PoolInUse", problem: `pool ${name} holds 3 sandboxes` })
+  }
+  yield* Ref.update((yield* Fake).pools, (all) => new Map([...all].filter(([key]) => key !== keyOf(name, namespace))))
+  return {}
+})
+
+const agentInfo = (name: string, state: Wire.AgentInfo_State) => ({
+  name,
+  namespace: "default",
+  poolRef: "default-pool",
+  nodeName: "node-1",
+  state,
+  slotsUsed: 3,
+  slotsTotal: 10,
+  images: 2,
+  since: CREATED_AT_SECONDS,
+  notes: ["runs crun"]
+})
+
+const moveAgent = (verb: string, state: Wire.AgentInfo_State) =>
+  Effect.fnUntraced(function*({ name }: { readonly name: string }) {
+    if (name !== "default-pool-agent-abcde") return yield* new NotFound({ kind: "agent", name })
+    yield* Ref.update((yield* Fake).agentCalls, (all) => [...all, `${verb} ${name}`])
+    return agentInfo(name, state)
+  })
+
+const events = ({ follow, kind, name }: Wire.WatchEventsRequest) => {
+  const told = [
+    { kind: "SandboxPool", name: "default-pool", type: "Normal", reason: "Created", message: "an agent was made" },
+    { kind: "Sandbox", name: "web", type: "Normal", reason: "Running", message: "the program runs" },
+    { kind: "Sandbox", name: "web", type: "Warning", reason: "OOMKilled", message: "out of memory" }
+  ].filter((event) => (kind === "" || event.kind === kind) && (name === "" || event.name === name))
+    .map((event, at) => ({
+      ...event,
+      namespace: "default",
+      uid: `uid-${event.name}`,
+      count: at + 1,
+      first: timeOf(0),
+      last: timeOf(at),
+      source: "fast-sandbox-controller"
+    }))
+  return follow ? Stream.concat(Stream.fromIterable(told), Stream.never) : Stream.fromIterable(told)
+}
+
 const service = GrpcService.make(Wire.FastPathService, {
   createSandbox: create,
   deleteSandbox: remove,
@@ -383,7 +473,23 @@ const service = GrpcService.make(Wire.FastPathService, {
   removeImage: ({ image }) =>
     image === "none"
       ? Effect.fail(new NotFound({ kind: "image", name: image }))
-      : Effect.succeed({ nodes: ["node-1"] })
+      : Effect.succeed({ nodes: ["node-1"] }),
+  listPools: Effect.fnUntraced(function*({ namespace }: Wire.ListPoolsRequest) {
+    const pools = yield* Ref.get((yield* Fake).pools)
+    return {
+      items: [...pools].filter(([key]) => namespace === "*" || key.startsWith(`${namespace || "default"}/`))
+        .map(([key, pool]) => poolInfo(key, pool))
+    }
+  }),
+  getPool: ({ name, namespace }) => findPool(name, namespace),
+  createPool,
+  scalePool,
+  deletePool,
+  listAgents: () => Effect.succeed({ items: [agentInfo("default-pool-agent-abcde", Wire.AgentInfo_State.READY)] }),
+  drainAgent: moveAgent("drain", Wire.AgentInfo_State.DRAINING),
+  resumeAgent: moveAgent("resume", Wire.AgentInfo_State.READY),
+  watchEvents: events,
+  getVersion: () => Effect.succeed({ version: "0.0.9", node: "v24.0.0" })
 })
 
 /** The server, and its inside for the tests; on a free port of the loopback, or on a unix socket. */

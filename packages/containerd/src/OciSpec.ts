@@ -54,6 +54,19 @@ export interface Namespace {
   readonly path?: string | undefined
 }
 
+/** The users of a sandbox on the host: 0 inside is `hostId` outside, and so on for `size` of them; the same for groups. */
+export interface IdRange {
+  readonly hostId: number
+  readonly size: number
+}
+
+/** A part of a user namespace's map. */
+export interface IdMapping {
+  readonly containerID: number
+  readonly hostID: number
+  readonly size: number
+}
+
 /** The cgroup limits that are set. Absent means no limit of its own. */
 export interface LinuxResources {
   readonly devices?:
@@ -106,6 +119,8 @@ export interface Spec {
   readonly annotations: Readonly<Record<string, string>>
   readonly linux: {
     readonly namespaces: ReadonlyArray<Namespace>
+    readonly uidMappings?: ReadonlyArray<IdMapping> | undefined
+    readonly gidMappings?: ReadonlyArray<IdMapping> | undefined
     readonly cgroupsPath: string
     readonly resources: LinuxResources
     readonly seccomp?: Seccomp | undefined
@@ -158,6 +173,8 @@ export interface SandboxSpec extends SandboxProcess {
   readonly resources?: Resources | undefined
   /** A network namespace to join (`/run/netns/x`); a new one with nothing but loopback when absent. */
   readonly netnsPath?: string | undefined
+  /** A user namespace of its own, for a root file system that was mapped so (`UserNamespaces`); the host's when absent. */
+  readonly users?: IdRange | undefined
   readonly mounts?: ReadonlyArray<SpecMount> | undefined
   readonly readonlyRoot?: boolean | undefined
   /** See `Seccomp.defaultProfile`; none when absent. */
@@ -255,15 +272,34 @@ const mounts: ReadonlyArray<SpecMount> = [
     source: "shm",
     options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
   },
-  { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
-  { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
-  {
-    destination: "/sys/fs/cgroup",
-    type: "cgroup",
-    source: "cgroup",
-    options: ["nosuid", "noexec", "nodev", "relatime", "ro"]
-  }
+  { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] }
 ]
+
+const sysfs: SpecMount = {
+  destination: "/sys",
+  type: "sysfs",
+  source: "sysfs",
+  options: ["nosuid", "noexec", "nodev", "ro"]
+}
+
+/**
+ * A sysfs shows the network namespace of whoever mounts it, so who does not own that namespace may not mount one. Then
+ * the host's is shown, without its devices of the network.
+ */
+const hostSysfs: SpecMount = {
+  destination: "/sys",
+  type: "bind",
+  source: "/sys",
+  options: ["rbind", "nosuid", "noexec", "nodev", "ro"]
+}
+const hostNetworkPaths: ReadonlyArray<string> = ["/sys/class/net", "/sys/devices/virtual/net"]
+
+const cgroupfs: SpecMount = {
+  destination: "/sys/fs/cgroup",
+  type: "cgroup",
+  source: "cgroup",
+  options: ["nosuid", "noexec", "nodev", "relatime", "ro"]
+}
 
 /** The scheduler's period; docker's and the kernel's default. Quotas are parts of it. */
 const cpuPeriodMicros = 100_000
@@ -366,28 +402,40 @@ export const makeResources = (resources: Resources): LinuxResources => {
   }
 }
 
+/** The map of a user namespace. */
+const mappingsOf = ({ hostId, size }: IdRange): ReadonlyArray<IdMapping> => [
+  { containerID: 0, hostID: hostId, size }
+]
+
 /** The spec of a sandbox: namespaces, cgroup and file system of its own, and as few privileges as programs bear. */
 export const make = (sandbox: SandboxSpec): Result.Result<Spec, NoCommand> =>
-  Result.map(makeProcess(sandbox.image, sandbox.hostname, sandbox), (process) => ({
-    ociVersion: "1.0.2",
-    process,
-    root: { path: "rootfs", readonly: sandbox.readonlyRoot ?? false },
-    hostname: sandbox.hostname,
-    mounts: [...mounts, ...(sandbox.mounts ?? [])],
-    annotations: sandbox.annotations ?? {},
-    linux: {
-      namespaces: [
-        { type: "pid" },
-        { type: "ipc" },
-        { type: "uts" },
-        { type: "mount" },
-        { type: "cgroup" },
-        sandbox.netnsPath === undefined ? { type: "network" } : { type: "network", path: sandbox.netnsPath }
-      ],
-      cgroupsPath: sandbox.cgroupsPath,
-      resources: makeResources(sandbox.resources ?? {}),
-      ...(sandbox.seccomp === undefined ? {} : { seccomp: sandbox.seccomp }),
-      maskedPaths,
-      readonlyPaths
+  Result.map(makeProcess(sandbox.image, sandbox.hostname, sandbox), (process) => {
+    const { netnsPath, users } = sandbox
+    // A network namespace that was made beforehand belongs to the host's users.
+    const isForeignNetwork = users !== undefined && netnsPath !== undefined
+    return {
+      ociVersion: "1.0.2",
+      process,
+      root: { path: "rootfs", readonly: sandbox.readonlyRoot ?? false },
+      hostname: sandbox.hostname,
+      mounts: [...mounts, isForeignNetwork ? hostSysfs : sysfs, cgroupfs, ...(sandbox.mounts ?? [])],
+      annotations: sandbox.annotations ?? {},
+      linux: {
+        namespaces: [
+          ...(users === undefined ? [] : [{ type: "user" } as const]),
+          { type: "pid" },
+          { type: "ipc" },
+          { type: "uts" },
+          { type: "mount" },
+          { type: "cgroup" },
+          netnsPath === undefined ? { type: "network" } : { type: "network", path: netnsPath }
+        ],
+        ...(users === undefined ? {} : { uidMappings: mappingsOf(users), gidMappings: mappingsOf(users) }),
+        cgroupsPath: sandbox.cgroupsPath,
+        resources: makeResources(sandbox.resources ?? {}),
+        ...(sandbox.seccomp === undefined ? {} : { seccomp: sandbox.seccomp }),
+        maskedPaths: isForeignNetwork ? [...maskedPaths, ...hostNetworkPaths] : maskedPaths,
+        readonlyPaths
+      }
     }
-  }))
+  })

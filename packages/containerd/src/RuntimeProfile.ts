@@ -137,7 +137,8 @@ const shimProblem = (major: number, minor: number): string | undefined =>
 /** The first Linux whose overlay knows `volatile`. */
 const volatileSince = [5, 10] as const
 
-const kernelVersion = (): readonly [number, number] => {
+/** The running Linux: its version and patch level. */
+export const kernelVersion = (): readonly [number, number] => {
   const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)/.exec(release()) ?? []
   return [Number(major), Number(minor)]
 }

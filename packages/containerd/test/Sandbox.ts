@@ -8,6 +8,7 @@ import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import type { ShimRuntime } from "@fast-sandbox/containerd/ShimRuntime"
 import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import type { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { busyboxName } from "@fast-sandbox/testkit/TestImages"
 import { Effect, FileSystem, Schedule } from "effect"
@@ -22,6 +23,8 @@ export interface Program extends OciSpec.SandboxProcess {
   readonly resources?: OciSpec.Resources
   readonly userName?: string
   readonly readonlyRoot?: boolean
+  readonly netnsPath?: string
+  readonly userNamespaces?: UserNamespaces["Service"]
 }
 
 /** Ends whatever is left of a container, in the order that leaves nothing; safe to repeat. */
@@ -56,6 +59,7 @@ export const start = Effect.fnUntraced(function*(program: Program) {
     image: image.config,
     hostname: "sandbox",
     cgroupsPath: `${cgroupsPath}/${id}`,
+    users: program.userNamespaces?.range,
     seccomp: seccompProfile,
     annotations: program.runtime.annotations
   }))
@@ -63,7 +67,7 @@ export const start = Effect.fnUntraced(function*(program: Program) {
   const mounts = yield* snapshots.prepare(id, image.chainId)
   const pid = yield* tasks.create({
     containerId: id,
-    rootfs: volatile(mounts),
+    rootfs: volatile(program.userNamespaces === undefined ? mounts : yield* program.userNamespaces.rootfs(mounts)),
     runtime: program.runtime,
     stdio: { stdout, stderr }
   })

@@ -30,6 +30,9 @@ export const templateHashAnnotation = `${reservedPrefix}template-hash` as const
 /** Annotation of agent Pods: a drain was asked for, so the agent admits nothing and is removed when it is empty. */
 export const drainAnnotation = `${reservedPrefix}drain` as const
 
+/** Annotation of agent Pods, beside {@link drainAnnotation}: who asked. Then the pool's controller never takes it back. */
+export const drainedByAnnotation = `${reservedPrefix}drained-by` as const
+
 /** Annotation of Sandboxes that a fast create wrote: the claim uid that their first instance carries. */
 export const claimUidAnnotation = `${reservedPrefix}claim-uid` as const
 

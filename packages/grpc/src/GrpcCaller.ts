@@ -12,10 +12,9 @@ export interface Caller {
 
 /** Where a call comes from. */
 export interface Peer {
-  /**
-   * `host:port`, or `unknown` for a caller on a unix socket and for one that is already gone: never a reason to trust.
-   * A server that trusts its unix socket and asks for proof on TCP is two servers.
-   */
+  /** The kind of the listener that took the call: who reaches a unix socket was let in by the mode of its file. */
+  readonly transport: "tcp" | "unix"
+  /** `host:port`, or `unknown` for a caller on a unix socket and for one that is already gone: never a reason to trust. */
   readonly address: string
   /** The certificate that the caller proved to own; only over mutual TLS. */
   readonly certificate: PeerCertificate | undefined
@@ -34,6 +33,12 @@ export const anonymous: Caller = { name: "system:anonymous", groups: [] }
 export const GrpcCaller: Context.Reference<Caller> = Context.Reference<Caller>(
   "@fast-sandbox/grpc/GrpcCaller",
   { defaultValue: () => anonymous }
+)
+
+/** Where the call comes from that the current fiber serves; `unknown` outside of a call. */
+export const GrpcPeerAddress: Context.Reference<string> = Context.Reference<string>(
+  "@fast-sandbox/grpc/GrpcCaller/GrpcPeerAddress",
+  { defaultValue: () => "unknown" }
 )
 
 const noMetadata: Metadata = { get: () => undefined }

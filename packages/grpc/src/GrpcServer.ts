@@ -23,7 +23,15 @@ import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { randomUUID } from "node:crypto"
-import { type Caller, GrpcCaller, GrpcMetadata, type Metadata, type Peer } from "./GrpcCaller.ts"
+import {
+  anonymous,
+  type Caller,
+  GrpcCaller,
+  GrpcMetadata,
+  GrpcPeerAddress,
+  type Metadata,
+  type Peer
+} from "./GrpcCaller.ts"
 import { MAX_MESSAGE_BYTES } from "./GrpcClient.ts"
 import { type Code, codes, type HandlerError, toStatus } from "./GrpcError.ts"
 import { GrpcHealth, SERVER } from "./GrpcHealth.ts"
@@ -36,12 +44,15 @@ import type {
   ServerStreamingHandler,
   UnaryHandler
 } from "./GrpcService.ts"
+import * as Admission from "./internal/admission.ts"
 import * as Instruments from "./internal/instruments.ts"
-import { BindError, listen, type Listener, type ServerTls } from "./internal/listen.ts"
+import * as Lingering from "./internal/lingering.ts"
+import { BindError, type Certificates, listen, type Listener, type Open, type ServerTls } from "./internal/listen.ts"
 import * as Pump from "./internal/pump.ts"
 import * as Wire from "./internal/wire.ts"
 
-export { BindError, type Listener, type ServerTls }
+export { BindError, type Certificates, type Listener, type ServerTls }
+export { HANDSHAKE_TIMEOUT_MILLIS, MAX_CONNECTIONS } from "./internal/listen.ts"
 
 /** Mode of a unix socket's file: its owner only. */
 export const UNIX_SOCKET_MODE = 0o600
@@ -60,6 +71,15 @@ export const KEEPALIVE_TIME_MILLIS = 30_000
 
 /** A probe that stays without an answer for this long means that the caller vanished. */
 export const KEEPALIVE_TIMEOUT_MILLIS = 10_000
+
+/** A connection without a call for this long is closed; gRPC clients connect anew with their next call. */
+export const IDLE_TIMEOUT_MILLIS = 5 * 60_000
+
+/**
+ * A request that is no stream has to be complete this long after its headers: enough for the largest message over a slow
+ * line, too little for who sends a byte a minute.
+ */
+export const REQUEST_TIMEOUT_MILLIS = 30_000
 
 /** A TCP listener; port 0 takes a free one. */
 export const tcp = (host: string, port: number, options?: { readonly tls?: ServerTls | undefined }): Listener => ({
@@ -90,10 +110,14 @@ export interface Options<Services extends ReadonlyArray<GrpcService<unknown>>, R
   readonly services: Services
   readonly listeners: readonly [Listener, ...ReadonlyArray<Listener>]
   /**
-   * Finds out who makes a call before its handler runs; without it everybody is {@link GrpcCaller}'s anonymous caller.
+   * Finds out who makes a call, before its body is read; without it everybody is {@link GrpcCaller}'s anonymous caller.
    * Not asked for services that are open to all.
    */
   readonly authenticate?: ((metadata: Metadata, peer: Peer) => Effect.Effect<Caller, BoundaryError, R>) | undefined
+  /** {@link REQUEST_TIMEOUT_MILLIS} by default. */
+  readonly requestTimeoutMillis?: number | undefined
+  /** {@link IDLE_TIMEOUT_MILLIS} by default. */
+  readonly idleTimeoutMillis?: number | undefined
   /** How long running calls may go on when the server ends; {@link DRAIN_GRACE} by default. */
   readonly grace?: Duration.Input | undefined
   /** Largest message that is accepted or sent, in bytes; {@link MAX_MESSAGE_BYTES} by default. */
@@ -114,18 +138,7 @@ type Call =
 /** Starts the fiber of a call. */
 type Run<R> = <A, E>(effect: Effect.Effect<A, E, R>) => Fiber.Fiber<A, E>
 
-type Authenticate<R> = NonNullable<Options<ReadonlyArray<GrpcService<unknown>>, R>["authenticate"]>
-
 const identity = (bytes: Buffer): Buffer => bytes
-
-const metadataOf = (call: Call): Metadata => ({
-  get: (name) => call.metadata.get(name).find((value) => typeof value === "string")
-})
-
-const peerOf = (call: Call): Peer => ({
-  address: call.getPeer(),
-  certificate: call.getAuthContext().sslPeerCertificate
-})
 
 const parentSpan = (call: Call): Option.Option<Tracer.ExternalSpan> => {
   const [value] = call.metadata.get(Wire.TRACEPARENT)
@@ -133,11 +146,11 @@ const parentSpan = (call: Call): Option.Option<Tracer.ExternalSpan> => {
 }
 
 /** A defect never reaches the peer: it reads a reference to what the log holds. */
-const hideDefects = <A, R>(
-  self: Effect.Effect<A, HandlerError, R>,
+const hideDefects = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
   method: string
-): Effect.Effect<A, HandlerError, R> =>
-  Effect.catchCause(self, (cause): Effect.Effect<never, HandlerError> => {
+): Effect.Effect<A, E | Internal, R> =>
+  Effect.catchCause(self, (cause): Effect.Effect<never, E | Internal> => {
     if (!Cause.hasDies(cause)) return Effect.failCause(cause)
     const reference = randomUUID()
     return Effect.logError("a handler failed with a defect", cause).pipe(
@@ -155,6 +168,8 @@ interface Method<R> {
   readonly encode: (init: Init) => Buffer
   readonly decode: (bytes: Buffer) => Message
   readonly malformed: () => InvalidArgument
+  /** Counts a call that was ended before its handler ran. */
+  readonly refuse: (code: Code) => void
   /** Runs the work of a call and tells how it ended, unless the caller is gone by then. */
   readonly serve: <A>(call: Call, work: Effect.Effect<A, HandlerError, R>, end: {
     readonly succeed: (value: A) => void
@@ -172,15 +187,19 @@ const statusOf = (path: string, cause: Cause.Cause<HandlerError>): ReturnType<ty
   return toStatus(Result.isSuccess(failure) ? failure.success : goingAway(path))
 }
 
+/** A caller's deadline is told as a duration, so its clock runs out somewhat before the server's does. */
+const DEADLINE_SKEW_MILLIS = 20
+
 /** The code of a call whose caller did not wait for its end. */
-const abandonedCode = (call: Call): Code => Number(call.getDeadline()) <= Date.now() ? "DEADLINE_EXCEEDED" : "CANCELLED"
+const abandonedCode = (call: Call): Code =>
+  Number(call.getDeadline()) <= Date.now() + DEADLINE_SKEW_MILLIS ? "DEADLINE_EXCEEDED" : "CANCELLED"
 
 const makeMethod = <R>(
   method: DescMethod,
   service: GrpcService<R>,
   run: Run<R>,
   context: Context.Context<never>,
-  authenticate: Authenticate<R> | undefined
+  admitted: Admission.Admitted
 ): Method<R> | undefined => {
   const handler = service.handlers[method.localName]
   if (handler === undefined) return undefined
@@ -192,17 +211,16 @@ const makeMethod = <R>(
     attributes: { "rpc.system": "grpc", "rpc.service": service.descriptor.typeName, "rpc.method": method.name }
   }
   const prepare = <A>(call: Call, work: Effect.Effect<A, HandlerError, R>): Effect.Effect<A, HandlerError, R> => {
-    const metadata = metadataOf(call)
-    const known = Effect.provideService(work, GrpcMetadata, metadata)
-    const authenticated = authenticate === undefined || service.access === "open"
-      ? known
-      : Effect.flatMap(
-        Effect.suspend(() => authenticate(metadata, peerOf(call))),
-        (caller) => Effect.provideService(known, GrpcCaller, caller)
+    const known = Effect.provideContext(
+      work,
+      Context.make(GrpcMetadata, Admission.metadataOf(call.metadata)).pipe(
+        Context.add(GrpcCaller, admitted.get(call.metadata) ?? anonymous),
+        Context.add(GrpcPeerAddress, call.getPeer())
       )
+    )
     const parent = parentSpan(call)
     return Effect.withSpan(
-      hideDefects(authenticated, path),
+      hideDefects(known, path),
       path,
       Option.isNone(parent) ? spanOptions : { ...spanOptions, parent: parent.value }
     )
@@ -213,6 +231,7 @@ const makeMethod = <R>(
     encode: Wire.encoder(method.output),
     decode: Wire.decoder(method.input),
     malformed: () => new InvalidArgument({ field: "request", problem: `is no ${method.input.typeName}` }),
+    refuse: (code) => instruments.end(instruments.begin(), code, context),
     serve: (call, work, end) => {
       const beganAt = instruments.begin()
       const fiber = run(prepare(call, work))
@@ -300,14 +319,23 @@ const register = <R>(server: Grpc.Server, kind: DescMethod["methodKind"], method
 }
 
 /** Lets running calls end by themselves, then ends them with UNAVAILABLE, then cuts what is left. */
-const drain = (server: Grpc.Server, fibers: FiberSet.FiberSet, grace: Duration.Input): Effect.Effect<void> =>
+const drain = (
+  server: Grpc.Server,
+  listeners: ReadonlyArray<Open>,
+  fibers: FiberSet.FiberSet,
+  grace: Duration.Input
+): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const closed = yield* Deferred.make<void>()
-    server.tryShutdown(() => Deferred.doneUnsafe(closed, Effect.void))
-    const drained = yield* Deferred.await(closed).pipe(Effect.timeoutOption(grace))
+    const shutdown = yield* Deferred.make<void>()
+    server.tryShutdown(() => Deferred.doneUnsafe(shutdown, Effect.void))
+    const closed = Effect.all([Deferred.await(shutdown), ...listeners.map(({ closed }) => closed)], {
+      concurrency: "unbounded",
+      discard: true
+    })
+    const drained = yield* closed.pipe(Effect.timeoutOption(grace))
     if (Option.isSome(drained)) return
     yield* FiberSet.clear(fibers)
-    yield* Deferred.await(closed).pipe(Effect.timeoutOption(DROP_GRACE))
+    yield* closed.pipe(Effect.timeoutOption(DROP_GRACE))
     server.forceShutdown()
   })
 
@@ -319,28 +347,52 @@ const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<Grpc
     "grpc.max_send_message_length": maxMessageBytes,
     "grpc.max_concurrent_streams": MAX_CONCURRENT_CALLS,
     "grpc.keepalive_time_ms": KEEPALIVE_TIME_MILLIS,
-    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MILLIS
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MILLIS,
+    "grpc.max_connection_idle_ms": options.idleTimeoutMillis ?? IDLE_TIMEOUT_MILLIS
   })
   const context = yield* Effect.context<never>()
   const health = Context.getOption(context, GrpcHealth)
   // finalizers run last in, first out: health says no, socket files go, running calls drain, their fibers end
   const fibers = yield* FiberSet.make()
   const run = yield* FiberSet.runtime(fibers)<R>()
+  const admitted: Admission.Admitted = new WeakMap()
+  const methods = new Map<string, Method<R>>()
+  const open = new Set<string>()
   for (const service of options.services) {
     for (const method of service.descriptor.methods) {
-      const made = makeMethod(method, service, run, context, options.authenticate)
-      if (made !== undefined && !register(server, method.methodKind, made)) {
+      const made = makeMethod(method, service, run, context, admitted)
+      if (made === undefined) continue
+      if (!register(server, method.methodKind, made)) {
         return yield* Effect.die(new Error(`${made.path} is served twice by one server`))
       }
+      methods.set(made.path, made)
+      if (service.access === "open") open.add(made.path)
     }
   }
-  yield* Effect.addFinalizer(() => drain(server, fibers, options.grace ?? DRAIN_GRACE))
-  const addresses = yield* Effect.forEach(options.listeners, (listener) => listen(server, listener))
+  const { authenticate } = options
+  const interceptorOf = ({ _tag }: Listener): Grpc.ServerInterceptor | undefined =>
+    // whoever may open a unix socket is trusted not to be slow
+    _tag === "Unix" && authenticate === undefined ? undefined : Admission.interceptor({
+      transport: _tag === "Unix" ? "unix" : "tcp",
+      authenticate: authenticate === undefined
+        ? undefined
+        : (path, metadata, peer) => run(hideDefects(Effect.suspend(() => authenticate(metadata, peer)), path)),
+      isOpen: (path) => open.has(path),
+      requestTimeoutMillis: options.requestTimeoutMillis ?? REQUEST_TIMEOUT_MILLIS,
+      admitted,
+      refused: (path, { code }) => methods.get(path)?.refuse(codes[code] ?? "INTERNAL")
+    })
+  yield* Lingering.end
+  const opened: Array<Open> = []
+  yield* Effect.addFinalizer(() => drain(server, opened, fibers, options.grace ?? DRAIN_GRACE))
+  for (const listener of options.listeners) {
+    opened.push(yield* listen(server, listener, interceptorOf(listener)))
+  }
   if (Option.isSome(health)) {
     yield* health.value.setInitial([SERVER, ...options.services.map((service) => service.descriptor)], "SERVING")
     yield* Effect.addFinalizer(() => health.value.setAllNotServing)
   }
-  return GrpcServer.of({ addresses })
+  return GrpcServer.of({ addresses: opened.map(({ address }) => address) })
 })
 
 /** Serves until the scope closes. */

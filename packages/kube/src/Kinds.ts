@@ -142,6 +142,21 @@ export interface Pod extends Stored {
   readonly status?: PodStatus | undefined
 }
 
+/** A name for the Pods that a selector finds. */
+export interface Service extends Stored {
+  readonly spec?: {
+    readonly selector?: { readonly [label: string]: string } | undefined
+    readonly ports?:
+      | ReadonlyArray<{
+        readonly name?: string | undefined
+        readonly port: number
+        /** A number, or the name of a container's port; left out: `port`. */
+        readonly targetPort?: number | string | undefined
+      }>
+      | undefined
+  } | undefined
+}
+
 /** Names an object of any kind from within another object. */
 export interface ObjectReference {
   readonly apiVersion?: string | undefined
@@ -291,6 +306,9 @@ export const Namespace: KubeKind<Namespace> = { ...core, kind: "Namespace", plur
 
 /** `v1/Pod` */
 export const Pod: KubeKind<Pod> = { ...core, kind: "Pod", plural: "pods", namespaced: true }
+
+/** `v1/Service` */
+export const Service: KubeKind<Service> = { ...core, kind: "Service", plural: "services", namespaced: true }
 
 /** `v1/Event` */
 export const Event: KubeKind<Event> = { ...core, kind: "Event", plural: "events", namespaced: true }

@@ -37,6 +37,8 @@ export interface StackOptions {
   readonly agentCommand: readonly [file: string, ...args: ReadonlyArray<string>]
   /** Absolute path of `fsb-logger`. */
   readonly loggerBinary: string
+  /** Absolute path of `fsb-idmap`. */
+  readonly idmapBinary: string
 }
 
 /** The processes that `down` waits for get this long to end their sandboxes: the Pods' grace period and some. */
@@ -79,6 +81,7 @@ const podRunner = (home: Home.Home, options: StackOptions) =>
         environment: {
           FSB_CONTAINERD_SOCKET: socket,
           FSB_LOGGER_BINARY: options.loggerBinary,
+          FSB_IDMAP_BINARY: options.idmapBinary,
           FSB_CGROUP_PARENT: home.cgroupParent,
           ...(runtimeDirectory === undefined ? {} : { FSB_RUNTIME_DIR: runtimeDirectory })
         }
@@ -191,6 +194,8 @@ export const down = Effect.fn("Stack.down")(function*(options: {
   }
   yield* MachineContainerd.stop(home)
   yield* MachineSetup.removeCgroups(home.cgroupParent)
+  // What an agent that was killed has mounted: layers of images, which must not be removed through it.
+  yield* MachineSetup.unmountBelow(home.agentsDirectory)
   if (options.wipe) {
     yield* files.remove(home.directory, { recursive: true, force: true })
   }

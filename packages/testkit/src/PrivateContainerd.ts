@@ -42,6 +42,8 @@ export const layer = (
     const token = yield* Effect.sync(() => randomUUID().slice(0, 8))
     const namespace = options?.namespace ?? `test-${token}`
     const directory = yield* fileSystem.makeTempDirectoryScoped({ prefix: "fsb-" })
+    // runc enters a sandbox's root file system as the sandbox's root, who is nobody here.
+    yield* fileSystem.chmod(directory, 0o711)
     const cgroupsPath = `/fsb-test-${token}`
     // Runs after the daemon's own release, when nothing is in them any more.
     yield* Effect.addFinalizer(() => MachineSetup.removeCgroups(cgroupsPath))

@@ -5,7 +5,6 @@ import type { Finding } from "@fast-sandbox/local/Doctor"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Config from "../Config.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { Ended } from "../Failure.ts"
@@ -46,7 +45,7 @@ export const doctor = Command.make(
     const { Doctor, Home } = yield* load
     const findings = yield* Effect.flatMap(Home.make(home), Doctor.report)
     yield* Output.printAll(view, findings, {
-      format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
+      format: yield* Globals.format,
       whenEmpty: "nothing to check"
     })
     for (const { check, fix } of findings) {

@@ -6,7 +6,6 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -21,7 +20,7 @@ export const get = Command.make(
     const sandbox = yield* sandboxes.get(name)
     const now = yield* DateTime.now
     yield* Output.printOne(SandboxView.sandboxes({ now, namespaces: "one" }), sandbox, {
-      format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
+      format: yield* Globals.format,
       details: SandboxView.details(now)
     })
   })

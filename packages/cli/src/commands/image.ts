@@ -31,7 +31,7 @@ const list = Command.make(
   Effect.fnUntraced(function*({ pool }) {
     const { images } = yield* Sandboxes
     yield* Output.printAll(SandboxView.images, yield* images.list({ pool: Option.getOrUndefined(pool) }), {
-      format: Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const),
+      format: yield* Globals.format,
       whenEmpty: "no images; 'fsb-ctl image pull' brings one"
     })
   })

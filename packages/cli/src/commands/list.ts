@@ -15,15 +15,16 @@ import * as Output from "../Output.ts"
 import * as SandboxView from "../SandboxView.ts"
 
 const flags = {
-  allNamespaces: Flag.Boolean("all-namespaces").pipe(
-    Flag.withAlias("A"),
-    Flag.withDescription("List the sandboxes of all namespaces"),
-    Flag.withDefault(false)
-  ),
+  allNamespaces: Globals.allNamespaces("List the sandboxes of all namespaces"),
   selector: Flag.String("selector").pipe(
     Flag.withAlias("l"),
     Flag.withMetavar("QUERY"),
     Flag.withDescription("Only those with these labels: key=value,..."),
+    Flag.optional
+  ),
+  sortBy: Flag.Literals("sort-by", SandboxView.orders).pipe(
+    Flag.withMetavar("COLUMN"),
+    Flag.withDescription(`Sort by one of ${SandboxView.orders.join(", ")}`),
     Flag.optional
   ),
   watch: Flag.Boolean("watch").pipe(
@@ -37,9 +38,9 @@ const flags = {
 export const list = Command.make(
   "list",
   flags,
-  Effect.fnUntraced(function*({ allNamespaces, selector, watch }) {
+  Effect.fnUntraced(function*({ allNamespaces, selector, sortBy, watch }) {
     const sandboxes = yield* Sandboxes
-    const format = Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const)
+    const format = yield* Globals.format
     const namespaces = allNamespaces ? "all" : "one"
     const query = {
       labelSelector: Option.getOrUndefined(selector),
@@ -49,7 +50,12 @@ export const list = Command.make(
     if (!watch) {
       const { value: namespace } = (yield* Globals.settings).namespace
       const whenEmpty = allNamespaces ? "no sandboxes" : `no sandboxes in the namespace ${namespace}`
-      return yield* Output.printAll(yield* view, yield* sandboxes.list(query), { format, whenEmpty })
+      const found = yield* sandboxes.list(query)
+      const sorted = Option.match(sortBy, {
+        onNone: () => found,
+        onSome: (order) => found.toSorted(SandboxView.compare(order))
+      })
+      return yield* Output.printAll(yield* view, sorted, { format, whenEmpty })
     }
     const print = yield* Output.printer(format)
     let existing: Array<SandboxInfo> | undefined = []
@@ -74,7 +80,12 @@ export const list = Command.make(
     { command: "fsb-ctl list", description: "The sandboxes of the namespace" },
     { command: "fsb-ctl ls -A -o wide", description: "Those of all namespaces, with all there is to see" },
     { command: "fsb-ctl ls -w -l app=web", description: "Those with a label, as they come and go" },
-    { command: "fsb-ctl delete $(fsb-ctl ls -o name | cut -d/ -f2)", description: "Names for another command" }
+    { command: "fsb-ctl ls --sort-by age", description: "The oldest first" },
+    { command: "fsb-ctl delete $(fsb-ctl ls -q -l app=web)", description: "Names for another command" },
+    {
+      command: "fsb-ctl ls -o jsonpath='{range .items[*]}{.metadata.name}{\"\\n\"}{end}'",
+      description: "Whatever kubectl can show"
+    }
   ]),
   Command.annotate(Operands, ""),
   Command.provide(Globals.connection)

@@ -11,7 +11,6 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
@@ -29,6 +28,7 @@ import * as Relay from "../Relay.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 import * as Span from "../Span.ts"
+import * as TextInput from "../TextInput.ts"
 
 /** How long an interrupted run waits for the program to stop and say its last words. */
 const STOP_PATIENCE = "30 seconds"
@@ -88,11 +88,6 @@ const flags = {
   ),
   remove: Flag.Boolean("rm").pipe(
     Flag.withDescription("Delete the sandbox when its program ends"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  trace: Flag.Boolean("trace").pipe(
-    Flag.withDescription("Tell where the time of the start went"),
     Flag.withDefault(false),
     Flag.withoutNegation
   ),
@@ -171,24 +166,9 @@ const merge = (file: Manifest.Manifest, asked: Manifest.Manifest): Manifest.Mani
   ...(asked.ttlSeconds === undefined ? {} : { expireTime: undefined })
 })
 
-const readStdin = Stream.fromAsyncIterable(
-  process.stdin,
-  (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
-).pipe(Stream.decodeText(), Stream.mkString)
-
 const readFile = Effect.fnUntraced(function*(path: string) {
-  const files = yield* FileSystem.FileSystem
-  const text = path === "-" ? yield* readStdin : yield* files.readFileString(path).pipe(
-    Effect.mapError(({ message, reason }) =>
-      new LocalError({
-        problem: reason._tag === "NotFound" ? `there is no file ${path}` : `can't read ${path}: ${message}`
-      })
-    )
-  )
-  return yield* Manifest.parse(text).pipe(
-    Effect.mapError(({ line, problem }) =>
-      new LocalError({ problem: `${path === "-" ? "stdin" : path}:${line}: ${problem}` })
-    )
+  return yield* Manifest.parse(yield* TextInput.read(path)).pipe(
+    Effect.mapError(({ line, problem }) => new LocalError({ problem: `${TextInput.nameOf(path)}:${line}: ${problem}` }))
   )
 })
 
@@ -263,7 +243,7 @@ const stop = Effect.fnUntraced(function*({ name, namespace }: Created) {
 
 /** Says why a cleanup did not happen, and goes on. */
 const reported = <A, E extends Parameters<typeof describe>[0], R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.catch(effect, (failure) => Effect.flatMap(Screen, (screen) => screen.talk(describe(failure))))
+  Effect.catch(effect, (failure) => Effect.flatMap(Screen, (screen) => screen.complain(describe(failure))))
 
 /** Follows the program to its end; an interruption stops it and still prints its last words. */
 const attend = Effect.fnUntraced(function*(created: Created, remove: boolean) {
@@ -317,7 +297,7 @@ export const run = Command.make(
       Effect.timed
     )
     yield* screen.talk(started(created, Duration.toMillis(duration)))
-    if (flags.trace) yield* screen.talk(traced(created, Duration.toMillis(duration)))
+    if (yield* Globals.Traced) yield* screen.talk(traced(created, Duration.toMillis(duration)))
     if (flags.detach) return yield* report(created)
     const exitCode = yield* attend(created, flags.remove)
     if (exitCode !== ExitCode.SUCCESS) return yield* new Ended({ exitCode })

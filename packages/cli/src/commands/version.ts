@@ -1,31 +1,62 @@
 /**
  * `fsb-ctl version`
  */
+import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { version as own } from "@fast-sandbox/core/Version"
 import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as ExitCode from "../ExitCode.ts"
+import { describe, Ended } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
 import { Screen } from "../Screen.ts"
-import * as Version from "../Version.ts"
+
+/** A server that needs longer is not there for this question. */
+const DEADLINE = "5 seconds"
+
+const client = { version: own, node: process.version, platform: `${process.platform}/${process.arch}` }
+
+const ask = Sandboxes.use(({ serverVersion }) => serverVersion({ deadline: DEADLINE })).pipe(
+  Effect.provide(Globals.connection),
+  Effect.result
+)
 
 /** `fsb-ctl version` */
 export const version = Command.make(
   "version",
-  {},
-  Effect.fnUntraced(function*() {
+  {
+    client: Flag.Boolean("client").pipe(
+      Flag.withDescription("Only that of fsb-ctl; ask no server"),
+      Flag.withDefault(false),
+      Flag.withoutNegation
+    )
+  },
+  Effect.fnUntraced(function*(flags) {
     const screen = yield* Screen
-    const format = Option.getOrElse(yield* Globals.OutputFormat, () => "table" as const)
-    const node = process.version
-    const platform = `${process.platform}/${process.arch}`
-    yield* format === "json" || format === "yaml"
-      ? Output.printObject(format, { version: Version.version, node, platform })
-      : screen.data(`fsb-ctl ${Version.version}${format === "wide" ? ` (node ${node}, ${platform})` : ""}\n`)
+    const format = yield* Globals.format
+    const asked = flags.client ? undefined : yield* ask
+    const server = asked !== undefined && Result.isSuccess(asked) ? asked.success : undefined
+    const wide = format === "wide"
+    yield* Output.isObjectForm(format)
+      ? Output.printObject(format, { client, ...(server === undefined ? {} : { server }) })
+      : screen.data([
+        `client ${client.version}${wide ? ` (node ${client.node}, ${client.platform})` : ""}\n`,
+        ...(server === undefined ? [] : [`server ${server.version}${wide ? ` (node ${server.node})` : ""}\n`])
+      ].join(""))
+    if (asked !== undefined && Result.isFailure(asked)) {
+      yield* screen.complain(describe(asked.failure))
+      return yield* new Ended({ exitCode: ExitCode.OURS })
+    }
   })
 ).pipe(
-  Command.withShortDescription("Print the version"),
-  Command.withDescription("Prints the version of fsb-ctl."),
-  Command.withExamples([{ command: "fsb-ctl version -o wide", description: "With that of Node and the platform" }]),
+  Command.withShortDescription("Print the versions of fsb-ctl and of the server"),
+  Command.withDescription("Prints the version of fsb-ctl, and that of the server that it talks to."),
+  Command.withExamples([
+    { command: "fsb-ctl version -o wide", description: "With those of Node and the platform" },
+    { command: "fsb-ctl version --client", description: "Without asking the server" }
+  ]),
   Command.annotate(Operands, "")
 )

@@ -16,16 +16,33 @@ import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 import * as Span from "../Span.ts"
 
-/** Beside the phases: any end of the program, and that the sandbox is gone. */
-const ENDED = "ended"
-const DELETION = "deletion"
+/** What to wait for. */
+type Goal =
+  | { readonly _tag: "Ended" }
+  | { readonly _tag: "Deleted" }
+  | { readonly _tag: "Phase"; readonly phase: Sandbox.Phase }
+  | { readonly _tag: "Condition"; readonly type: string; readonly status: string }
+
+const condition = /^condition=([A-Za-z]+)(?:=(True|False|Unknown))?$/
+
+/** Reads what follows `--for`. */
+export const parseGoal = (text: string): Option.Option<Goal> => {
+  if (text === "ended") return Option.some({ _tag: "Ended" })
+  if (text === "delete" || text === "deletion") return Option.some({ _tag: "Deleted" })
+  const [, type, status = "True"] = condition.exec(text) ?? []
+  if (type !== undefined) return Option.some({ _tag: "Condition", type, status })
+  const word = text.replace(/^phase=/, "").toLowerCase()
+  const phase = Sandbox.Phase.literals.find((phase) => phase.toLowerCase() === word)
+  return phase === undefined ? Option.none() : Option.some({ _tag: "Phase", phase })
+}
 
 const flags = {
   name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
-  condition: Flag.Literals("for", [ENDED, DELETION, ...Sandbox.Phase.literals]).pipe(
-    Flag.withMetavar("CONDITION"),
-    Flag.withDescription("ended (the default), deletion, or a phase such as Running"),
-    Flag.withDefault(ENDED)
+  goal: Flag.String("for").pipe(
+    Flag.filterMap(parseGoal, () => "one of ended, delete, phase=Running or another phase, condition=Ready[=False]"),
+    Flag.withMetavar("GOAL"),
+    Flag.withDescription("ended (the default), delete, phase=PHASE, or condition=TYPE[=STATUS]"),
+    Flag.withDefault<Goal>({ _tag: "Ended" })
   ),
   timeout: Flag.String("timeout").pipe(
     Flag.withMetavar("TIME"),
@@ -38,35 +55,33 @@ const flags = {
 export const wait = Command.make(
   "wait",
   flags,
-  Effect.fnUntraced(function*({ condition, name, timeout }) {
+  Effect.fnUntraced(function*({ goal, name, timeout }) {
     const sandboxes = yield* Sandboxes
     const screen = yield* Screen
-    const millis = Option.map(timeout, Span.parse)
-    if (Option.isSome(millis) && Option.isNone(millis.value)) {
-      return yield* new InvalidArgument({
-        field: "--timeout",
-        problem: `${JSON.stringify(Option.getOrThrow(timeout))} is not ${Span.FORM}`
-      })
-    }
-    const options = { deadline: Option.getOrUndefined(Option.flatten(millis)) }
-    if (condition === DELETION) return yield* sandboxes.waitForDeletion(name, options)
-    const sandbox = yield* sandboxes.wait(name, {
-      ...options,
-      for: condition === ENDED ? terminal : new Set([condition])
-    })
+    const millis = Option.isNone(timeout) ? undefined : yield* Span.require("--timeout", timeout.value)
+    if (millis === 0) return yield* new InvalidArgument({ field: "--timeout", problem: "must be more than 0" })
+    const options = { deadline: millis }
+    if (goal._tag === "Deleted") return yield* sandboxes.waitForDeletion(name, options)
+    const sandbox = yield* goal._tag === "Condition"
+      ? sandboxes.waitForCondition(name, goal, options)
+      : sandboxes.wait(name, { ...options, for: goal._tag === "Ended" ? terminal : new Set([goal.phase]) })
     const format = yield* Globals.OutputFormat
     if (Option.isSome(format)) return yield* SandboxView.printChanged(sandbox, format)
-    yield* screen.data(`${condition === ENDED ? ExitCode.ofSandbox(sandbox) : sandbox.phase}\n`)
+    yield* screen.data(`${goal._tag === "Ended" ? ExitCode.ofSandbox(sandbox) : sandbox.phase}\n`)
   })
 ).pipe(
   Command.withShortDescription("Wait for a sandbox"),
   Command.withDescription(
-    "Waits until a sandbox's program has ended and prints the code it ended with; or until it has a phase, and prints that; or until it is gone."
+    "Waits until a sandbox's program has ended and prints the code it ended with; or until it has a phase or a condition, and prints its phase; or until it is gone."
   ),
   Command.withExamples([
     { command: "fsb-ctl wait job", description: "The exit code of a program, when it has one" },
-    { command: "fsb-ctl wait web --for Running --timeout 30s", description: "Until it runs, at most half a minute" },
-    { command: "fsb-ctl wait web --for deletion", description: "Until it is gone" }
+    {
+      command: "fsb-ctl wait web --for phase=Running --timeout 30s",
+      description: "Until it runs, at most half a minute"
+    },
+    { command: "fsb-ctl wait web --for condition=Ready", description: "Until a condition of its status is True" },
+    { command: "fsb-ctl wait web --for delete", description: "Until it is gone" }
   ]),
   Command.annotate(Operands, "NAME"),
   Command.provide(Globals.connection)

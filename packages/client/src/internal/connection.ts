@@ -16,9 +16,11 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { ForceOptions } from "../Administration.ts"
 import type {
   CallOptions,
   Calls,
+  ConditionGoal,
   ConnectOptions,
   CreateOptions,
   ImageOptions,
@@ -32,6 +34,7 @@ import type {
 import * as Endpoint from "../Endpoint.ts"
 import type * as LogLine from "../LogLine.ts"
 import type * as SandboxInfo from "../SandboxInfo.ts"
+import * as Administration from "./administration.ts"
 import * as Position from "./position.ts"
 import * as Time from "./time.ts"
 import * as Waiting from "./waiting.ts"
@@ -133,12 +136,18 @@ const make = (
     waitUntil(name, options, Waiting.forPhase(name, options.for))
   )
 
+  const waitForCondition = Effect.fn("Sandboxes.waitForCondition")(
+    (name: string, goal: ConditionGoal, options?: CallOptions) =>
+      waitUntil(name, options, Waiting.forCondition(name, goal))
+  )
+
   const waitForDeletion = Effect.fn("Sandboxes.waitForDeletion")((name: string, options?: CallOptions) =>
     waitUntil(name, options, Waiting.forDeletion)
   )
 
-  const remove = Effect.fn("Sandboxes.delete")(function*(name: string, options?: CallOptions) {
-    yield* api.deleteSandbox(reference(name, options), within(options, LONG_DEADLINE))
+  const remove = Effect.fn("Sandboxes.delete")(function*(name: string, options?: ForceOptions) {
+    const request = { ...reference(name, options), force: options?.force ?? false }
+    yield* api.deleteSandbox(request, within(options, LONG_DEADLINE))
   })
 
   const update = Effect.fn("Sandboxes.update")(function*(name: string, options: UpdateOptions) {
@@ -256,7 +265,24 @@ const make = (
     })
   }
 
-  return { create, scoped, get, list, watch, wait, waitForDeletion, delete: remove, update, reset, logs, images }
+  const administration = Administration.make({ api, namespaceOf, within: (options) => within(options, DEADLINE) })
+
+  return {
+    create,
+    scoped,
+    get,
+    list,
+    watch,
+    wait,
+    waitForCondition,
+    waitForDeletion,
+    delete: remove,
+    update,
+    reset,
+    logs,
+    images,
+    ...administration
+  }
 }
 
 /** A connection; it is made with the first call and lives as long as the scope. */

@@ -7,7 +7,7 @@ import { type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { WatchEvent } from "../Calls.ts"
+import type { ConditionGoal, WatchEvent } from "../Calls.ts"
 import type { SandboxInfo } from "../SandboxInfo.ts"
 
 /**
@@ -57,6 +57,27 @@ export const forPhase = (name: string, phases: ReadonlySet<Phase>): Decide<Sandb
     ? Option.some(Result.fail(ended(sandbox)))
     : Option.none()
 }
+
+const Conditions = Schema.fromJsonString(Schema.Struct({
+  status: Schema.optionalKey(Schema.Struct({
+    conditions: Schema.optionalKey(Schema.Array(Schema.Struct({ type: Schema.String, status: Schema.String })))
+  }))
+}))
+
+const decodeConditions = Schema.decodeUnknownOption(Conditions)
+
+const meets = ({ resource }: SandboxInfo, goal: ConditionGoal): boolean =>
+  Option.exists(
+    decodeConditions(resource),
+    ({ status }) =>
+      status?.conditions?.some(({ status, type }) => type === goal.type && status === goal.status) === true
+  )
+
+/** Waits until a condition of a sandbox has a status. */
+export const forCondition = (name: string, goal: ConditionGoal): Decide<SandboxInfo> => (last, event) =>
+  event._tag !== "Synced" && event._tag !== "Deleted" && meets(event.sandbox, goal)
+    ? Option.some(Result.succeed(event.sandbox))
+    : forPhase(name, new Set())(last, event)
 
 /** Waits until a sandbox is gone. */
 export const forDeletion: Decide<void> = (last, event) =>

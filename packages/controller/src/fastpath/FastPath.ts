@@ -19,7 +19,7 @@ import {
 } from "@fast-sandbox/core/Errors"
 import * as Instant from "@fast-sandbox/core/Instant"
 import * as LabelSelector from "@fast-sandbox/core/LabelSelector"
-import { assignmentAnnotation, defaultNamespace } from "@fast-sandbox/core/Names"
+import { assignmentAnnotation, defaultNamespace, forceDeleteAnnotation } from "@fast-sandbox/core/Names"
 import { key as keyOf, type Phase, type Sandbox } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
@@ -70,6 +70,8 @@ export class FastPath extends Context.Service<FastPath, {
   create(request: CreateRequest): Effect.Effect<Sandbox, BoundaryError>
   /** Answers when the deletion is certain to finish. */
   delete(namespace: string, name: string): Effect.Effect<void, BoundaryError>
+  /** Kills the program at once, and does not wait for the proof of its end where its agent does not answer. */
+  forceDelete(namespace: string, name: string): Effect.Effect<void, BoundaryError>
   update(request: UpdateRequest): Effect.Effect<Sandbox, BoundaryError>
   /** Asks for a new instance. */
   reset(namespace: string, name: string): Effect.Effect<Sandbox, BoundaryError>
@@ -99,6 +101,9 @@ const predecessorLimit = Duration.seconds(30)
 
 /** How long a repeated strong create waits until it is known what became of the first one: somewhat after it is taken over. */
 const outcomeLimit = Duration.millis(Assignment.creatorGraceMillis + 3_000)
+
+/** How long a forced delete waits for the agent to kill the program, before it goes on without the proof. */
+const killLimit = Duration.seconds(5)
 
 /** Phases of a sandbox whose program has not been started yet. */
 const unstarted: ReadonlySet<Phase | undefined> = new Set<Phase | undefined>([
@@ -464,10 +469,36 @@ export const make: Effect.Effect<
     return isEnded
   })
 
-  const deleteNow = Effect.fnUntraced(function*(namespace: string, name: string, wasUnderWay: boolean) {
+  /** Kills the program now, as far as its agent answers, and says that nobody has to wait for the proof. */
+  const force = Effect.fnUntraced(function*(sandbox: Sandbox) {
+    const { name = "", namespace = "", uid } = sandbox.metadata
+    const assignment = Assignment.of(sandbox)
+    if (Option.isSome(assignment)) {
+      yield* agents.stop(assignment.value.podUid, assignment.value.instanceId, 0).pipe(
+        Effect.timeoutOption(killLimit),
+        Effect.catchCause((cause) => Effect.logDebug("a forced delete goes on without its agent", cause))
+      )
+    }
+    yield* kube.patch(Kinds.Sandbox, { namespace, name }, {
+      type: "merge",
+      body: { metadata: { uid, annotations: { [forceDeleteAnnotation]: "true" } } }
+    }).pipe(
+      Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.void),
+      Effect.mapError(kubeFailure)
+    )
+  })
+
+  const deleteNow = Effect.fnUntraced(function*(
+    namespace: string,
+    name: string,
+    how: { readonly wasUnderWay: boolean; readonly prepare: (sandbox: Sandbox) => Effect.Effect<void, BoundaryError> }
+  ) {
     const found = yield* find(namespace, name).pipe(
       Effect.asSome,
-      Effect.catchTag("NotFound", (error) => wasUnderWay ? Effect.succeed(Option.none<Entry>()) : Effect.fail(error))
+      Effect.catchTag(
+        "NotFound",
+        (error) => how.wasUnderWay ? Effect.succeed(Option.none<Entry>()) : Effect.fail(error)
+      )
     )
     if (Option.isNone(found)) {
       return
@@ -479,6 +510,7 @@ export const make: Effect.Effect<
       return
     }
     const resource = yield* resourceOf(found.value)
+    yield* how.prepare(resource)
     const { uid } = resource.metadata
     yield* kube.delete(Kinds.Sandbox, { namespace, name }, { preconditions: { uid } }).pipe(
       Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.void),
@@ -487,15 +519,19 @@ export const make: Effect.Effect<
     yield* directory.deleted(resource)
   })
 
-  const deleteSandbox = Effect.fn("FastPath.delete")(function*(namespace: string, name: string) {
+  const deleteSandbox = Effect.fn("FastPath.delete")(function*(
+    namespace: string,
+    name: string,
+    /** Comes before the deletion of a resource. */
+    prepare: (sandbox: Sandbox) => Effect.Effect<void, BoundaryError>
+  ) {
     const key = keyOf(namespace, name)
     const creating = [...underWay.get(key) ?? []]
     for (const abandoned of creating) {
       yield* Deferred.fail(abandoned, new Cancelled({ operation: `the create of ${key}, which was deleted meanwhile` }))
     }
-    yield* locks.withKey(key)(Effect.uninterruptible(deleteNow(namespace, name, creating.length > 0))).pipe(
-      Audit.mutation("delete", key)
-    )
+    const how = { wasUnderWay: creating.length > 0, prepare }
+    yield* locks.withKey(key)(Effect.uninterruptible(deleteNow(namespace, name, how)))
   })
 
   const updateBody = Effect.fnUntraced(function*({ labels, update }: UpdateRequest) {
@@ -604,7 +640,14 @@ export const make: Effect.Effect<
 
   return FastPath.of({
     create,
-    delete: (namespace, name) => deleteSandbox(namespaceOf(namespace), name),
+    delete: (text, name) => {
+      const namespace = namespaceOf(text)
+      return deleteSandbox(namespace, name, () => Effect.void).pipe(Audit.mutation("delete", keyOf(namespace, name)))
+    },
+    forceDelete: (text, name) => {
+      const namespace = namespaceOf(text)
+      return deleteSandbox(namespace, name, force).pipe(Audit.mutation("force delete", keyOf(namespace, name)))
+    },
     update: Effect.fn("FastPath.update")(function*(request) {
       const namespace = namespaceOf(request.namespace)
       const body = yield* updateBody(request)

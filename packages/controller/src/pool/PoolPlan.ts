@@ -52,6 +52,8 @@ export interface AgentFacts {
   readonly since: number
   /** When it was asked to drain: the annotation's text. */
   readonly drain: string | undefined
+  /** A person asked for it, not this plan. */
+  readonly drainedByUser: boolean
   readonly slots: number
   /** Sandboxes that are there or on their way. */
   readonly used: number
@@ -159,9 +161,8 @@ export const make = (facts: PoolFacts): PoolPlan => {
       poolMin - agents.length,
       0
     )
-  const resume = draining.filter(({ current, state }) => current && state === "ready").toSorted((a, b) =>
-    b.used - a.used
-  )
+  const resume = draining.filter(({ current, drainedByUser, state }) => current && !drainedByUser && state === "ready")
+    .toSorted((a, b) => b.used - a.used)
     .slice(0, Math.max(0, Math.min(lacking(serving), most - serving.length)))
   const kept = [...serving, ...resume]
   const missing = lacking(kept)

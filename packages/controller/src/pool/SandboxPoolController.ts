@@ -7,7 +7,13 @@
  * neither too few nor too many Pods.
  */
 import * as Instant from "@fast-sandbox/core/Instant"
-import { agentAppLabel, drainAnnotation, poolLabel, templateHashAnnotation } from "@fast-sandbox/core/Names"
+import {
+  agentAppLabel,
+  drainAnnotation,
+  drainedByAnnotation,
+  poolLabel,
+  templateHashAnnotation
+} from "@fast-sandbox/core/Names"
 import { type Sandbox, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool, SandboxPoolStatus } from "@fast-sandbox/core/SandboxPool"
 import { defaults } from "@fast-sandbox/core/SandboxPool"
@@ -116,6 +122,7 @@ const factsOf = (
     state,
     since: Math.max(createdAt, view?.since ?? 0),
     drain: annotations?.[drainAnnotation],
+    drainedByUser: annotations?.[drainedByAnnotation] !== undefined,
     slots: view?.connection === "synced" ? view.slots : Number(ownSlots ?? defaults.maxSandboxesPerPod),
     used: usedOf(view, assigned),
     records: [...view?.instances.values() ?? []].filter(({ state }) => state === InstanceState.EXITED).length

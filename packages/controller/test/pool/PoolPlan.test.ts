@@ -17,6 +17,7 @@ const agent = (fields: Partial<PoolPlan.AgentFacts> = {}): PoolPlan.AgentFacts =
     state: "ready",
     since: t0,
     drain: undefined,
+    drainedByUser: false,
     slots: 5,
     used: 0,
     records: 0,
@@ -73,6 +74,14 @@ describe("growing", () => {
     const { create, resume } = plan({ spec: spec({}), pending: 1, agents: [drained] })
     assert.strictEqual(create, 0)
     assert.deepStrictEqual(resume, [drained])
+  })
+
+  it("never takes back what a person drained: a new agent comes for it", () => {
+    const drained = agent({ drain: Instant.format(t0), drainedByUser: true, used: 1 })
+    const { create, remove, resume } = plan({ spec: spec({}), pending: 1, agents: [drained] })
+    assert.deepStrictEqual([create, resume, remove], [1, [], []])
+    const empty = plan({ spec: spec({}), agents: [{ ...drained, used: 0 }], now: t0 + PoolPlan.drainQuietMillis })
+    assert.deepStrictEqual(empty.remove.map(({ reason }) => reason), ["Drained"])
   })
 
   it("waits longer and longer when Pods don't come up", () => {

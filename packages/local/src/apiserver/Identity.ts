@@ -3,13 +3,13 @@
  * loopback, the bearer token, and the kubeconfig that carries all of it. Files are made once, readable by their owner
  * only, and reused; a certificate near its end is renewed, by the same authority.
  */
-import "reflect-metadata"
-import * as X509 from "@peculiar/x509"
+import * as CertificateAuthority from "@fast-sandbox/grpc/CertificateAuthority"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { randomBytes, webcrypto } from "node:crypto"
+import { randomBytes } from "node:crypto"
 
 /** The server's files can't be made or read: check that the data directory is writable and its files are intact. */
 export class IdentityError extends Schema.TaggedError<IdentityError>()("IdentityError", {
@@ -26,7 +26,10 @@ export interface Identity {
   readonly caCertificate: string
   readonly certificate: string
   readonly key: string
+  /** The administrator's. */
   readonly token: string
+  /** What tokens of service accounts are signed with. */
+  readonly tokenKey: Redacted.Redacted
 }
 
 /** Secrets are for the owner only. */
@@ -37,78 +40,19 @@ const authorityDays = 3650
 const certificateDays = 365
 /** A certificate with less life left than this is renewed at the next start. */
 const renewBeforeDays = 30
-/** Clocks that run behind still accept a fresh certificate. */
-const backdateDays = 1
-const tokenBytes = 32
+const secretBytes = 32
 
-const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const
-
-const pem = (label: string, data: ArrayBuffer): string => X509.PemConverter.encode(data, label)
-
-const importKey = (text: string) => {
-  const data = X509.PemConverter.decode(text)[0]
-  if (data === undefined) throw new Error("the file holds no key")
-  return webcrypto.subtle.importKey("pkcs8", data, algorithm, true, ["sign"])
-}
-
-const serial = (): string => `00${randomBytes(15).toString("hex")}`
-
-const newAuthority = async (now: number): Promise<{ readonly certificate: string; readonly key: string }> => {
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])
-  const certificate = await X509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: serial(),
-    name: "CN=fast-sandbox-ca",
-    notBefore: new Date(now - backdateDays * dayMillis),
-    notAfter: new Date(now + authorityDays * dayMillis),
-    signingAlgorithm: algorithm,
-    keys,
-    extensions: [
-      new X509.BasicConstraintsExtension(true, 0, true),
-      new X509.KeyUsagesExtension(X509.KeyUsageFlags.keyCertSign | X509.KeyUsageFlags.cRLSign, true),
-      await X509.SubjectKeyIdentifierExtension.create(keys.publicKey)
-    ]
-  })
-  return {
-    certificate: certificate.toString("pem"),
-    key: pem("PRIVATE KEY", await webcrypto.subtle.exportKey("pkcs8", keys.privateKey))
-  }
-}
-
-const newCertificate = async (
-  authority: { readonly certificate: string; readonly key: string },
-  now: number
-): Promise<{ readonly certificate: string; readonly key: string }> => {
-  const issuer = new X509.X509Certificate(authority.certificate)
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])
-  const certificate = await X509.X509CertificateGenerator.create({
-    serialNumber: serial(),
-    subject: "CN=fast-sandbox-apiserver",
-    issuer: issuer.subject,
-    notBefore: new Date(now - backdateDays * dayMillis),
-    notAfter: new Date(now + certificateDays * dayMillis),
-    signingAlgorithm: algorithm,
-    publicKey: keys.publicKey,
-    signingKey: await importKey(authority.key),
-    extensions: [
-      new X509.BasicConstraintsExtension(false, undefined, true),
-      new X509.KeyUsagesExtension(X509.KeyUsageFlags.digitalSignature, true),
-      new X509.ExtendedKeyUsageExtension([X509.ExtendedKeyUsage.serverAuth]),
-      new X509.SubjectAlternativeNameExtension([
-        { type: "ip", value: "127.0.0.1" },
-        { type: "dns", value: "localhost" },
-        { type: "dns", value: "kubernetes.default.svc" }
-      ]),
-      await X509.AuthorityKeyIdentifierExtension.create(issuer)
-    ]
-  })
-  return {
-    certificate: certificate.toString("pem"),
-    key: pem("PRIVATE KEY", await webcrypto.subtle.exportKey("pkcs8", keys.privateKey))
-  }
-}
-
-const endsSoon = (certificate: string, now: number): boolean =>
-  new X509.X509Certificate(certificate).notAfter.getTime() - now < renewBeforeDays * dayMillis
+/** What the server's certificate says. */
+const serverCertificate = {
+  commonName: "fast-sandbox-apiserver",
+  names: [
+    { type: "ip", value: "127.0.0.1" },
+    { type: "dns", value: "localhost" },
+    { type: "dns", value: "kubernetes.default.svc" }
+  ],
+  usages: ["server"],
+  lifetimeMillis: certificateDays * dayMillis
+} as const
 
 /** The kubeconfig of the server's one user. */
 export const kubeconfig = (identity: Identity, url: string): string =>
@@ -143,44 +87,64 @@ export const writeSecret = Effect.fn("Identity.writeSecret")(function*(path: str
   yield* files.rename(fresh, path)
 }, (effect, path) => Effect.mapError(effect, (cause) => new IdentityError({ path, cause })))
 
+const reader = (directory: string) => (name: string) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const path = `${directory}/${name}`
+    return (yield* files.exists(path)) ? (yield* files.readFileString(path)).trim() : undefined
+  }).pipe(Effect.mapError((cause) => new IdentityError({ path: `${directory}/${name}`, cause })))
+
+const made = <A>(path: string, self: Effect.Effect<A, CertificateAuthority.CertificateError>) =>
+  Effect.mapError(self, (cause) => new IdentityError({ path, cause }))
+
+/** The authority in a directory, made if it is missing. Whatever it signed before it was made anew is worthless. */
+export const authority = Effect.fn("Identity.authority")(function*(directory: string) {
+  const read = reader(directory)
+  const certificate = yield* read("ca.crt")
+  const key = yield* read("ca.key")
+  if (certificate !== undefined && key !== undefined) {
+    return { certificate, key: Redacted.make(key), isNew: false }
+  }
+  const fresh = yield* made(
+    `${directory}/ca.crt`,
+    CertificateAuthority.make({ commonName: "fast-sandbox-ca", lifetimeMillis: authorityDays * dayMillis })
+  )
+  yield* writeSecret(`${directory}/ca.key`, Redacted.value(fresh.key))
+  yield* writeSecret(`${directory}/ca.crt`, fresh.certificate)
+  return { ...fresh, isNew: true }
+})
+
+/** A secret of random bytes in a directory, made if it is missing. */
+const randomSecret = Effect.fnUntraced(function*(directory: string, name: string) {
+  const known = yield* reader(directory)(name)
+  if (known !== undefined && known !== "") return known
+  const fresh = randomBytes(secretBytes).toString("base64url")
+  yield* writeSecret(`${directory}/${name}`, fresh)
+  return fresh
+})
+
 /** Reads the identity in a directory, making what is missing and renewing what ends soon. */
 export const load = Effect.fn("Identity.load")(function*(directory: string) {
-  const files = yield* FileSystem.FileSystem
   const now = yield* Clock.currentTimeMillis
-  const path = (name: string) => `${directory}/${name}`
-  const read = (name: string) =>
-    Effect.gen(function*() {
-      return (yield* files.exists(path(name))) ? (yield* files.readFileString(path(name))).trim() : undefined
-    }).pipe(Effect.mapError((cause) => new IdentityError({ path: path(name), cause })))
-  const attempt = <A>(name: string, make: () => Promise<A>) =>
-    Effect.tryPromise({ try: make, catch: (cause) => new IdentityError({ path: path(name), cause }) })
-
-  let authority = { certificate: yield* read("ca.crt"), key: yield* read("ca.key") }
-  let renewed = false
-  if (authority.certificate === undefined || authority.key === undefined) {
-    const fresh = yield* attempt("ca.crt", () => newAuthority(now))
-    yield* writeSecret(path("ca.key"), fresh.key)
-    yield* writeSecret(path("ca.crt"), fresh.certificate)
-    authority = fresh
-    renewed = true
-  }
-  const issuer = { certificate: authority.certificate ?? "", key: authority.key ?? "" }
+  const read = reader(directory)
+  const issuer = yield* authority(directory)
   let certificate = yield* read("server.crt")
   let key = yield* read("server.key")
-  const current = certificate
-  const stale = current === undefined || key === undefined ||
-    (yield* attempt("server.crt", () => Promise.resolve(endsSoon(current, now))))
-  if (renewed || stale) {
-    const fresh = yield* attempt("server.crt", () => newCertificate(issuer, now))
-    yield* writeSecret(path("server.key"), fresh.key)
-    yield* writeSecret(path("server.crt"), fresh.certificate)
+  const stale = issuer.isNew || certificate === undefined || key === undefined ||
+    (yield* made(`${directory}/server.crt`, CertificateAuthority.endOf(certificate))) - now <
+      renewBeforeDays * dayMillis
+  if (stale) {
+    const fresh = yield* made(`${directory}/server.crt`, CertificateAuthority.issue(issuer, serverCertificate))
     certificate = fresh.certificate
-    key = fresh.key
+    key = Redacted.value(fresh.key)
+    yield* writeSecret(`${directory}/server.key`, key)
+    yield* writeSecret(`${directory}/server.crt`, certificate)
   }
-  let token = yield* read("token")
-  if (token === undefined || token === "") {
-    token = randomBytes(tokenBytes).toString("base64url")
-    yield* writeSecret(path("token"), token)
-  }
-  return { caCertificate: issuer.certificate, certificate: certificate ?? "", key: key ?? "", token } satisfies Identity
+  return {
+    caCertificate: issuer.certificate,
+    certificate: certificate ?? "",
+    key: key ?? "",
+    token: yield* randomSecret(directory, "token"),
+    tokenKey: Redacted.make(yield* randomSecret(directory, "serviceaccounts.key"))
+  } satisfies Identity
 })

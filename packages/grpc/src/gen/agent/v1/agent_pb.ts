@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent/v1/agent.proto.
  */
 export const file_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEi6gEKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiawoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwSFAoMcmVzb3VyY2VfdWlkGAUgASgJImoKDUNyZWF0ZVJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjIjYKDkNyZWF0ZVJlc3BvbnNlEiQKCGluc3RhbmNlGAEgASgLMhIuYWdlbnQudjEuSW5zdGFuY2UiOAoLQmluZFJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSFAoMcmVzb3VyY2VfdWlkGAIgASgJIg4KDEJpbmRSZXNwb25zZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIjYKDkRlbGV0ZVJlc3BvbnNlEiQKCGNhcGFjaXR5GAEgASgLMhIuYWdlbnQudjEuQ2FwYWNpdHkiDQoLTGlzdFJlcXVlc3QiNQoMTGlzdFJlc3BvbnNlEiUKCWluc3RhbmNlcxgBIAMoCzISLmFnZW50LnYxLkluc3RhbmNlIqwDCghJbnN0YW5jZRITCgtpbnN0YW5jZV9pZBgBIAEoCRIeCgVjbGFpbRgCIAEoCzIPLmFnZW50LnYxLkNsYWltEiQKBHNwZWMYAyABKAsyFi5hZ2VudC52MS5JbnN0YW5jZVNwZWMSJgoFc3RhdGUYBCABKA4yFy5hZ2VudC52MS5JbnN0YW5jZVN0YXRlEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEhYKCWV4aXRfY29kZRgHIAEoBUgAiAEBEg4KBnNpZ25hbBgIIAEoBRIuCgpjcmVhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoHc3RhcnR1cBgMIAEoCzIRLmFnZW50LnYxLlN0YXJ0dXASEQoJZW5kcG9pbnRzGA0gAygJQgwKCl9leGl0X2NvZGUiPQoHU3RhcnR1cBIMCgR0aWVyGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuYWdlbnQudjEuU3RhcnR1cFN0ZXAiKwoLU3RhcnR1cFN0ZXASDAoEbmFtZRgBIAEoCRIOCgZtaWxsaXMYAiABKAEi5QEKC0xvZ3NSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg4KBmZvbGxvdxgCIAEoCBIXCgp0YWlsX2xpbmVzGAMgASgDSACIAQESKQoFc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgZzdHJlYW0YBiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjAKDExvZ3NSZXNwb25zZRIgCgVsaW5lcxgBIAMoCzIRLmFnZW50LnYxLkxvZ0xpbmUidwoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgZzdHJlYW0YAiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIg4KDFdhdGNoUmVxdWVzdCLZAgoNV2F0Y2hSZXNwb25zZRIlCgVzdGF0ZRgBIAEoCzIULmFnZW50LnYxLkFnZW50U3RhdGVIABIuChBpbnN0YW5jZV9jaGFuZ2VkGAIgASgLMhIuYWdlbnQudjEuSW5zdGFuY2VIABI1ChBpbnN0YW5jZV9yZW1vdmVkGAMgASgLMhkuYWdlbnQudjEuSW5zdGFuY2VSZW1vdmVkSAASLgoQY2FwYWNpdHlfY2hhbmdlZBgEIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5SAASJgoLaW1hZ2VfYWRkZWQYBSABKAsyDy5hZ2VudC52MS5JbWFnZUgAEi8KDWltYWdlX3JlbW92ZWQYBiABKAsyFi5hZ2VudC52MS5JbWFnZVJlbW92ZWRIABIoCgloZWFydGJlYXQYByABKAsyEy5hZ2VudC52MS5IZWFydGJlYXRIAEIHCgVldmVudCLtAQoKQWdlbnRTdGF0ZRIRCglhZ2VudF91aWQYASABKAkSEgoKYWdlbnRfbmFtZRgCIAEoCRIRCglub2RlX25hbWUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIkCghjYXBhY2l0eRgFIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5EiUKCWluc3RhbmNlcxgGIAMoCzISLmFnZW50LnYxLkluc3RhbmNlEh8KBmltYWdlcxgHIAMoCzIPLmFnZW50LnYxLkltYWdlEhUKDXJ1bnRpbWVfbm90ZXMYCCADKAkSDwoHYWRkcmVzcxgJIAEoCSJ6CghDYXBhY2l0eRINCgVzbG90cxgBIAEoDRISCgpzbG90c191c2VkGAIgASgNEhIKCnBvcnRzX3VzZWQYAyADKA0SEAoIZHJhaW5pbmcYBCABKAgSJQoGcGFya2VkGAUgAygLMhUuYWdlbnQudjEuUGFya2VkSW1hZ2UiTAoLUGFya2VkSW1hZ2USDQoFaW1hZ2UYASABKAkSDQoFcmVhZHkYAiABKA0SDgoGd2FudGVkGAMgASgNEg8KB3Byb2JsZW0YBCABKAkiJgoPSW5zdGFuY2VSZW1vdmVkEhMKC2luc3RhbmNlX2lkGAEgASgJIjkKBUltYWdlEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMiHAoMSW1hZ2VSZW1vdmVkEgwKBG5hbWUYASABKAkiCwoJSGVhcnRiZWF0IiEKEFB1bGxJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkiVwoQTG9hZEltYWdlUmVxdWVzdBIrCgZoZWFkZXIYASABKAsyGS5hZ2VudC52MS5Mb2FkSW1hZ2VIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIfCg9Mb2FkSW1hZ2VIZWFkZXISDAoEbmFtZRgBIAEoCSJqCg1JbWFnZVByb2dyZXNzEg0KBWltYWdlGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIVCg1jdXJyZW50X2J5dGVzGAMgASgDEhMKC3RvdGFsX2J5dGVzGAQgASgDEg4KBmRpZ2VzdBgFIAEoCSIjChJSZW1vdmVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkiFQoTUmVtb3ZlSW1hZ2VSZXNwb25zZSqgAQoNSW5zdGFuY2VTdGF0ZRIeChpJTlNUQU5DRV9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0lOU1RBTkNFX1NUQVRFX0NSRUFUSU5HEAESGgoWSU5TVEFOQ0VfU1RBVEVfUlVOTklORxACEhsKF0lOU1RBTkNFX1NUQVRFX1NUT1BQSU5HEAMSGQoVSU5TVEFOQ0VfU1RBVEVfRVhJVEVEEAQqOQoJTG9nU3RyZWFtEhUKEUxPR19TVFJFQU1fU1RET1VUEAASFQoRTE9HX1NUUkVBTV9TVERFUlIQATL4BAoMQWdlbnRTZXJ2aWNlEjsKBkNyZWF0ZRIXLmFnZW50LnYxLkNyZWF0ZVJlcXVlc3QaGC5hZ2VudC52MS5DcmVhdGVSZXNwb25zZRI1CgRCaW5kEhUuYWdlbnQudjEuQmluZFJlcXVlc3QaFi5hZ2VudC52MS5CaW5kUmVzcG9uc2USNQoEU3RvcBIVLmFnZW50LnYxLlN0b3BSZXF1ZXN0GhYuYWdlbnQudjEuU3RvcFJlc3BvbnNlEjsKBkRlbGV0ZRIXLmFnZW50LnYxLkRlbGV0ZVJlcXVlc3QaGC5hZ2VudC52MS5EZWxldGVSZXNwb25zZRI1CgRMaXN0EhUuYWdlbnQudjEuTGlzdFJlcXVlc3QaFi5hZ2VudC52MS5MaXN0UmVzcG9uc2USNwoETG9ncxIVLmFnZW50LnYxLkxvZ3NSZXF1ZXN0GhYuYWdlbnQudjEuTG9nc1Jlc3BvbnNlMAESOgoFV2F0Y2gSFi5hZ2VudC52MS5XYXRjaFJlcXVlc3QaFy5hZ2VudC52MS5XYXRjaFJlc3BvbnNlMAESQgoJUHVsbEltYWdlEhouYWdlbnQudjEuUHVsbEltYWdlUmVxdWVzdBoXLmFnZW50LnYxLkltYWdlUHJvZ3Jlc3MwARJECglMb2FkSW1hZ2USGi5hZ2VudC52MS5Mb2FkSW1hZ2VSZXF1ZXN0GhcuYWdlbnQudjEuSW1hZ2VQcm9ncmVzcygBMAESSgoLUmVtb3ZlSW1hZ2USHC5hZ2VudC52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHS5hZ2VudC52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEi6gEKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiawoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwSFAoMcmVzb3VyY2VfdWlkGAUgASgJImoKDUNyZWF0ZVJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjIjYKDkNyZWF0ZVJlc3BvbnNlEiQKCGluc3RhbmNlGAEgASgLMhIuYWdlbnQudjEuSW5zdGFuY2UiOAoLQmluZFJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSFAoMcmVzb3VyY2VfdWlkGAIgASgJIg4KDEJpbmRSZXNwb25zZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIjYKDkRlbGV0ZVJlc3BvbnNlEiQKCGNhcGFjaXR5GAEgASgLMhIuYWdlbnQudjEuQ2FwYWNpdHkiDQoLTGlzdFJlcXVlc3QiNQoMTGlzdFJlc3BvbnNlEiUKCWluc3RhbmNlcxgBIAMoCzISLmFnZW50LnYxLkluc3RhbmNlIqwDCghJbnN0YW5jZRITCgtpbnN0YW5jZV9pZBgBIAEoCRIeCgVjbGFpbRgCIAEoCzIPLmFnZW50LnYxLkNsYWltEiQKBHNwZWMYAyABKAsyFi5hZ2VudC52MS5JbnN0YW5jZVNwZWMSJgoFc3RhdGUYBCABKA4yFy5hZ2VudC52MS5JbnN0YW5jZVN0YXRlEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEhYKCWV4aXRfY29kZRgHIAEoBUgAiAEBEg4KBnNpZ25hbBgIIAEoBRIuCgpjcmVhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoHc3RhcnR1cBgMIAEoCzIRLmFnZW50LnYxLlN0YXJ0dXASEQoJZW5kcG9pbnRzGA0gAygJQgwKCl9leGl0X2NvZGUiPQoHU3RhcnR1cBIMCgR0aWVyGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuYWdlbnQudjEuU3RhcnR1cFN0ZXAiKwoLU3RhcnR1cFN0ZXASDAoEbmFtZRgBIAEoCRIOCgZtaWxsaXMYAiABKAEi5QEKC0xvZ3NSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg4KBmZvbGxvdxgCIAEoCBIXCgp0YWlsX2xpbmVzGAMgASgDSACIAQESKQoFc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgZzdHJlYW0YBiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjAKDExvZ3NSZXNwb25zZRIgCgVsaW5lcxgBIAMoCzIRLmFnZW50LnYxLkxvZ0xpbmUidwoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgZzdHJlYW0YAiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIg4KDFdhdGNoUmVxdWVzdCLZAgoNV2F0Y2hSZXNwb25zZRIlCgVzdGF0ZRgBIAEoCzIULmFnZW50LnYxLkFnZW50U3RhdGVIABIuChBpbnN0YW5jZV9jaGFuZ2VkGAIgASgLMhIuYWdlbnQudjEuSW5zdGFuY2VIABI1ChBpbnN0YW5jZV9yZW1vdmVkGAMgASgLMhkuYWdlbnQudjEuSW5zdGFuY2VSZW1vdmVkSAASLgoQY2FwYWNpdHlfY2hhbmdlZBgEIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5SAASJgoLaW1hZ2VfYWRkZWQYBSABKAsyDy5hZ2VudC52MS5JbWFnZUgAEi8KDWltYWdlX3JlbW92ZWQYBiABKAsyFi5hZ2VudC52MS5JbWFnZVJlbW92ZWRIABIoCgloZWFydGJlYXQYByABKAsyEy5hZ2VudC52MS5IZWFydGJlYXRIAEIHCgVldmVudCLtAQoKQWdlbnRTdGF0ZRIRCglhZ2VudF91aWQYASABKAkSEgoKYWdlbnRfbmFtZRgCIAEoCRIRCglub2RlX25hbWUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIkCghjYXBhY2l0eRgFIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5EiUKCWluc3RhbmNlcxgGIAMoCzISLmFnZW50LnYxLkluc3RhbmNlEh8KBmltYWdlcxgHIAMoCzIPLmFnZW50LnYxLkltYWdlEhUKDXJ1bnRpbWVfbm90ZXMYCCADKAkSDwoHYWRkcmVzcxgJIAEoCSJTCghDYXBhY2l0eRINCgVzbG90cxgBIAEoDRISCgpzbG90c191c2VkGAIgASgNEhIKCnBvcnRzX3VzZWQYAyADKA0SEAoIZHJhaW5pbmcYBCABKAgiJgoPSW5zdGFuY2VSZW1vdmVkEhMKC2luc3RhbmNlX2lkGAEgASgJIjkKBUltYWdlEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMiHAoMSW1hZ2VSZW1vdmVkEgwKBG5hbWUYASABKAkiCwoJSGVhcnRiZWF0IiEKEFB1bGxJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkiVwoQTG9hZEltYWdlUmVxdWVzdBIrCgZoZWFkZXIYASABKAsyGS5hZ2VudC52MS5Mb2FkSW1hZ2VIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIfCg9Mb2FkSW1hZ2VIZWFkZXISDAoEbmFtZRgBIAEoCSJqCg1JbWFnZVByb2dyZXNzEg0KBWltYWdlGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIVCg1jdXJyZW50X2J5dGVzGAMgASgDEhMKC3RvdGFsX2J5dGVzGAQgASgDEg4KBmRpZ2VzdBgFIAEoCSIjChJSZW1vdmVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkiFQoTUmVtb3ZlSW1hZ2VSZXNwb25zZSqgAQoNSW5zdGFuY2VTdGF0ZRIeChpJTlNUQU5DRV9TVEFURV9VTlNQRUNJRklFRBAAEhsKF0lOU1RBTkNFX1NUQVRFX0NSRUFUSU5HEAESGgoWSU5TVEFOQ0VfU1RBVEVfUlVOTklORxACEhsKF0lOU1RBTkNFX1NUQVRFX1NUT1BQSU5HEAMSGQoVSU5TVEFOQ0VfU1RBVEVfRVhJVEVEEAQqOQoJTG9nU3RyZWFtEhUKEUxPR19TVFJFQU1fU1RET1VUEAASFQoRTE9HX1NUUkVBTV9TVERFUlIQATL4BAoMQWdlbnRTZXJ2aWNlEjsKBkNyZWF0ZRIXLmFnZW50LnYxLkNyZWF0ZVJlcXVlc3QaGC5hZ2VudC52MS5DcmVhdGVSZXNwb25zZRI1CgRCaW5kEhUuYWdlbnQudjEuQmluZFJlcXVlc3QaFi5hZ2VudC52MS5CaW5kUmVzcG9uc2USNQoEU3RvcBIVLmFnZW50LnYxLlN0b3BSZXF1ZXN0GhYuYWdlbnQudjEuU3RvcFJlc3BvbnNlEjsKBkRlbGV0ZRIXLmFnZW50LnYxLkRlbGV0ZVJlcXVlc3QaGC5hZ2VudC52MS5EZWxldGVSZXNwb25zZRI1CgRMaXN0EhUuYWdlbnQudjEuTGlzdFJlcXVlc3QaFi5hZ2VudC52MS5MaXN0UmVzcG9uc2USNwoETG9ncxIVLmFnZW50LnYxLkxvZ3NSZXF1ZXN0GhYuYWdlbnQudjEuTG9nc1Jlc3BvbnNlMAESOgoFV2F0Y2gSFi5hZ2VudC52MS5XYXRjaFJlcXVlc3QaFy5hZ2VudC52MS5XYXRjaFJlc3BvbnNlMAESQgoJUHVsbEltYWdlEhouYWdlbnQudjEuUHVsbEltYWdlUmVxdWVzdBoXLmFnZW50LnYxLkltYWdlUHJvZ3Jlc3MwARJECglMb2FkSW1hZ2USGi5hZ2VudC52MS5Mb2FkSW1hZ2VSZXF1ZXN0GhcuYWdlbnQudjEuSW1hZ2VQcm9ncmVzcygBMAESSgoLUmVtb3ZlSW1hZ2USHC5hZ2VudC52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHS5hZ2VudC52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * What an instance is asked to be.
@@ -735,13 +735,6 @@ export type Capacity = Message<"agent.v1.Capacity"> & {
    * @generated from field: bool draining = 4;
    */
   draining: boolean;
-
-  /**
-   * What waits ready beside the slots in use; no slot counts as used for it.
-   *
-   * @generated from field: repeated agent.v1.ParkedImage parked = 5;
-   */
-  parked: ParkedImage[];
 };
 
 /**
@@ -750,44 +743,6 @@ export type Capacity = Message<"agent.v1.Capacity"> & {
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
   messageDesc(file_agent_v1_agent, 22);
-
-/**
- * @generated from message agent.v1.ParkedImage
- */
-export type ParkedImage = Message<"agent.v1.ParkedImage"> & {
-  /**
-   * Normalised: docker.io/library/alpine:latest.
-   *
-   * @generated from field: string image = 1;
-   */
-  image: string;
-
-  /**
-   * Containers that wait to become a sandbox.
-   *
-   * @generated from field: uint32 ready = 2;
-   */
-  ready: number;
-
-  /**
-   * @generated from field: uint32 wanted = 3;
-   */
-  wanted: number;
-
-  /**
-   * Why there are fewer than wanted; empty when nothing is wrong.
-   *
-   * @generated from field: string problem = 4;
-   */
-  problem: string;
-};
-
-/**
- * Describes the message agent.v1.ParkedImage.
- * Use `create(ParkedImageSchema)` to create a new message.
- */
-export const ParkedImageSchema: GenMessage<ParkedImage> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 23);
 
 /**
  * @generated from message agent.v1.InstanceRemoved
@@ -804,7 +759,7 @@ export type InstanceRemoved = Message<"agent.v1.InstanceRemoved"> & {
  * Use `create(InstanceRemovedSchema)` to create a new message.
  */
 export const InstanceRemovedSchema: GenMessage<InstanceRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 24);
+  messageDesc(file_agent_v1_agent, 23);
 
 /**
  * @generated from message agent.v1.Image
@@ -833,7 +788,7 @@ export type Image = Message<"agent.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 25);
+  messageDesc(file_agent_v1_agent, 24);
 
 /**
  * @generated from message agent.v1.ImageRemoved
@@ -850,7 +805,7 @@ export type ImageRemoved = Message<"agent.v1.ImageRemoved"> & {
  * Use `create(ImageRemovedSchema)` to create a new message.
  */
 export const ImageRemovedSchema: GenMessage<ImageRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 26);
+  messageDesc(file_agent_v1_agent, 25);
 
 /**
  * @generated from message agent.v1.Heartbeat
@@ -863,7 +818,7 @@ export type Heartbeat = Message<"agent.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 27);
+  messageDesc(file_agent_v1_agent, 26);
 
 /**
  * @generated from message agent.v1.PullImageRequest
@@ -880,7 +835,7 @@ export type PullImageRequest = Message<"agent.v1.PullImageRequest"> & {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 28);
+  messageDesc(file_agent_v1_agent, 27);
 
 /**
  * @generated from message agent.v1.LoadImageRequest
@@ -909,7 +864,7 @@ export type LoadImageRequest = Message<"agent.v1.LoadImageRequest"> & {
  * Use `create(LoadImageRequestSchema)` to create a new message.
  */
 export const LoadImageRequestSchema: GenMessage<LoadImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 29);
+  messageDesc(file_agent_v1_agent, 28);
 
 /**
  * @generated from message agent.v1.LoadImageHeader
@@ -926,7 +881,7 @@ export type LoadImageHeader = Message<"agent.v1.LoadImageHeader"> & {
  * Use `create(LoadImageHeaderSchema)` to create a new message.
  */
 export const LoadImageHeaderSchema: GenMessage<LoadImageHeader> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 30);
+  messageDesc(file_agent_v1_agent, 29);
 
 /**
  * @generated from message agent.v1.ImageProgress
@@ -967,7 +922,7 @@ export type ImageProgress = Message<"agent.v1.ImageProgress"> & {
  * Use `create(ImageProgressSchema)` to create a new message.
  */
 export const ImageProgressSchema: GenMessage<ImageProgress> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 31);
+  messageDesc(file_agent_v1_agent, 30);
 
 /**
  * @generated from message agent.v1.RemoveImageRequest
@@ -984,7 +939,7 @@ export type RemoveImageRequest = Message<"agent.v1.RemoveImageRequest"> & {
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 32);
+  messageDesc(file_agent_v1_agent, 31);
 
 /**
  * @generated from message agent.v1.RemoveImageResponse
@@ -997,7 +952,7 @@ export type RemoveImageResponse = Message<"agent.v1.RemoveImageResponse"> & {
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 33);
+  messageDesc(file_agent_v1_agent, 32);
 
 /**
  * @generated from enum agent.v1.InstanceState

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file fastpath/v1/fastpath.proto.
  */
 export const file_fastpath_v1_fastpath: GenFile = /*@__PURE__*/
-  fileDesc("ChpmYXN0cGF0aC92MS9mYXN0cGF0aC5wcm90bxILZmFzdHBhdGgudjEitwUKDUNyZWF0ZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSFQoNZXhwb3NlZF9wb3J0cxgDIAMoBRIPCgdjb21tYW5kGAQgAygJEgwKBGFyZ3MYBSADKAkSEQoJbmFtZXNwYWNlGAYgASgJEjYKEGNvbnNpc3RlbmN5X21vZGUYByABKA4yHC5mYXN0cGF0aC52MS5Db25zaXN0ZW5jeU1vZGUSDAoEbmFtZRgIIAEoCRIyCgRlbnZzGAkgAygLMiQuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5FbnZzRW50cnkSEwoLd29ya2luZ19kaXIYCiABKAkSEgoKcmVxdWVzdF9pZBgUIAEoCRIyCg5mYWlsdXJlX3BvbGljeRgVIAEoDjIaLmZhc3RwYXRoLnYxLkZhaWx1cmVQb2xpY3kSIAoYcmVjb3ZlcnlfdGltZW91dF9zZWNvbmRzGBYgASgFEhsKE2V4cGlyZV90aW1lX3NlY29uZHMYFyABKAMSEwoLdHRsX3NlY29uZHMYGCABKAMSLQogdGVybWluYXRpb25fZ3JhY2VfcGVyaW9kX3NlY29uZHMYGSABKANIAIgBARIpCglyZXNvdXJjZXMYGiABKAsyFi5mYXN0cGF0aC52MS5SZXNvdXJjZXMSNgoGbGFiZWxzGBsgAygLMiYuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5MYWJlbHNFbnRyeRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQiMKIV90ZXJtaW5hdGlvbl9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI2CglSZXNvdXJjZXMSCwoDY3B1GAEgASgJEg4KBm1lbW9yeRgCIAEoCRIMCgRwaWRzGAMgASgDIpoBCg5DcmVhdGVSZXNwb25zZRISCgpzYW5kYm94X2lkGAEgASgJEhEKCWFnZW50X3BvZBgCIAEoCRIRCgllbmRwb2ludHMYAyADKAkSFAoMc2FuZGJveF9uYW1lGAQgASgJEiUKB3N0YXJ0dXAYFCABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhEKCW5hbWVzcGFjZRgVIAEoCSJACgdTdGFydHVwEgwKBHRpZXIYASABKAkSJwoFc3RlcHMYAiADKAsyGC5mYXN0cGF0aC52MS5TdGFydHVwU3RlcCIrCgtTdGFydHVwU3RlcBIMCgRuYW1lGAEgASgJEg4KBm1pbGxpcxgCIAEoASI4Cg1EZWxldGVSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiIQoORGVsZXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCCI1CgpHZXRSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOAoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDmxhYmVsX3NlbGVjdG9yGBQgASgJIjcKDExpc3RSZXNwb25zZRInCgVpdGVtcxgBIAMoCzIYLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvIq8ECgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg0KBXBoYXNlGAIgASgJEhEKCWFnZW50X3BvZBgDIAEoCRIRCgllbmRwb2ludHMYBCADKAkSEgoKY3JlYXRlZF9hdBgFIAEoAxINCgVpbWFnZRgGIAEoCRIQCghwb29sX3JlZhgHIAEoCRIUCgxzYW5kYm94X25hbWUYCCABKAkSEQoJbmFtZXNwYWNlGBQgASgJEhEKCW5vZGVfbmFtZRgVIAEoCRIWCglleGl0X2NvZGUYFiABKAVIAIgBARIOCgZzaWduYWwYFyABKAUSDgoGcmVhc29uGBggASgJEg8KB21lc3NhZ2UYGSABKAkSLgoKc3RhcnRlZF9hdBgaIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHJlc3RhcnRzGBwgASgFEjQKBmxhYmVscxgdIAMoCzIkLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvLkxhYmVsc0VudHJ5EiUKB3N0YXJ0dXAYHiABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhAKCHJlc291cmNlGB8gASgMGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSK8AgoNVXBkYXRlUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEh0KE2V4cGlyZV90aW1lX3NlY29uZHMYAyABKANIABIYCg5yZXNldF9yZXZpc2lvbhgEIAEoCUgAEjQKDmZhaWx1cmVfcG9saWN5GAUgASgOMhouZmFzdHBhdGgudjEuRmFpbHVyZVBvbGljeUgAEiIKGHJlY292ZXJ5X3RpbWVvdXRfc2Vjb25kcxgGIAEoBUgAEjYKBmxhYmVscxgHIAMoCzImLmZhc3RwYXRoLnYxLlVwZGF0ZVJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZ1cGRhdGUiXQoOVXBkYXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCBIPCgdtZXNzYWdlGAIgASgJEikKB3NhbmRib3gYAyABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJPCgxXYXRjaFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIWCg5sYWJlbF9zZWxlY3RvchgDIAEoCSKzAQoKV2F0Y2hFdmVudBIqCgR0eXBlGAEgASgOMhwuZmFzdHBhdGgudjEuV2F0Y2hFdmVudC5UeXBlEikKB3NhbmRib3gYAiABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJOCgRUeXBlEhQKEFRZUEVfVU5TUEVDSUZJRUQQABIJCgVBRERFRBABEgwKCE1PRElGSUVEEAISCwoHREVMRVRFRBADEgoKBlNZTkNFRBAEIjcKDFJlc2V0UmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIvwBCgtMb2dzUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg4KBmZvbGxvdxgDIAEoCBIXCgp0YWlsX2xpbmVzGAQgASgDSACIAQESKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZzdHJlYW0YByABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjMKDExvZ3NSZXNwb25zZRIjCgVsaW5lcxgBIAMoCzIULmZhc3RwYXRoLnYxLkxvZ0xpbmUiegoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgZzdHJlYW0YAiABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIjgKEUxpc3RJbWFnZXNSZXF1ZXN0EhAKCHBvb2xfcmVmGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSI7ChJMaXN0SW1hZ2VzUmVzcG9uc2USJQoFaXRlbXMYASADKAsyFi5mYXN0cGF0aC52MS5JbWFnZUluZm8iTAoJSW1hZ2VJbmZvEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDQoFbm9kZXMYBCADKAkiRgoQUHVsbEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCRIQCghwb29sX3JlZhgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkiWgoQTG9hZEltYWdlUmVxdWVzdBIuCgZoZWFkZXIYASABKAsyHC5mYXN0cGF0aC52MS5Mb2FkSW1hZ2VIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJECg9Mb2FkSW1hZ2VIZWFkZXISEAoIcG9vbF9yZWYYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEgwKBG5hbWUYAyABKAkieAoNSW1hZ2VQcm9ncmVzcxIMCgRub2RlGAEgASgJEg0KBWltYWdlGAIgASgJEg4KBnN0YXR1cxgDIAEoCRIVCg1jdXJyZW50X2J5dGVzGAQgASgDEhMKC3RvdGFsX2J5dGVzGAUgASgDEg4KBmRpZ2VzdBgGIAEoCSJIChJSZW1vdmVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSEQoJbmFtZXNwYWNlGAMgASgJIiQKE1JlbW92ZUltYWdlUmVzcG9uc2USDQoFbm9kZXMYASADKAkqJwoPQ29uc2lzdGVuY3lNb2RlEggKBEZBU1QQABIKCgZTVFJPTkcQASouCg1GYWlsdXJlUG9saWN5EgoKBk1BTlVBTBAAEhEKDUFVVE9fUkVDUkVBVEUQASojCglMb2dTdHJlYW0SCgoGU1RET1VUEAASCgoGU1RERVJSEAEy+QYKD0Zhc3RQYXRoU2VydmljZRJICg1DcmVhdGVTYW5kYm94EhouZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdBobLmZhc3RwYXRoLnYxLkNyZWF0ZVJlc3BvbnNlEkgKDURlbGV0ZVNhbmRib3gSGi5mYXN0cGF0aC52MS5EZWxldGVSZXF1ZXN0GhsuZmFzdHBhdGgudjEuRGVsZXRlUmVzcG9uc2USSAoNVXBkYXRlU2FuZGJveBIaLmZhc3RwYXRoLnYxLlVwZGF0ZVJlcXVlc3QaGy5mYXN0cGF0aC52MS5VcGRhdGVSZXNwb25zZRJECg1MaXN0U2FuZGJveGVzEhguZmFzdHBhdGgudjEuTGlzdFJlcXVlc3QaGS5mYXN0cGF0aC52MS5MaXN0UmVzcG9uc2USPwoKR2V0U2FuZGJveBIXLmZhc3RwYXRoLnYxLkdldFJlcXVlc3QaGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbxJGCg5XYXRjaFNhbmRib3hlcxIZLmZhc3RwYXRoLnYxLldhdGNoUmVxdWVzdBoXLmZhc3RwYXRoLnYxLldhdGNoRXZlbnQwARJDCgxSZXNldFNhbmRib3gSGS5mYXN0cGF0aC52MS5SZXNldFJlcXVlc3QaGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbxI9CgRMb2dzEhguZmFzdHBhdGgudjEuTG9nc1JlcXVlc3QaGS5mYXN0cGF0aC52MS5Mb2dzUmVzcG9uc2UwARJNCgpMaXN0SW1hZ2VzEh4uZmFzdHBhdGgudjEuTGlzdEltYWdlc1JlcXVlc3QaHy5mYXN0cGF0aC52MS5MaXN0SW1hZ2VzUmVzcG9uc2USSAoJUHVsbEltYWdlEh0uZmFzdHBhdGgudjEuUHVsbEltYWdlUmVxdWVzdBoaLmZhc3RwYXRoLnYxLkltYWdlUHJvZ3Jlc3MwARJKCglMb2FkSW1hZ2USHS5mYXN0cGF0aC52MS5Mb2FkSW1hZ2VSZXF1ZXN0GhouZmFzdHBhdGgudjEuSW1hZ2VQcm9ncmVzcygBMAESUAoLUmVtb3ZlSW1hZ2USHy5mYXN0cGF0aC52MS5SZW1vdmVJbWFnZVJlcXVlc3QaIC5mYXN0cGF0aC52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChpmYXN0cGF0aC92MS9mYXN0cGF0aC5wcm90bxILZmFzdHBhdGgudjEitwUKDUNyZWF0ZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSFQoNZXhwb3NlZF9wb3J0cxgDIAMoBRIPCgdjb21tYW5kGAQgAygJEgwKBGFyZ3MYBSADKAkSEQoJbmFtZXNwYWNlGAYgASgJEjYKEGNvbnNpc3RlbmN5X21vZGUYByABKA4yHC5mYXN0cGF0aC52MS5Db25zaXN0ZW5jeU1vZGUSDAoEbmFtZRgIIAEoCRIyCgRlbnZzGAkgAygLMiQuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5FbnZzRW50cnkSEwoLd29ya2luZ19kaXIYCiABKAkSEgoKcmVxdWVzdF9pZBgUIAEoCRIyCg5mYWlsdXJlX3BvbGljeRgVIAEoDjIaLmZhc3RwYXRoLnYxLkZhaWx1cmVQb2xpY3kSIAoYcmVjb3ZlcnlfdGltZW91dF9zZWNvbmRzGBYgASgFEhsKE2V4cGlyZV90aW1lX3NlY29uZHMYFyABKAMSEwoLdHRsX3NlY29uZHMYGCABKAMSLQogdGVybWluYXRpb25fZ3JhY2VfcGVyaW9kX3NlY29uZHMYGSABKANIAIgBARIpCglyZXNvdXJjZXMYGiABKAsyFi5mYXN0cGF0aC52MS5SZXNvdXJjZXMSNgoGbGFiZWxzGBsgAygLMiYuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5MYWJlbHNFbnRyeRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQiMKIV90ZXJtaW5hdGlvbl9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI2CglSZXNvdXJjZXMSCwoDY3B1GAEgASgJEg4KBm1lbW9yeRgCIAEoCRIMCgRwaWRzGAMgASgDIpoBCg5DcmVhdGVSZXNwb25zZRISCgpzYW5kYm94X2lkGAEgASgJEhEKCWFnZW50X3BvZBgCIAEoCRIRCgllbmRwb2ludHMYAyADKAkSFAoMc2FuZGJveF9uYW1lGAQgASgJEiUKB3N0YXJ0dXAYFCABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhEKCW5hbWVzcGFjZRgVIAEoCSJACgdTdGFydHVwEgwKBHRpZXIYASABKAkSJwoFc3RlcHMYAiADKAsyGC5mYXN0cGF0aC52MS5TdGFydHVwU3RlcCIrCgtTdGFydHVwU3RlcBIMCgRuYW1lGAEgASgJEg4KBm1pbGxpcxgCIAEoASJHCg1EZWxldGVSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSDQoFZm9yY2UYFCABKAgiIQoORGVsZXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCCI1CgpHZXRSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOAoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDmxhYmVsX3NlbGVjdG9yGBQgASgJIjcKDExpc3RSZXNwb25zZRInCgVpdGVtcxgBIAMoCzIYLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvIq8ECgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg0KBXBoYXNlGAIgASgJEhEKCWFnZW50X3BvZBgDIAEoCRIRCgllbmRwb2ludHMYBCADKAkSEgoKY3JlYXRlZF9hdBgFIAEoAxINCgVpbWFnZRgGIAEoCRIQCghwb29sX3JlZhgHIAEoCRIUCgxzYW5kYm94X25hbWUYCCABKAkSEQoJbmFtZXNwYWNlGBQgASgJEhEKCW5vZGVfbmFtZRgVIAEoCRIWCglleGl0X2NvZGUYFiABKAVIAIgBARIOCgZzaWduYWwYFyABKAUSDgoGcmVhc29uGBggASgJEg8KB21lc3NhZ2UYGSABKAkSLgoKc3RhcnRlZF9hdBgaIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHJlc3RhcnRzGBwgASgFEjQKBmxhYmVscxgdIAMoCzIkLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvLkxhYmVsc0VudHJ5EiUKB3N0YXJ0dXAYHiABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhAKCHJlc291cmNlGB8gASgMGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSK8AgoNVXBkYXRlUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEh0KE2V4cGlyZV90aW1lX3NlY29uZHMYAyABKANIABIYCg5yZXNldF9yZXZpc2lvbhgEIAEoCUgAEjQKDmZhaWx1cmVfcG9saWN5GAUgASgOMhouZmFzdHBhdGgudjEuRmFpbHVyZVBvbGljeUgAEiIKGHJlY292ZXJ5X3RpbWVvdXRfc2Vjb25kcxgGIAEoBUgAEjYKBmxhYmVscxgHIAMoCzImLmZhc3RwYXRoLnYxLlVwZGF0ZVJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZ1cGRhdGUiXQoOVXBkYXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCBIPCgdtZXNzYWdlGAIgASgJEikKB3NhbmRib3gYAyABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJPCgxXYXRjaFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIWCg5sYWJlbF9zZWxlY3RvchgDIAEoCSKzAQoKV2F0Y2hFdmVudBIqCgR0eXBlGAEgASgOMhwuZmFzdHBhdGgudjEuV2F0Y2hFdmVudC5UeXBlEikKB3NhbmRib3gYAiABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJOCgRUeXBlEhQKEFRZUEVfVU5TUEVDSUZJRUQQABIJCgVBRERFRBABEgwKCE1PRElGSUVEEAISCwoHREVMRVRFRBADEgoKBlNZTkNFRBAEIjcKDFJlc2V0UmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIvwBCgtMb2dzUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg4KBmZvbGxvdxgDIAEoCBIXCgp0YWlsX2xpbmVzGAQgASgDSACIAQESKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZzdHJlYW0YByABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjMKDExvZ3NSZXNwb25zZRIjCgVsaW5lcxgBIAMoCzIULmZhc3RwYXRoLnYxLkxvZ0xpbmUiegoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgZzdHJlYW0YAiABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIjgKEUxpc3RJbWFnZXNSZXF1ZXN0EhAKCHBvb2xfcmVmGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSI7ChJMaXN0SW1hZ2VzUmVzcG9uc2USJQoFaXRlbXMYASADKAsyFi5mYXN0cGF0aC52MS5JbWFnZUluZm8iTAoJSW1hZ2VJbmZvEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDQoFbm9kZXMYBCADKAkiRgoQUHVsbEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCRIQCghwb29sX3JlZhgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkiWgoQTG9hZEltYWdlUmVxdWVzdBIuCgZoZWFkZXIYASABKAsyHC5mYXN0cGF0aC52MS5Mb2FkSW1hZ2VIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJECg9Mb2FkSW1hZ2VIZWFkZXISEAoIcG9vbF9yZWYYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEgwKBG5hbWUYAyABKAkieAoNSW1hZ2VQcm9ncmVzcxIMCgRub2RlGAEgASgJEg0KBWltYWdlGAIgASgJEg4KBnN0YXR1cxgDIAEoCRIVCg1jdXJyZW50X2J5dGVzGAQgASgDEhMKC3RvdGFsX2J5dGVzGAUgASgDEg4KBmRpZ2VzdBgGIAEoCSJIChJSZW1vdmVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSEQoJbmFtZXNwYWNlGAMgASgJIiQKE1JlbW92ZUltYWdlUmVzcG9uc2USDQoFbm9kZXMYASADKAkiJQoQTGlzdFBvb2xzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkiOQoRTGlzdFBvb2xzUmVzcG9uc2USJAoFaXRlbXMYASADKAsyFS5mYXN0cGF0aC52MS5Qb29sSW5mbyIxCg5HZXRQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSIlChFDcmVhdGVQb29sUmVxdWVzdBIQCghyZXNvdXJjZRgBIAEoDCLLAQoQU2NhbGVQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIVCghwb29sX21pbhgDIAEoBUgAiAEBEhUKCHBvb2xfbWF4GAQgASgFSAGIAQESFwoKYnVmZmVyX21pbhgFIAEoBUgCiAEBEhcKCmJ1ZmZlcl9tYXgYBiABKAVIA4gBAUILCglfcG9vbF9taW5CCwoJX3Bvb2xfbWF4Qg0KC19idWZmZXJfbWluQg0KC19idWZmZXJfbWF4IkMKEURlbGV0ZVBvb2xSZXF1ZXN0EgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg0KBWZvcmNlGAMgASgIIhQKEkRlbGV0ZVBvb2xSZXNwb25zZSLPAQoIUG9vbEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFAoMYWdlbnRzX3JlYWR5GAMgASgFEhYKDmFnZW50c19kZXNpcmVkGAQgASgFEhIKCnNsb3RzX3VzZWQYBSABKAUSEwoLc2xvdHNfdG90YWwYBiABKAUSFAoMc2xvdHNfcGFya2VkGAcgASgFEhIKCmNyZWF0ZWRfYXQYCCABKAMSDwoHcHJvYmxlbRgJIAEoCRIQCghyZXNvdXJjZRgKIAEoDCI4ChFMaXN0QWdlbnRzUmVxdWVzdBIQCghwb29sX3JlZhgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOwoSTGlzdEFnZW50c1Jlc3BvbnNlEiUKBWl0ZW1zGAEgAygLMhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvIqgCCglBZ2VudEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSEAoIcG9vbF9yZWYYAyABKAkSEQoJbm9kZV9uYW1lGAQgASgJEisKBXN0YXRlGAUgASgOMhwuZmFzdHBhdGgudjEuQWdlbnRJbmZvLlN0YXRlEhIKCnNsb3RzX3VzZWQYBiABKAUSEwoLc2xvdHNfdG90YWwYByABKAUSDgoGaW1hZ2VzGAggASgFEg0KBXNpbmNlGAkgASgDEg0KBW5vdGVzGAogAygJIlEKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIU1RBUlRJTkcQARIJCgVSRUFEWRACEgoKBlNJTEVOVBADEgwKCERSQUlOSU5HEAQiNAoRRHJhaW5BZ2VudFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiNQoSUmVzdW1lQWdlbnRSZXF1ZXN0EgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIlMKEldhdGNoRXZlbnRzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDAoEa2luZBgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBmZvbGxvdxgEIAEoCCLqAQoJRXZlbnRJbmZvEhEKCW5hbWVzcGFjZRgBIAEoCRIMCgRraW5kGAIgASgJEgwKBG5hbWUYAyABKAkSDAoEdHlwZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDwoHbWVzc2FnZRgGIAEoCRINCgVjb3VudBgHIAEoBRIpCgVmaXJzdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoEbGFzdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAogASgJEgsKA3VpZBgLIAEoCSITChFHZXRWZXJzaW9uUmVxdWVzdCIzChJHZXRWZXJzaW9uUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJKicKD0NvbnNpc3RlbmN5TW9kZRIICgRGQVNUEAASCgoGU1RST05HEAEqLgoNRmFpbHVyZVBvbGljeRIKCgZNQU5VQUwQABIRCg1BVVRPX1JFQ1JFQVRFEAEqIwoJTG9nU3RyZWFtEgoKBlNURE9VVBAAEgoKBlNUREVSUhABMtEMCg9GYXN0UGF0aFNlcnZpY2USSAoNQ3JlYXRlU2FuZGJveBIaLmZhc3RwYXRoLnYxLkNyZWF0ZVJlcXVlc3QaGy5mYXN0cGF0aC52MS5DcmVhdGVSZXNwb25zZRJICg1EZWxldGVTYW5kYm94EhouZmFzdHBhdGgudjEuRGVsZXRlUmVxdWVzdBobLmZhc3RwYXRoLnYxLkRlbGV0ZVJlc3BvbnNlEkgKDVVwZGF0ZVNhbmRib3gSGi5mYXN0cGF0aC52MS5VcGRhdGVSZXF1ZXN0GhsuZmFzdHBhdGgudjEuVXBkYXRlUmVzcG9uc2USRAoNTGlzdFNhbmRib3hlcxIYLmZhc3RwYXRoLnYxLkxpc3RSZXF1ZXN0GhkuZmFzdHBhdGgudjEuTGlzdFJlc3BvbnNlEj8KCkdldFNhbmRib3gSFy5mYXN0cGF0aC52MS5HZXRSZXF1ZXN0GhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8SRgoOV2F0Y2hTYW5kYm94ZXMSGS5mYXN0cGF0aC52MS5XYXRjaFJlcXVlc3QaFy5mYXN0cGF0aC52MS5XYXRjaEV2ZW50MAESQwoMUmVzZXRTYW5kYm94EhkuZmFzdHBhdGgudjEuUmVzZXRSZXF1ZXN0GhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8SPQoETG9ncxIYLmZhc3RwYXRoLnYxLkxvZ3NSZXF1ZXN0GhkuZmFzdHBhdGgudjEuTG9nc1Jlc3BvbnNlMAESTQoKTGlzdEltYWdlcxIeLmZhc3RwYXRoLnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh8uZmFzdHBhdGgudjEuTGlzdEltYWdlc1Jlc3BvbnNlEkgKCVB1bGxJbWFnZRIdLmZhc3RwYXRoLnYxLlB1bGxJbWFnZVJlcXVlc3QaGi5mYXN0cGF0aC52MS5JbWFnZVByb2dyZXNzMAESSgoJTG9hZEltYWdlEh0uZmFzdHBhdGgudjEuTG9hZEltYWdlUmVxdWVzdBoaLmZhc3RwYXRoLnYxLkltYWdlUHJvZ3Jlc3MoATABElAKC1JlbW92ZUltYWdlEh8uZmFzdHBhdGgudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0GiAuZmFzdHBhdGgudjEuUmVtb3ZlSW1hZ2VSZXNwb25zZRJKCglMaXN0UG9vbHMSHS5mYXN0cGF0aC52MS5MaXN0UG9vbHNSZXF1ZXN0Gh4uZmFzdHBhdGgudjEuTGlzdFBvb2xzUmVzcG9uc2USPQoHR2V0UG9vbBIbLmZhc3RwYXRoLnYxLkdldFBvb2xSZXF1ZXN0GhUuZmFzdHBhdGgudjEuUG9vbEluZm8SQwoKQ3JlYXRlUG9vbBIeLmZhc3RwYXRoLnYxLkNyZWF0ZVBvb2xSZXF1ZXN0GhUuZmFzdHBhdGgudjEuUG9vbEluZm8SQQoJU2NhbGVQb29sEh0uZmFzdHBhdGgudjEuU2NhbGVQb29sUmVxdWVzdBoVLmZhc3RwYXRoLnYxLlBvb2xJbmZvEk0KCkRlbGV0ZVBvb2wSHi5mYXN0cGF0aC52MS5EZWxldGVQb29sUmVxdWVzdBofLmZhc3RwYXRoLnYxLkRlbGV0ZVBvb2xSZXNwb25zZRJNCgpMaXN0QWdlbnRzEh4uZmFzdHBhdGgudjEuTGlzdEFnZW50c1JlcXVlc3QaHy5mYXN0cGF0aC52MS5MaXN0QWdlbnRzUmVzcG9uc2USRAoKRHJhaW5BZ2VudBIeLmZhc3RwYXRoLnYxLkRyYWluQWdlbnRSZXF1ZXN0GhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvEkYKC1Jlc3VtZUFnZW50Eh8uZmFzdHBhdGgudjEuUmVzdW1lQWdlbnRSZXF1ZXN0GhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvEkgKC1dhdGNoRXZlbnRzEh8uZmFzdHBhdGgudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GhYuZmFzdHBhdGgudjEuRXZlbnRJbmZvMAESTQoKR2V0VmVyc2lvbhIeLmZhc3RwYXRoLnYxLkdldFZlcnNpb25SZXF1ZXN0Gh8uZmFzdHBhdGgudjEuR2V0VmVyc2lvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message fastpath.v1.CreateRequest
@@ -272,6 +272,13 @@ export type DeleteRequest = Message<"fastpath.v1.DeleteRequest"> & {
    * @generated from field: string namespace = 2;
    */
   namespace: string;
+
+  /**
+   * Kills the program at once, and does not wait for the proof of its end where its agent does not answer.
+   *
+   * @generated from field: bool force = 20;
+   */
+  force: boolean;
 };
 
 /**
@@ -1057,6 +1064,595 @@ export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__P
   messageDesc(file_fastpath_v1_fastpath, 27);
 
 /**
+ * @generated from message fastpath.v1.ListPoolsRequest
+ */
+export type ListPoolsRequest = Message<"fastpath.v1.ListPoolsRequest"> & {
+  /**
+   * Empty: "default"; "*": all namespaces.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+};
+
+/**
+ * Describes the message fastpath.v1.ListPoolsRequest.
+ * Use `create(ListPoolsRequestSchema)` to create a new message.
+ */
+export const ListPoolsRequestSchema: GenMessage<ListPoolsRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 28);
+
+/**
+ * @generated from message fastpath.v1.ListPoolsResponse
+ */
+export type ListPoolsResponse = Message<"fastpath.v1.ListPoolsResponse"> & {
+  /**
+   * @generated from field: repeated fastpath.v1.PoolInfo items = 1;
+   */
+  items: PoolInfo[];
+};
+
+/**
+ * Describes the message fastpath.v1.ListPoolsResponse.
+ * Use `create(ListPoolsResponseSchema)` to create a new message.
+ */
+export const ListPoolsResponseSchema: GenMessage<ListPoolsResponse> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 29);
+
+/**
+ * @generated from message fastpath.v1.GetPoolRequest
+ */
+export type GetPoolRequest = Message<"fastpath.v1.GetPoolRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+};
+
+/**
+ * Describes the message fastpath.v1.GetPoolRequest.
+ * Use `create(GetPoolRequestSchema)` to create a new message.
+ */
+export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 30);
+
+/**
+ * @generated from message fastpath.v1.CreatePoolRequest
+ */
+export type CreatePoolRequest = Message<"fastpath.v1.CreatePoolRequest"> & {
+  /**
+   * A SandboxPool as JSON, as the Kubernetes API takes it. Its namespace, where empty, is "default".
+   *
+   * @generated from field: bytes resource = 1;
+   */
+  resource: Uint8Array;
+};
+
+/**
+ * Describes the message fastpath.v1.CreatePoolRequest.
+ * Use `create(CreatePoolRequestSchema)` to create a new message.
+ */
+export const CreatePoolRequestSchema: GenMessage<CreatePoolRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 31);
+
+/**
+ * Only what is set changes.
+ *
+ * @generated from message fastpath.v1.ScalePoolRequest
+ */
+export type ScalePoolRequest = Message<"fastpath.v1.ScalePoolRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * Agents that are always there, and the most (0: no limit).
+   *
+   * @generated from field: optional int32 pool_min = 3;
+   */
+  poolMin?: number | undefined;
+
+  /**
+   * @generated from field: optional int32 pool_max = 4;
+   */
+  poolMax?: number | undefined;
+
+  /**
+   * Free slots that are kept at least, and above which empty agents are removed (0: as buffer_min).
+   *
+   * @generated from field: optional int32 buffer_min = 5;
+   */
+  bufferMin?: number | undefined;
+
+  /**
+   * @generated from field: optional int32 buffer_max = 6;
+   */
+  bufferMax?: number | undefined;
+};
+
+/**
+ * Describes the message fastpath.v1.ScalePoolRequest.
+ * Use `create(ScalePoolRequestSchema)` to create a new message.
+ */
+export const ScalePoolRequestSchema: GenMessage<ScalePoolRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 32);
+
+/**
+ * @generated from message fastpath.v1.DeletePoolRequest
+ */
+export type DeletePoolRequest = Message<"fastpath.v1.DeletePoolRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * @generated from field: bool force = 3;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message fastpath.v1.DeletePoolRequest.
+ * Use `create(DeletePoolRequestSchema)` to create a new message.
+ */
+export const DeletePoolRequestSchema: GenMessage<DeletePoolRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 33);
+
+/**
+ * @generated from message fastpath.v1.DeletePoolResponse
+ */
+export type DeletePoolResponse = Message<"fastpath.v1.DeletePoolResponse"> & {
+};
+
+/**
+ * Describes the message fastpath.v1.DeletePoolResponse.
+ * Use `create(DeletePoolResponseSchema)` to create a new message.
+ */
+export const DeletePoolResponseSchema: GenMessage<DeletePoolResponse> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 34);
+
+/**
+ * @generated from message fastpath.v1.PoolInfo
+ */
+export type PoolInfo = Message<"fastpath.v1.PoolInfo"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * @generated from field: int32 agents_ready = 3;
+   */
+  agentsReady: number;
+
+  /**
+   * @generated from field: int32 agents_desired = 4;
+   */
+  agentsDesired: number;
+
+  /**
+   * @generated from field: int32 slots_used = 5;
+   */
+  slotsUsed: number;
+
+  /**
+   * @generated from field: int32 slots_total = 6;
+   */
+  slotsTotal: number;
+
+  /**
+   * @generated from field: int32 slots_parked = 7;
+   */
+  slotsParked: number;
+
+  /**
+   * Unix seconds.
+   *
+   * @generated from field: int64 created_at = 8;
+   */
+  createdAt: bigint;
+
+  /**
+   * Why it does not have what it wants, for a person; empty: it has.
+   *
+   * @generated from field: string problem = 9;
+   */
+  problem: string;
+
+  /**
+   * The whole SandboxPool as JSON, as the Kubernetes API shows it.
+   *
+   * @generated from field: bytes resource = 10;
+   */
+  resource: Uint8Array;
+};
+
+/**
+ * Describes the message fastpath.v1.PoolInfo.
+ * Use `create(PoolInfoSchema)` to create a new message.
+ */
+export const PoolInfoSchema: GenMessage<PoolInfo> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 35);
+
+/**
+ * @generated from message fastpath.v1.ListAgentsRequest
+ */
+export type ListAgentsRequest = Message<"fastpath.v1.ListAgentsRequest"> & {
+  /**
+   * Empty: every pool.
+   *
+   * @generated from field: string pool_ref = 1;
+   */
+  poolRef: string;
+
+  /**
+   * Empty: "default"; "*": all namespaces.
+   *
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+};
+
+/**
+ * Describes the message fastpath.v1.ListAgentsRequest.
+ * Use `create(ListAgentsRequestSchema)` to create a new message.
+ */
+export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 36);
+
+/**
+ * @generated from message fastpath.v1.ListAgentsResponse
+ */
+export type ListAgentsResponse = Message<"fastpath.v1.ListAgentsResponse"> & {
+  /**
+   * @generated from field: repeated fastpath.v1.AgentInfo items = 1;
+   */
+  items: AgentInfo[];
+};
+
+/**
+ * Describes the message fastpath.v1.ListAgentsResponse.
+ * Use `create(ListAgentsResponseSchema)` to create a new message.
+ */
+export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 37);
+
+/**
+ * @generated from message fastpath.v1.AgentInfo
+ */
+export type AgentInfo = Message<"fastpath.v1.AgentInfo"> & {
+  /**
+   * The name of its Pod.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * @generated from field: string pool_ref = 3;
+   */
+  poolRef: string;
+
+  /**
+   * @generated from field: string node_name = 4;
+   */
+  nodeName: string;
+
+  /**
+   * @generated from field: fastpath.v1.AgentInfo.State state = 5;
+   */
+  state: AgentInfo_State;
+
+  /**
+   * @generated from field: int32 slots_used = 6;
+   */
+  slotsUsed: number;
+
+  /**
+   * @generated from field: int32 slots_total = 7;
+   */
+  slotsTotal: number;
+
+  /**
+   * @generated from field: int32 images = 8;
+   */
+  images: number;
+
+  /**
+   * When it got into that state, as far as its connection tells. Unix seconds.
+   *
+   * @generated from field: int64 since = 9;
+   */
+  since: bigint;
+
+  /**
+   * What its runtime can do, and what it fell back from.
+   *
+   * @generated from field: repeated string notes = 10;
+   */
+  notes: string[];
+};
+
+/**
+ * Describes the message fastpath.v1.AgentInfo.
+ * Use `create(AgentInfoSchema)` to create a new message.
+ */
+export const AgentInfoSchema: GenMessage<AgentInfo> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 38);
+
+/**
+ * @generated from enum fastpath.v1.AgentInfo.State
+ */
+export const AgentInfo_State = {
+  /**
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  STATE_UNSPECIFIED: 0,
+
+  /**
+   * It has not answered yet.
+   *
+   * @generated from enum value: STARTING = 1;
+   */
+  STARTING: 1,
+
+  /**
+   * @generated from enum value: READY = 2;
+   */
+  READY: 2,
+
+  /**
+   * It answered before, but does not now.
+   *
+   * @generated from enum value: SILENT = 3;
+   */
+  SILENT: 3,
+
+  /**
+   * It takes nothing more.
+   *
+   * @generated from enum value: DRAINING = 4;
+   */
+  DRAINING: 4,
+} as const;
+
+/**
+ * @generated from enum fastpath.v1.AgentInfo.State
+ */
+export type AgentInfo_State = (typeof AgentInfo_State)[keyof typeof AgentInfo_State] | UnknownEnum;
+
+/**
+ * Describes the enum fastpath.v1.AgentInfo.State.
+ */
+export const AgentInfo_StateSchema: GenEnum<AgentInfo_State> = /*@__PURE__*/
+  enumDesc(file_fastpath_v1_fastpath, 38, 0);
+
+/**
+ * @generated from message fastpath.v1.DrainAgentRequest
+ */
+export type DrainAgentRequest = Message<"fastpath.v1.DrainAgentRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+};
+
+/**
+ * Describes the message fastpath.v1.DrainAgentRequest.
+ * Use `create(DrainAgentRequestSchema)` to create a new message.
+ */
+export const DrainAgentRequestSchema: GenMessage<DrainAgentRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 39);
+
+/**
+ * @generated from message fastpath.v1.ResumeAgentRequest
+ */
+export type ResumeAgentRequest = Message<"fastpath.v1.ResumeAgentRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+};
+
+/**
+ * Describes the message fastpath.v1.ResumeAgentRequest.
+ * Use `create(ResumeAgentRequestSchema)` to create a new message.
+ */
+export const ResumeAgentRequestSchema: GenMessage<ResumeAgentRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 40);
+
+/**
+ * @generated from message fastpath.v1.WatchEventsRequest
+ */
+export type WatchEventsRequest = Message<"fastpath.v1.WatchEventsRequest"> & {
+  /**
+   * Empty: "default"; "*": all namespaces.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * Sandbox, SandboxPool or Pod; empty: all of them.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * Empty: every object.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: bool follow = 4;
+   */
+  follow: boolean;
+};
+
+/**
+ * Describes the message fastpath.v1.WatchEventsRequest.
+ * Use `create(WatchEventsRequestSchema)` to create a new message.
+ */
+export const WatchEventsRequestSchema: GenMessage<WatchEventsRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 41);
+
+/**
+ * @generated from message fastpath.v1.EventInfo
+ */
+export type EventInfo = Message<"fastpath.v1.EventInfo"> & {
+  /**
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The object that it is about.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * Normal or Warning.
+   *
+   * @generated from field: string type = 4;
+   */
+  type: string;
+
+  /**
+   * One word in CamelCase.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: string message = 6;
+   */
+  message: string;
+
+  /**
+   * How often it happened, and when first and last.
+   *
+   * @generated from field: int32 count = 7;
+   */
+  count: number;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp first = 8;
+   */
+  first?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp last = 9;
+   */
+  last?: Timestamp | undefined;
+
+  /**
+   * Who reports.
+   *
+   * @generated from field: string source = 10;
+   */
+  source: string;
+
+  /**
+   * The uid of the object.
+   *
+   * @generated from field: string uid = 11;
+   */
+  uid: string;
+};
+
+/**
+ * Describes the message fastpath.v1.EventInfo.
+ * Use `create(EventInfoSchema)` to create a new message.
+ */
+export const EventInfoSchema: GenMessage<EventInfo> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 42);
+
+/**
+ * @generated from message fastpath.v1.GetVersionRequest
+ */
+export type GetVersionRequest = Message<"fastpath.v1.GetVersionRequest"> & {
+};
+
+/**
+ * Describes the message fastpath.v1.GetVersionRequest.
+ * Use `create(GetVersionRequestSchema)` to create a new message.
+ */
+export const GetVersionRequestSchema: GenMessage<GetVersionRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 43);
+
+/**
+ * @generated from message fastpath.v1.GetVersionResponse
+ */
+export type GetVersionResponse = Message<"fastpath.v1.GetVersionResponse"> & {
+  /**
+   * @generated from field: string version = 1;
+   */
+  version: string;
+
+  /**
+   * The version of Node that the server runs on.
+   *
+   * @generated from field: string node = 2;
+   */
+  node: string;
+};
+
+/**
+ * Describes the message fastpath.v1.GetVersionResponse.
+ * Use `create(GetVersionResponseSchema)` to create a new message.
+ */
+export const GetVersionResponseSchema: GenMessage<GetVersionResponse> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 44);
+
+/**
  * @generated from enum fastpath.v1.ConsistencyMode
  */
 export const ConsistencyMode = {
@@ -1259,6 +1855,94 @@ export const FastPathService: GenService<{
     methodKind: "unary";
     input: typeof RemoveImageRequestSchema;
     output: typeof RemoveImageResponseSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.ListPools
+   */
+  listPools: {
+    methodKind: "unary";
+    input: typeof ListPoolsRequestSchema;
+    output: typeof ListPoolsResponseSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.GetPool
+   */
+  getPool: {
+    methodKind: "unary";
+    input: typeof GetPoolRequestSchema;
+    output: typeof PoolInfoSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.CreatePool
+   */
+  createPool: {
+    methodKind: "unary";
+    input: typeof CreatePoolRequestSchema;
+    output: typeof PoolInfoSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.ScalePool
+   */
+  scalePool: {
+    methodKind: "unary";
+    input: typeof ScalePoolRequestSchema;
+    output: typeof PoolInfoSchema;
+  },
+  /**
+   * Removes a pool and its agents. Refused while it holds sandboxes, unless force is set: those are lost then.
+   *
+   * @generated from rpc fastpath.v1.FastPathService.DeletePool
+   */
+  deletePool: {
+    methodKind: "unary";
+    input: typeof DeletePoolRequestSchema;
+    output: typeof DeletePoolResponseSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.ListAgents
+   */
+  listAgents: {
+    methodKind: "unary";
+    input: typeof ListAgentsRequestSchema;
+    output: typeof ListAgentsResponseSchema;
+  },
+  /**
+   * The agent takes nothing more; when its last sandbox has ended it is removed, and replaced where the pool needs one.
+   *
+   * @generated from rpc fastpath.v1.FastPathService.DrainAgent
+   */
+  drainAgent: {
+    methodKind: "unary";
+    input: typeof DrainAgentRequestSchema;
+    output: typeof AgentInfoSchema;
+  },
+  /**
+   * Takes a drain back.
+   *
+   * @generated from rpc fastpath.v1.FastPathService.ResumeAgent
+   */
+  resumeAgent: {
+    methodKind: "unary";
+    input: typeof ResumeAgentRequestSchema;
+    output: typeof AgentInfoSchema;
+  },
+  /**
+   * What was reported of sandboxes, pools and agents, the oldest first; with follow, also what is reported from then on.
+   *
+   * @generated from rpc fastpath.v1.FastPathService.WatchEvents
+   */
+  watchEvents: {
+    methodKind: "server_streaming";
+    input: typeof WatchEventsRequestSchema;
+    output: typeof EventInfoSchema;
+  },
+  /**
+   * @generated from rpc fastpath.v1.FastPathService.GetVersion
+   */
+  getVersion: {
+    methodKind: "unary";
+    input: typeof GetVersionRequestSchema;
+    output: typeof GetVersionResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_fastpath_v1_fastpath, 0);
