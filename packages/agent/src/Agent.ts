@@ -29,6 +29,7 @@ import * as Metrics from "./Metrics.ts"
 import { NodeEvents } from "./NodeEvents.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
+import * as SessionServer from "./SessionServer.ts"
 import { Slots } from "./Slots.ts"
 import { WatchHub } from "./WatchHub.ts"
 
@@ -96,8 +97,8 @@ export const node = Layer.mergeAll(shims, users).pipe(
   )
 )
 
-/** Sandboxes on that containerd. */
-export const runtime = SandboxRuntime.layer.pipe(
+/** Sandboxes on that containerd, and what goes on inside of them. */
+export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer).pipe(
   Layer.provideMerge(Layer.mergeAll(Creations.layer, NodeEvents.layer)),
   Layer.provideMerge(Endings.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
@@ -105,7 +106,7 @@ export const runtime = SandboxRuntime.layer.pipe(
   Layer.provideMerge(WatchHub.layer)
 )
 
-const services = [AgentServer.service, GrpcHealth.service] as const
+const services = [AgentServer.service, SessionServer.service, GrpcHealth.service] as const
 
 /** The server. It is built last, so that it serves only when everything else is ready. */
 export const server = Layer.unwrap(Effect.gen(function*() {

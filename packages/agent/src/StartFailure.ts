@@ -61,7 +61,7 @@ const innermost = (said: string): string =>
  * fault of the node.
  */
 export const fromStart = (program: string) => (error: ContainerdError): BoundaryError => {
-  const [, said] = /OCI runtime (?:create|start) failed: (.*?)(?:: unknown)?$/s.exec(error.details) ?? []
+  const [, said] = /OCI runtime (?:create|start|exec) failed: (.*?)(?:: unknown)?$/s.exec(error.details) ?? []
   if (said === undefined) {
     return toBoundary(error)
   }

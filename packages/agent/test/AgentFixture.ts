@@ -16,6 +16,7 @@ import {
   type InstanceSpecSchema,
   type WatchResponse
 } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { SessionService } from "@fast-sandbox/grpc/gen/agent/v1/session_pb"
 import { Health } from "@fast-sandbox/grpc/gen/grpc/health/v1/health_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import { census, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
@@ -82,6 +83,14 @@ export const clientOf = (settings: Settings): Effect.Effect<AgentClient, never, 
       ? `unix:${settings.listen.path}`
       : `${settings.listen.host}:${settings.listen.port}`
   })
+
+export type SessionClient = GrpcClient.GrpcClient<typeof SessionService, BoundaryError>
+
+/** The client of what goes on inside of the sandboxes of an agent that `start` started with the same changes. */
+export const sessions = Effect.fnUntraced(function*(changes: Environment = {}) {
+  const { FSB_AGENT_LISTEN } = yield* environmentOf(changes)
+  return yield* GrpcClient.makeBoundary(SessionService, { address: FSB_AGENT_LISTEN })
+})
 
 /** An agent in this process, until the scope closes; it stops its sandboxes then. */
 export const start = Effect.fnUntraced(function*(changes: Environment = {}) {

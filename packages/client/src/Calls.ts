@@ -13,6 +13,7 @@ import type * as Administration from "./Administration.ts"
 import type { CallOptions } from "./CallOptions.ts"
 import type * as LogLine from "./LogLine.ts"
 import type * as SandboxInfo from "./SandboxInfo.ts"
+import type { Session } from "./Session.ts"
 
 export type { CallOptions } from "./CallOptions.ts"
 
@@ -146,7 +147,7 @@ export interface ImageProgress {
 }
 
 /** A sandbox that is deleted when its scope closes. */
-export interface ScopedSandbox extends Created {
+export interface ScopedSandbox extends Created, Session {
   readonly info: Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
   readonly wait: (options: Omit<WaitOptions, "namespace">) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
   readonly logs: (options?: Omit<LogsOptions, "namespace">) => Stream.Stream<LogLine.LogLine, BoundaryError>
@@ -186,6 +187,8 @@ export interface Calls extends Administration.Administration {
   readonly update: (name: string, options: UpdateOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
   /** Starts a new instance. */
   readonly reset: (name: string, options?: CallOptions) => Effect.Effect<SandboxInfo.SandboxInfo, BoundaryError>
+  /** What can be done inside of a sandbox while it runs. */
+  readonly inside: (name: string, options?: Pick<CallOptions, "namespace">) => Session
   /** What the program printed, in order. When followed, it outlives a restart of the server. */
   readonly logs: (name: string, options?: LogsOptions) => Stream.Stream<LogLine.LogLine, BoundaryError>
   readonly images: {

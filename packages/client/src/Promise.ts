@@ -21,6 +21,7 @@ import * as Stream from "effect/Stream"
 import type * as LogLine from "./LogLine.ts"
 import * as Sandboxes from "./Sandboxes.ts"
 import type * as SandboxInfo from "./SandboxInfo.ts"
+import type * as Session from "./Session.ts"
 
 /** Where the server is, and how the client proves itself. */
 export interface ConnectOptions extends Omit<Sandboxes.ConnectOptions, "token"> {
@@ -33,8 +34,39 @@ export interface Abortable {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What to run. Input and control may be any async iterable. */
+export interface ExecOptions extends Omit<Session.ExecOptions, "stdin" | "control">, Abortable {
+  readonly stdin?: AsyncIterable<Uint8Array> | string | undefined
+  readonly control?: AsyncIterable<Session.Control> | undefined
+}
+
+/** What can be done inside of a running sandbox. It means what `Session` means. */
+export interface Inside {
+  /** Runs a program; leaving the iteration ends it. */
+  readonly exec: (options: ExecOptions) => AsyncIterable<Session.ExecEvent>
+  /** Runs a program and gives what it printed. */
+  readonly output: (options: ExecOptions) => Promise<Session.ExecResult>
+  readonly files: {
+    readonly put: (
+      path: string,
+      archive: AsyncIterable<Uint8Array>,
+      options?: Session.PutOptions & Abortable
+    ) => Promise<Session.Copied>
+    readonly get: (path: string, options?: { readonly followLink?: boolean | undefined }) => AsyncIterable<Uint8Array>
+    readonly write: (
+      path: string,
+      content: string | Uint8Array,
+      options?: { readonly mode?: number | undefined } & Abortable
+    ) => Promise<void>
+    readonly read: (path: string, options?: Abortable) => Promise<Uint8Array>
+  }
+  readonly connect: (port: number, sent: AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>
+  readonly stats: (options?: { readonly intervalMillis?: number | undefined }) => AsyncIterable<Session.Stats>
+  readonly processes: (options?: Abortable) => Promise<ReadonlyArray<Session.ProcessInfo>>
+}
+
 /** A sandbox that is stopped gracefully and deleted when it is disposed of. */
-export interface Sandbox extends Sandboxes.Created, AsyncDisposable {
+export interface Sandbox extends Sandboxes.Created, Inside, AsyncDisposable {
   readonly info: (options?: Abortable) => Promise<SandboxInfo.SandboxInfo>
   /** Waits for one of the phases; for the end of the program where none are given. */
   readonly wait: (
@@ -71,6 +103,8 @@ export interface Client extends AsyncDisposable {
   ) => Promise<SandboxInfo.SandboxInfo>
   readonly reset: (name: string, options?: Sandboxes.CallOptions & Abortable) => Promise<SandboxInfo.SandboxInfo>
   readonly logs: (name: string, options?: Sandboxes.LogsOptions) => AsyncIterable<LogLine.LogLine>
+  /** What can be done inside of a sandbox while it runs. */
+  readonly inside: (name: string, options?: Pick<Sandboxes.CallOptions, "namespace">) => Inside
   readonly images: {
     readonly list: (options?: Sandboxes.ImageOptions & Abortable) => Promise<ReadonlyArray<Sandboxes.ImageInfo>>
     readonly pull: (image: string, options?: Sandboxes.ImageOptions) => AsyncIterable<Sandboxes.ImageProgress>
@@ -101,6 +135,19 @@ export interface Client extends AsyncDisposable {
   readonly close: () => Promise<void>
 }
 
+const fromIterable = <A>(iterable: AsyncIterable<A>): Stream.Stream<A, unknown> =>
+  Stream.fromAsyncIterable(iterable, (cause) => cause)
+
+const execOptions = ({ control, stdin, ...options }: ExecOptions): Session.ExecOptions<unknown> => ({
+  ...options,
+  stdin: stdin === undefined
+    ? undefined
+    : typeof stdin === "string"
+    ? Stream.make(new TextEncoder().encode(stdin))
+    : fromIterable(stdin),
+  control: control === undefined ? undefined : fromIterable(control)
+})
+
 /** Connects with the first call. A malformed endpoint rejects that call. */
 export const connect = (options: ConnectOptions): Client => {
   const runtime = ManagedRuntime.make(Sandboxes.Sandboxes.layer({
@@ -127,6 +174,22 @@ export const connect = (options: ConnectOptions): Client => {
     if (inUse.delete(scope)) await runtime.runPromise(Scope.close(scope, Exit.void))
   }
 
+  const insideOf = (session: (sandboxes: Sandboxes.Sandboxes["Service"]) => Session.Session): Inside => ({
+    exec: (options) => iterate((sandboxes) => session(sandboxes).exec(execOptions(options))),
+    output: (options) => call(options, (sandboxes) => session(sandboxes).output(execOptions(options))),
+    files: {
+      put: (path, archive, options) =>
+        call(options, (sandboxes) => session(sandboxes).files.put(path, fromIterable(archive), options)),
+      get: (path, options) => iterate((sandboxes) => session(sandboxes).files.get(path, options)),
+      write: (path, content, options) =>
+        call(options, (sandboxes) => session(sandboxes).files.write(path, content, options)),
+      read: (path, options) => call(options, (sandboxes) => session(sandboxes).files.read(path))
+    },
+    connect: (port, sent) => iterate((sandboxes) => session(sandboxes).connect(port, fromIterable(sent))),
+    stats: (options) => iterate((sandboxes) => session(sandboxes).stats(options)),
+    processes: (options) => call(options, (sandboxes) => session(sandboxes).processes)
+  })
+
   const run: Client["run"] = async (options) => {
     const scope = Scope.makeUnsafe()
     inUse.add(scope)
@@ -134,6 +197,7 @@ export const connect = (options: ConnectOptions): Client => {
       const sandbox = await call(options, (sandboxes) => Scope.provide(sandboxes.scoped(options), scope))
       return {
         ...sandbox,
+        ...insideOf(() => sandbox),
         info: (options) => call(options, () => sandbox.info),
         wait: (options) => call(options, () => sandbox.wait({ for: Sandboxes.terminal, ...options })),
         logs: (options) => iterate(() => sandbox.logs(options)),
@@ -164,11 +228,11 @@ export const connect = (options: ConnectOptions): Client => {
     update: (name, options) => call(options, (sandboxes) => sandboxes.update(name, options)),
     reset: (name, options) => call(options, (sandboxes) => sandboxes.reset(name, options)),
     logs: (name, options) => iterate((sandboxes) => sandboxes.logs(name, options)),
+    inside: (name, options) => insideOf((sandboxes) => sandboxes.inside(name, options)),
     images: {
       list: (options) => call(options, (sandboxes) => sandboxes.images.list(options)),
       pull: (image, options) => iterate((sandboxes) => sandboxes.images.pull(image, options)),
-      load: (archive, options) =>
-        iterate((sandboxes) => sandboxes.images.load(Stream.fromAsyncIterable(archive, (cause) => cause), options)),
+      load: (archive, options) => iterate((sandboxes) => sandboxes.images.load(fromIterable(archive), options)),
       remove: (image, options) => call(options, (sandboxes) => sandboxes.images.remove(image, options))
     },
     pools: {

@@ -20,6 +20,7 @@ import type { Calls, ConnectOptions } from "./Calls.ts"
 
 export type * from "./Administration.ts"
 export type * from "./Calls.ts"
+export type * from "./Session.ts"
 
 /** The phases in which a program has ended. */
 export const terminal: ReadonlySet<Phase> = terminalPhases

@@ -5,6 +5,7 @@
  */
 import {
   AlreadyExists,
+  type BoundaryError,
   FailedPrecondition,
   InvalidArgument,
   NotFound,
@@ -13,9 +14,11 @@ import {
   Unavailable
 } from "@fast-sandbox/core/Errors"
 import * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import type { CopyToRequest } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import { GrpcMetadata } from "@fast-sandbox/grpc/GrpcCaller"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
+import * as HeaderFirst from "@fast-sandbox/grpc/HeaderFirst"
 import { Context, Deferred, Effect, Layer, Option, Ref, Stream, SubscriptionRef } from "effect"
 
 interface Line {
@@ -46,6 +49,8 @@ export class Fake extends Context.Service<Fake, {
   readonly updates: Ref.Ref<ReadonlyArray<Wire.UpdateRequest>>
   readonly deletes: Ref.Ref<ReadonlyArray<string>>
   readonly loaded: Ref.Ref<number>
+  /** What was copied into a sandbox last. */
+  readonly archive: Ref.Ref<Uint8Array>
   /** The next so many creates are carried out but their answers get lost. */
   readonly loseAnswers: Ref.Ref<number>
   /** After this many lines each log stream breaks, once. */
@@ -66,6 +71,7 @@ export class Fake extends Context.Service<Fake, {
         updates: yield* Ref.make<ReadonlyArray<Wire.UpdateRequest>>([]),
         deletes: yield* Ref.make<ReadonlyArray<string>>([]),
         loaded: yield* Ref.make(0),
+        archive: yield* Ref.make<Uint8Array>(new Uint8Array()),
         loseAnswers: yield* Ref.make(0),
         breakLogsAfter: yield* Ref.make(0),
         createStarted: yield* Deferred.make<void>(),
@@ -458,6 +464,37 @@ const service = GrpcService.make(Wire.FastPathService, {
   watchSandboxes: watch,
   resetSandbox: reset,
   logs,
+  // `cat` gives its input back, anything else prints its words and exits with the number of them
+  exec: (requests) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const { header, rest } = yield* HeaderFirst.open(requests)
+      const { command, sandbox } = header.value
+      yield* find(sandbox?.sandboxName ?? "", sandbox?.namespace ?? "")
+      const ended = (exitCode: number) => ({ part: { case: "ended", value: { exitCode } } }) as const
+      const printed = (value: Uint8Array) => ({ part: { case: "stdout", value } }) as const
+      return command[0] === "cat"
+        ? Stream.concat(
+          Stream.flatMap(
+            rest,
+            ({ part }) => part.case === "stdin" ? Stream.make(printed(part.value)) : Stream.empty
+          ),
+          Stream.make(ended(0))
+        )
+        : Stream.make(printed(new TextEncoder().encode(`${command.join(" ")}\n`)), ended(command.length))
+    })),
+  copyTo: Effect.fnUntraced(function*(requests: Stream.Stream<CopyToRequest, BoundaryError>) {
+    const { rest } = yield* HeaderFirst.open(requests)
+    const { archive } = yield* Fake
+    const parts = yield* Stream.runCollect(rest)
+    const bytes = Buffer.concat(parts.flatMap(({ part }) => part.case === "data" ? [part.value] : []))
+    yield* Ref.set(archive, bytes)
+    return { entries: 1n, bytes: BigInt(bytes.length) }
+  }, Effect.scoped),
+  copyFrom: () => Stream.fromEffect(Effect.map(Fake.use(({ archive }) => Ref.get(archive)), (data) => ({ data }))),
+  portForward: (requests) =>
+    Stream.map(requests, ({ part }) => ({ data: part.case === "data" ? part.value : new Uint8Array() })),
+  stats: () => Stream.make({ cpuNanos: 5n, pids: 2n, readBytes: 7n }),
+  processes: () => Effect.succeed({ processes: [{ pid: 1, state: "S", command: ["sleep", "1"] }] }),
   listImages: () =>
     Effect.succeed({
       items: [{ name: "docker.io/library/alpine:latest", digest: DIGEST, sizeBytes: 3_400_000n, nodes: ["node-1"] }]

@@ -53,6 +53,31 @@ describe("Promise", () => {
       }
     }))
 
+  it.live("runs programs and copies files inside of a sandbox", () =>
+    withClient(async (client) => {
+      await using sandbox = await client.run({ image: "alpine" })
+      assert.deepStrictEqual(await sandbox.output({ command: ["cat"], stdin: "hello" }), {
+        exitCode: 0,
+        stdout: "hello",
+        stderr: ""
+      })
+      const events: Array<string> = []
+      for await (const event of client.inside(sandbox.name).exec({ command: ["echo", "a"] })) events.push(event._tag)
+      assert.deepStrictEqual(events, ["Output", "Exited"])
+      await sandbox.files.write("/tmp/a", "content")
+      assert.strictEqual(new TextDecoder().decode(await sandbox.files.read("/tmp/a")), "content")
+      const sent = async function*() {
+        yield new Uint8Array([1, 2])
+      }
+      const echoed: Array<Uint8Array> = []
+      for await (const bytes of sandbox.connect(80, sent())) echoed.push(bytes)
+      assert.deepStrictEqual(Buffer.concat(echoed), Buffer.from([1, 2]))
+      for await (const { pids, readBytes, writtenBytes } of sandbox.stats()) {
+        assert.deepStrictEqual([pids, readBytes, writtenBytes], [2, 7, undefined])
+      }
+      assert.deepStrictEqual((await sandbox.processes()).map(({ command }) => command.join(" ")), ["sleep 1"])
+    }))
+
   it.live("a signal gives a call up", () =>
     withClient(async (client) => {
       const controller = new AbortController()

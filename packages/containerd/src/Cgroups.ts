@@ -50,6 +50,15 @@ const isBusy = (directory: string): boolean =>
 /** Whether any process runs in a cgroup (`/fast-sandbox/ID`) or below it. */
 export const isPopulated = (path: string): Effect.Effect<boolean> => Effect.sync(() => directoriesOf(path).some(isBusy))
 
+const allProcesses = (directory: string): ReadonlyArray<number> => [
+  ...processesOf(directory),
+  ...directoriesBelow(directory).flatMap(allProcesses)
+]
+
+/** The ids of the processes in a cgroup (`/fast-sandbox/ID`) and in those below it, as this process sees them. */
+export const processes = (path: string): Effect.Effect<ReadonlyArray<number>> =>
+  Effect.sync(() => [...new Set(directoriesOf(path).flatMap(allProcesses))].toSorted((a, b) => a - b))
+
 /** How often the kernel killed a process of the cgroup for want of memory; 0 when the cgroup is gone. */
 export const oomKills = (path: string): Effect.Effect<number> =>
   Effect.sync(() => {

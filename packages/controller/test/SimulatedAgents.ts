@@ -8,7 +8,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt"
 import { type BoundaryError, NotFound, ResourceExhausted, Unavailable } from "@fast-sandbox/core/Errors"
 import { type Instance, InstanceSchema, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { Clock, Context, Effect, Layer, Option, PubSub, Stream } from "effect"
-import { type AgentChange, Agents, type AgentView } from "../src/agents/Agents.ts"
+import { type AgentChange, Agents, type AgentView, NotConnected } from "../src/agents/Agents.ts"
 
 /** One call to an agent. */
 export interface AgentCall {
@@ -228,6 +228,7 @@ const make = Effect.gen(function*() {
         })
       ),
     logs: () => Stream.empty,
+    sessions: (uid) => Effect.fail(new NotConnected({ target: `agent ${uid}`, problem: "it holds no programs" })),
     pullImage: () => Stream.empty,
     loadImage: () => Stream.empty,
     removeImage: () => Effect.void

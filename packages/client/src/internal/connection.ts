@@ -36,6 +36,7 @@ import type * as LogLine from "../LogLine.ts"
 import type * as SandboxInfo from "../SandboxInfo.ts"
 import * as Administration from "./administration.ts"
 import * as Position from "./position.ts"
+import * as Session from "./session.ts"
 import * as Time from "./time.ts"
 import * as Waiting from "./waiting.ts"
 import * as Wire from "./wire.ts"
@@ -213,6 +214,8 @@ const make = (
     return Wire.created(response, namespace)
   })
 
+  const inside: Calls["inside"] = (name, options) => Session.make(api, reference(name, options))
+
   const scoped = Effect.fn("Sandboxes.scoped")(function*(options: CreateOptions) {
     const created = yield* Effect.acquireRelease(
       create(options),
@@ -226,6 +229,7 @@ const make = (
     const call = { namespace: created.namespace }
     return {
       ...created,
+      ...inside(created.name, call),
       info: get(created.name, call),
       wait: (options: Omit<WaitOptions, "namespace">) => wait(created.name, { ...options, ...call }),
       logs: (options?: Omit<LogsOptions, "namespace">) => logs(created.name, { ...options, ...call })
@@ -279,6 +283,7 @@ const make = (
     delete: remove,
     update,
     reset,
+    inside,
     logs,
     images,
     ...administration

@@ -4,6 +4,7 @@
  */
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import { AgentService } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { SessionService } from "@fast-sandbox/grpc/gen/agent/v1/session_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -17,4 +18,21 @@ export type AgentClient = GrpcClient.GrpcClient<typeof AgentService, BoundaryErr
 export const AgentConnector = Context.Reference<(endpoint: Endpoint) => Effect.Effect<AgentClient, never, Scope.Scope>>(
   "@fast-sandbox/controller/agents/AgentConnector",
   { defaultValue: () => ({ address, credentials }) => GrpcClient.makeBoundary(AgentService, { address, credentials }) }
+)
+
+/** The calls of one agent about what goes on inside of its sandboxes. */
+export type SessionClient = GrpcClient.GrpcClient<typeof SessionService, BoundaryError>
+
+/** A connection of its own: what sandboxes send and receive must not stand in the way of what the controller says. */
+const ownConnection = { "grpc.use_local_subchannel_pool": 1 }
+
+/** Like {@link AgentConnector}, for sessions. */
+export const SessionConnector = Context.Reference<
+  (endpoint: Endpoint) => Effect.Effect<SessionClient, never, Scope.Scope>
+>(
+  "@fast-sandbox/controller/agents/SessionConnector",
+  {
+    defaultValue: () => ({ address, credentials }) =>
+      GrpcClient.makeBoundary(SessionService, { address, credentials, channel: ownConnection })
+  }
 )

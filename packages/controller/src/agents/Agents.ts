@@ -10,6 +10,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Stream from "effect/Stream"
+import type { SessionClient } from "./AgentConnector.ts"
 
 /** What the controller knows of one agent. A new value for every change; `instances` and `images` are never mutated. */
 export interface AgentView {
@@ -76,6 +77,8 @@ export class Agents extends Context.Service<Agents, {
     uid: string,
     request: MessageInitShape<typeof LogsRequestSchema>
   ): Stream.Stream<LogsResponse, BoundaryError>
+  /** The calls about what goes on inside of an agent's sandboxes. */
+  sessions(uid: string): Effect.Effect<SessionClient, NotConnected>
   pullImage(uid: string, image: string): Stream.Stream<ImageProgress, BoundaryError>
   loadImage(
     uid: string,

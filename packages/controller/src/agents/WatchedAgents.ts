@@ -25,7 +25,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Registry } from "../registry/Registry.ts"
 import { AgentAddress, type Endpoint } from "./AgentAddress.ts"
-import { type AgentClient, AgentConnector } from "./AgentConnector.ts"
+import { type AgentClient, AgentConnector, type SessionClient, SessionConnector } from "./AgentConnector.ts"
 import { type AgentChange, Agents, type AgentView, NotConnected } from "./Agents.ts"
 import * as AgentViews from "./internal/AgentViews.ts"
 import * as ChangeFeed from "./internal/ChangeFeed.ts"
@@ -60,6 +60,8 @@ interface Connection {
   endpoint: Option.Option<Endpoint>
   /** Present while the stream is up. */
   client: Option.Option<AgentClient>
+  /** Present with the client. */
+  sessions: Option.Option<SessionClient>
   saidDraining: boolean
   /** The latest removed instances, oldest first. */
   readonly removed: Set<string>
@@ -92,6 +94,7 @@ export const make: Effect.Effect<
   const scope = yield* Effect.scope
   const addresses = yield* AgentAddress
   const connect = yield* AgentConnector
+  const connectSessions = yield* SessionConnector
   const registry = yield* Registry
   const pods = yield* Reflector.make(Kinds.Pod, { labelSelector: AgentViews.podSelector })
   const streams = yield* FiberMap.make<string>()
@@ -119,6 +122,7 @@ export const make: Effect.Effect<
   const disconnected = (connection: Connection): Effect.Effect<void> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       connection.client = Option.none()
+      connection.sessions = Option.none()
       const { view } = connection
       if (view.connection !== "synced") {
         return Effect.void
@@ -132,6 +136,7 @@ export const make: Effect.Effect<
     Effect.gen(function*() {
       const { address } = endpoint
       const client = yield* connect(endpoint)
+      const sessions = yield* connectSessions(endpoint)
       const silent = (limit: Duration.Duration) => () =>
         Stream.fail(
           new Unavailable({ target: address, problem: `it said nothing for ${Duration.format(limit)}` })
@@ -145,6 +150,7 @@ export const make: Effect.Effect<
           Effect.flatMap(Clock.currentTimeMillis, (now) => {
             synced = true
             connection.client = Option.some(client)
+            connection.sessions = Option.some(sessions)
             const followed = AgentViews.follow(connection.view, batch, now)
             for (const instanceId of connection.view.instances.keys()) {
               if (!followed.view.instances.has(instanceId)) {
@@ -201,6 +207,7 @@ export const make: Effect.Effect<
       pod,
       endpoint: yield* addresses.resolve(pod),
       client: Option.none(),
+      sessions: Option.none(),
       saidDraining: false,
       removed: new Set(),
       tried: yield* Deferred.make<void>()
@@ -263,14 +270,17 @@ export const make: Effect.Effect<
   // -------------------------------------------------------------------------------------------------------------------
   // calls
 
-  /** The client of an agent that answers, at once or not at all. */
-  const connected = (uid: string): Effect.Effect<readonly [Connection, AgentClient], NotConnected> =>
+  /** A client of an agent that answers, at once or not at all. */
+  const connectedBy = <A>(
+    uid: string,
+    choose: (connection: Connection) => Option.Option<A>
+  ): Effect.Effect<readonly [Connection, A], NotConnected> =>
     Effect.suspend(() => {
       const connection = connections.get(uid)
       if (connection === undefined) {
         return Effect.fail(new NotConnected({ target: `agent ${uid}`, problem: "its Pod is gone" }))
       }
-      return Option.match(connection.client, {
+      return Option.match(choose(connection), {
         onNone: () =>
           Effect.fail(
             new NotConnected({
@@ -281,6 +291,8 @@ export const make: Effect.Effect<
         onSome: (client) => Effect.succeed([connection, client] as const)
       })
     })
+
+  const connected = (uid: string) => connectedBy(uid, ({ client }) => client)
 
   /** What an agent answered shows in its view at once, so that whoever asked finds it there. */
   const answered = (connection: Connection, instance: Instance): Effect.Effect<Instance> => {
@@ -374,6 +386,7 @@ export const make: Effect.Effect<
       yield* forget(connection, instanceId, capacity)
     }),
     logs: (uid, request) => onStream(uid, (client) => client.logs(request)),
+    sessions: (uid) => Effect.map(connectedBy(uid, ({ sessions }) => sessions), ([, client]) => client),
     pullImage: (uid, image) => onStream(uid, (client) => client.pullImage({ image })),
     loadImage: (uid, archive, name) =>
       onStream(uid, (client) =>

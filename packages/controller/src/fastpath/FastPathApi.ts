@@ -23,6 +23,7 @@ import { PoolAgents } from "./PoolAgents.ts"
 import { Pools, project as projectPool } from "./Pools.ts"
 import * as SandboxInfo from "./SandboxInfo.ts"
 import { SandboxLocks } from "./SandboxLocks.ts"
+import { Sessions } from "./Sessions.ts"
 import { WriteBehind } from "./WriteBehind.ts"
 
 const eventTypes = {
@@ -40,67 +41,78 @@ const streamOf = (stream: LogStreams.LogStream) =>
   stream === LogStreams.LogStream.STDERR ? LogStream.STDERR : LogStream.STDOUT
 
 /** The service with its handlers, for a GrpcServer. */
-export const service: GrpcService.GrpcService<FastPath | Images | Pools | PoolAgents | EventLog> = GrpcService.make(
-  FastPathService,
-  {
-    createSandbox: (request) => Effect.map(FastPath.use((_) => _.create(request)), SandboxInfo.created),
-    deleteSandbox: ({ force, namespace, sandboxName }) =>
-      Effect.as(
-        FastPath.use((_) => force ? _.forceDelete(namespace, sandboxName) : _.delete(namespace, sandboxName)),
-        { success: true }
-      ),
-    updateSandbox: (request) =>
-      Effect.map(FastPath.use((_) => _.update(request)), (sandbox) => ({
-        success: true,
-        message: "updated",
-        sandbox: SandboxInfo.project(sandbox)
-      })),
-    listSandboxes: (request) =>
-      Effect.map(FastPath.use((_) => _.list(request)), (sandboxes) => ({ items: sandboxes.map(SandboxInfo.project) })),
-    getSandbox: ({ namespace, sandboxName }) =>
-      Effect.map(FastPath.use((_) => _.get(namespace, sandboxName)), SandboxInfo.project),
-    watchSandboxes: ({ labelSelector, namespace, sandboxName }) =>
-      Stream.unwrap(FastPath.useSync((_) => _.watch({ namespace, labelSelector, name: sandboxName }))).pipe(
-        Stream.map(eventOf)
-      ),
-    resetSandbox: ({ namespace, sandboxName }) =>
-      Effect.map(FastPath.use((_) => _.reset(namespace, sandboxName)), SandboxInfo.project),
-    logs: (request) =>
-      Stream.unwrap(FastPath.useSync((_) => _.logs(request))).pipe(
-        Stream.map(({ lines }) => ({
-          lines: lines.map(({ partial, stream, text, time }) => ({
-            stream: streamOf(stream),
-            text,
-            partial,
-            ...(time === undefined ? {} : { time })
+export const service: GrpcService.GrpcService<FastPath | Sessions | Images | Pools | PoolAgents | EventLog> =
+  GrpcService.make(
+    FastPathService,
+    {
+      createSandbox: (request) => Effect.map(FastPath.use((_) => _.create(request)), SandboxInfo.created),
+      deleteSandbox: ({ force, namespace, sandboxName }) =>
+        Effect.as(
+          FastPath.use((_) => force ? _.forceDelete(namespace, sandboxName) : _.delete(namespace, sandboxName)),
+          { success: true }
+        ),
+      updateSandbox: (request) =>
+        Effect.map(FastPath.use((_) => _.update(request)), (sandbox) => ({
+          success: true,
+          message: "updated",
+          sandbox: SandboxInfo.project(sandbox)
+        })),
+      listSandboxes: (request) =>
+        Effect.map(
+          FastPath.use((_) => _.list(request)),
+          (sandboxes) => ({ items: sandboxes.map(SandboxInfo.project) })
+        ),
+      getSandbox: ({ namespace, sandboxName }) =>
+        Effect.map(FastPath.use((_) => _.get(namespace, sandboxName)), SandboxInfo.project),
+      watchSandboxes: ({ labelSelector, namespace, sandboxName }) =>
+        Stream.unwrap(FastPath.useSync((_) => _.watch({ namespace, labelSelector, name: sandboxName }))).pipe(
+          Stream.map(eventOf)
+        ),
+      resetSandbox: ({ namespace, sandboxName }) =>
+        Effect.map(FastPath.use((_) => _.reset(namespace, sandboxName)), SandboxInfo.project),
+      logs: (request) =>
+        Stream.unwrap(FastPath.useSync((_) => _.logs(request))).pipe(
+          Stream.map(({ lines }) => ({
+            lines: lines.map(({ partial, stream, text, time }) => ({
+              stream: streamOf(stream),
+              text,
+              partial,
+              ...(time === undefined ? {} : { time })
+            }))
           }))
-        }))
-      ),
-    listImages: (request) => Effect.map(Images.use((_) => _.list(request)), (items) => ({ items: [...items] })),
-    pullImage: (request) => Stream.unwrap(Images.useSync((_) => _.pull(request.image, request))),
-    loadImage: (parts) => Stream.unwrap(Images.useSync((_) => _.load(parts))),
-    removeImage: (request) =>
-      Effect.map(Images.use((_) => _.remove(request.image, request)), (nodes) => ({ nodes: [...nodes] })),
-    listPools: ({ namespace }) =>
-      Effect.map(Pools.use((_) => _.list(namespace)), (pools) => ({ items: pools.map(projectPool) })),
-    getPool: ({ name, namespace }) => Effect.map(Pools.use((_) => _.get(namespace, name)), projectPool),
-    createPool: ({ resource }) => Effect.map(Pools.use((_) => _.create(resource)), projectPool),
-    scalePool: (request) => Effect.map(Pools.use((_) => _.scale(request)), projectPool),
-    deletePool: (request) => Effect.as(Pools.use((_) => _.delete(request)), {}),
-    listAgents: (request) => Effect.map(PoolAgents.use((_) => _.list(request)), (items) => ({ items: [...items] })),
-    drainAgent: ({ name, namespace }) => PoolAgents.use((_) => _.drain(namespace, name)),
-    resumeAgent: ({ name, namespace }) => PoolAgents.use((_) => _.resume(namespace, name)),
-    watchEvents: (request) => Stream.map(Stream.unwrap(EventLog.useSync((_) => _.watch(request))), projectEvent),
-    getVersion: () => Effect.succeed({ version, node: process.version })
-  }
-)
+        ),
+      exec: (requests) => Stream.unwrap(Sessions.useSync((_) => _.exec(requests))),
+      copyTo: (requests) => Sessions.use((_) => _.copyTo(requests)),
+      copyFrom: (request) => Stream.unwrap(Sessions.useSync((_) => _.copyFrom(request))),
+      portForward: (requests) => Stream.unwrap(Sessions.useSync((_) => _.portForward(requests))),
+      stats: (request) => Stream.unwrap(Sessions.useSync((_) => _.stats(request))),
+      processes: (request) => Sessions.use((_) => _.processes(request)),
+      listImages: (request) => Effect.map(Images.use((_) => _.list(request)), (items) => ({ items: [...items] })),
+      pullImage: (request) => Stream.unwrap(Images.useSync((_) => _.pull(request.image, request))),
+      loadImage: (parts) => Stream.unwrap(Images.useSync((_) => _.load(parts))),
+      removeImage: (request) =>
+        Effect.map(Images.use((_) => _.remove(request.image, request)), (nodes) => ({ nodes: [...nodes] })),
+      listPools: ({ namespace }) =>
+        Effect.map(Pools.use((_) => _.list(namespace)), (pools) => ({ items: pools.map(projectPool) })),
+      getPool: ({ name, namespace }) => Effect.map(Pools.use((_) => _.get(namespace, name)), projectPool),
+      createPool: ({ resource }) => Effect.map(Pools.use((_) => _.create(resource)), projectPool),
+      scalePool: (request) => Effect.map(Pools.use((_) => _.scale(request)), projectPool),
+      deletePool: (request) => Effect.as(Pools.use((_) => _.delete(request)), {}),
+      listAgents: (request) => Effect.map(PoolAgents.use((_) => _.list(request)), (items) => ({ items: [...items] })),
+      drainAgent: ({ name, namespace }) => PoolAgents.use((_) => _.drain(namespace, name)),
+      resumeAgent: ({ name, namespace }) => PoolAgents.use((_) => _.resume(namespace, name)),
+      watchEvents: (request) => Stream.map(Stream.unwrap(EventLog.useSync((_) => _.watch(request))), projectEvent),
+      getVersion: () => Effect.succeed({ version, node: process.version })
+    }
+  )
 
 /** What serves the API, and what writes behind its answers. */
 export const layer: Layer.Layer<
-  FastPath | Images | Pools | PoolAgents | EventLog | Directory | WriteBehind,
+  FastPath | Sessions | Images | Pools | PoolAgents | EventLog | Directory | WriteBehind,
   never,
   KubeClient | Agents | Registry | Caches | Demand | EventRecorder
-> = Layer.mergeAll(FastPath.layer, Images.layer, Pools.layer, PoolAgents.layer, EventLog.layer).pipe(
+> = Layer.mergeAll(Sessions.layer, Images.layer, Pools.layer, PoolAgents.layer, EventLog.layer).pipe(
+  Layer.provideMerge(FastPath.layer),
   Layer.provideMerge(WriteBehind.layer),
   Layer.provideMerge(Directory.layer),
   Layer.provide(Placement.layer),

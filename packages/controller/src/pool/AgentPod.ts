@@ -103,6 +103,8 @@ export const render = (pool: SandboxPool, agentImage: string): { readonly pod: D
   const volumes = own.volumes ?? []
   const spec: PodSpec = {
     terminationGracePeriodSeconds,
+    // sandboxes are processes of the node: they are entered by their ids
+    hostPID: true,
     ...own,
     containers: [
       fillContainer(pool, agentImage, agent),

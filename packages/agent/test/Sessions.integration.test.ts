@@ -1,0 +1,278 @@
+import type { MessageInitShape } from "@bufbuild/protobuf"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, layer } from "@effect/vitest"
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import type { ExecHeaderSchema, ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
+import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import { Effect, Fiber, Layer, Stream } from "effect"
+import { execFileSync } from "node:child_process"
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Fixture from "./AgentFixture.ts"
+
+const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
+  Layer.provideMerge(privateContainerd()),
+  Layer.provideMerge(NodeServices.layer)
+)
+
+type Header = Omit<MessageInitShape<typeof ExecHeaderSchema>, "$typeName">
+type Request = MessageInitShape<typeof ExecRequestSchema>
+
+/** What an exec printed, and how it ended. */
+const exec = Effect.fnUntraced(function*(
+  sessions: Fixture.SessionClient,
+  instanceId: string,
+  header: Header,
+  requests: Stream.Stream<Request> = Stream.never
+) {
+  const answers = yield* sessions.exec(
+    Stream.concat(
+      Stream.make<[Request]>({ part: { case: "header", value: { sandbox: { sandboxId: instanceId }, ...header } } }),
+      requests
+    )
+  ).pipe(Stream.runCollect, Effect.timeout("10 seconds"))
+  const text = (stream: "stdout" | "stderr") =>
+    Buffer.concat(answers.flatMap(({ part }) => part.case === stream ? [part.value] : [])).toString()
+  const last = answers.at(-1)?.part
+  return {
+    stdout: text("stdout"),
+    stderr: text("stderr"),
+    exitCode: last?.case === "ended" ? last.value.exitCode : undefined
+  }
+})
+
+const input = (text: string) => Stream.make<[Request]>({ part: { case: "stdin", value: Buffer.from(text) } })
+
+/** As a sender would cut it. */
+const pieces = (bytes: Buffer): ReadonlyArray<Buffer> =>
+  Array.from({ length: Math.ceil(bytes.length / 100_000) }, (_, at) => bytes.subarray(at * 100_000, (at + 1) * 100_000))
+
+layer(node, { excludeTestServices: true })("Sessions", (it) => {
+  it.effect("runs programs in a sandbox with its privileges, and takes all of them back", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const sessions = yield* Fixture.sessions()
+      const { directory } = yield* PrivateContainerd
+      const { instanceId, ...request } = Fixture.request(Fixture.sleeper, { envs: [{ name: "A", value: "b" }] })
+      yield* client.create({ instanceId, ...request })
+      const run = (header: Header, requests?: Stream.Stream<Request>) => exec(sessions, instanceId, header, requests)
+
+      assert.deepStrictEqual(
+        yield* run({
+          command: ["sh", "-c", "echo $A $B; pwd; id -u; echo oops >&2; exit 7"],
+          envs: { B: "c" },
+          workingDir: "/tmp"
+        }),
+        { stdout: "b c\n/tmp\n0\n", stderr: "oops\n", exitCode: 7 }
+      )
+      assert.deepStrictEqual(yield* run({ command: ["id"], user: "app" }), {
+        stdout: "uid=1000(app) gid=1000(app) groups=2000(staff)\n",
+        stderr: "",
+        exitCode: 0
+      })
+      const status = "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status"
+      const own = yield* run({ command: ["sh", "-c", "grep -E '^(Cap|NoNew|Seccomp:)' /proc/1/status"] })
+      assert.strictEqual((yield* run({ command: ["sh", "-c", status] })).stdout, own.stdout)
+      assert.match((yield* run({ command: ["sh", "-c", status], user: "1000" })).stdout, /CapEff:\t0000000000000000/)
+
+      assert.strictEqual((yield* run({ command: ["cat"], stdin: true }, input("hello"))).stdout, "hello")
+      assert.strictEqual((yield* run({ command: ["cat"] })).stdout, "")
+      const big = yield* run({ command: ["sh", "-c", "yes | head -c 3000000; echo done >&2"] })
+      assert.deepStrictEqual([big.stdout.length, big.stderr], [3_000_000, "done\n"])
+      const terminal = yield* run({
+        command: ["sh", "-c", "tty; stty size"],
+        tty: true,
+        size: { columns: 123, rows: 45 }
+      })
+      assert.strictEqual(terminal.stdout, "/dev/pts/0\r\n45 123\r\n")
+      const typed = yield* run(
+        { command: ["sh"], tty: true, stdin: true },
+        input("stty -echo; PS1=; stty size; exit 3\n")
+      )
+      assert.strictEqual(typed.exitCode, 3)
+      const late = yield* run({ command: ["sh", "-c", "sleep 30 & echo started"] })
+      assert.deepStrictEqual(late, { stdout: "started\n", stderr: "", exitCode: 0 })
+      assert.strictEqual(
+        (yield* run(
+          { command: ["sleep", "30"] },
+          Stream.fromEffect(Effect.as(Effect.sleep("200 millis"), { part: { case: "signal", value: 15 } } as const))
+        )).exitCode,
+        143
+      )
+
+      const failure = (header: Header) => Effect.flip(run(header))
+      const missing = yield* failure({ command: ["nope"] })
+      assert.strictEqual(missing._tag === "FailedPrecondition" && missing.reason, "CommandNotFound")
+      const directoryAsProgram = yield* failure({ command: ["/tmp"] })
+      assert.strictEqual(
+        directoryAsProgram._tag === "FailedPrecondition" && directoryAsProgram.reason,
+        "CommandNotExecutable"
+      )
+      for (
+        const [header, field] of [
+          [{ command: [] }, "command"],
+          [{ command: ["true"], user: "nobody-at-all" }, "user"],
+          [{ command: ["true"], workingDir: "tmp" }, "working_dir"],
+          [{ command: ["true"], envs: { "": "x" } }, "envs[\"\"]"]
+        ] as const
+      ) {
+        const error = yield* failure({ ...header, command: [...header.command] })
+        assert.strictEqual(error._tag === "InvalidArgument" && error.field, field)
+      }
+
+      // a caller that goes away takes its program along
+      const left = yield* exec(sessions, instanceId, { command: ["sleep", "77"] }).pipe(
+        Effect.timeoutOption("300 millis")
+      )
+      assert.strictEqual(left._tag, "None")
+      yield* Fixture.eventually(
+        "the program is gone",
+        Effect.map(run({ command: ["ps"] }), ({ stdout }) => !stdout.includes("sleep 77"))
+      )
+      yield* Fixture.eventually(
+        "no exec is left",
+        Effect.sync(() => readdirSync(`${directory}/agent/execs`).length === 0)
+      )
+
+      const ended = yield* exec(sessions, instanceId, { command: ["sleep", "30"] }).pipe(
+        Effect.flip,
+        Effect.zip(Effect.delay(client.stop({ instanceId }), "300 millis"), { concurrent: true })
+      )
+      assert.strictEqual(ended[0]._tag === "FailedPrecondition" && ended[0].reason, "SandboxEnded")
+      const after = yield* failure({ command: ["true"] })
+      assert.strictEqual(after._tag === "FailedPrecondition" && after.reason, "NotRunning")
+      yield* client.delete({ instanceId })
+    }).pipe(Effect.scoped))
+
+  it.effect("copies, connects and counts inside of a sandbox", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const sessions = yield* Fixture.sessions()
+      const { instanceId, ...request } = Fixture.request([
+        "sh",
+        "-c",
+        "ln -s / /tmp/out; while :; do nc -l -p 81 -e cat; done"
+      ])
+      yield* client.create({ instanceId, ...request })
+      const sandbox = { sandboxId: instanceId }
+      const run = (command: string) =>
+        Effect.map(exec(sessions, instanceId, { command: ["sh", "-c", command] }), ({ stdout }) => stdout)
+      const put = (
+        path: string,
+        archive: Buffer,
+        header: { readonly intoFolder?: boolean; readonly keepOwner?: boolean } = {}
+      ) =>
+        sessions.copyTo(Stream.concat(
+          Stream.make({ part: { case: "header", value: { sandbox, path, ...header } } } as const),
+          Stream.fromIterable(pieces(archive)).pipe(
+            Stream.map((value) => ({ part: { case: "data", value } }) as const)
+          )
+        ))
+      const get = (path: string) =>
+        sessions.copyFrom({ sandbox, path }).pipe(
+          Stream.runCollect,
+          Effect.map((parts) => Buffer.concat(parts.map(({ data }) => data)))
+        )
+
+      const source = mkdtempSync(join(tmpdir(), "fsb-copies-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(source, { recursive: true })))
+      const long = "n".repeat(120)
+      mkdirSync(`${source}/tree/${long}`, { recursive: true })
+      writeFileSync(`${source}/tree/program`, "#!/bin/sh\n", { mode: 0o751 })
+      writeFileSync(`${source}/tree/${long}/big`, Buffer.alloc(3_000_000, 7))
+      symlinkSync("program", `${source}/tree/link`)
+      linkSync(`${source}/tree/program`, `${source}/tree/same`)
+      const archive = execFileSync("tar", ["-C", source, "-c", "tree"], { maxBuffer: 2 ** 24 })
+
+      const { bytes, entries } = yield* put("/tmp", archive)
+      assert.deepStrictEqual([Number(bytes), Number(entries)], [3_000_010, 6])
+      assert.strictEqual(
+        yield* run(`cd /tmp/tree; stat -c '%a %h %u' program; readlink link; wc -c < ${long}/big; ls -A /tmp`),
+        "751 2 0\nprogram\n3000000\nout\ntree\n"
+      )
+      yield* put("/tmp/renamed", archive)
+      yield* put("/tmp/into", archive.subarray(0, 4096), {}).pipe(Effect.flip)
+      assert.strictEqual(yield* run("ls -A /tmp"), "out\nrenamed\ntree\n")
+      const back = yield* get("/tmp/renamed/.")
+      mkdirSync(`${source}/back`)
+      execFileSync("tar", ["-C", `${source}/back`, "-x"], { input: back })
+      execFileSync("diff", ["-r", "--no-dereference", `${source}/tree`, `${source}/back`])
+      // a link leads to the sandbox's own root
+      assert.notInclude((yield* get("/tmp/out/etc/passwd")).toString(), "daemon")
+      writeFileSync(`${source}/escape`, "x")
+      yield* put("/tmp/out/etc", execFileSync("tar", ["-C", source, "-c", "escape"]), { intoFolder: true })
+      assert.strictEqual(yield* run("cat /etc/escape"), "x")
+      assert.isFalse(existsSync("/etc/escape"))
+
+      for (
+        const [attempt, expected] of [
+          [get("/nowhere"), "NotFound"],
+          [get("relative"), "InvalidArgument"],
+          [put("/nowhere/deep/x", archive), "NotFound"],
+          [put("/etc/passwd", archive, { intoFolder: true }), "FailedPrecondition"],
+          [put("/tmp", Buffer.alloc(2048, 1)), "InvalidArgument"],
+          [put("/proc", archive), "FailedPrecondition"]
+        ] as const
+      ) {
+        assert.strictEqual((yield* Effect.flip<unknown, BoundaryError, never>(attempt))._tag, expected)
+      }
+
+      const connect = (port: number, text: string) =>
+        sessions.portForward(Stream.make(
+          { part: { case: "header", value: { sandbox, port } } } as const,
+          { part: { case: "data", value: Buffer.from(text) } } as const
+        )).pipe(Stream.runCollect, Effect.map((parts) => Buffer.concat(parts.map(({ data }) => data)).toString()))
+      assert.strictEqual(yield* connect(81, "hello"), "hello")
+      assert.strictEqual((yield* connect(81, "x".repeat(300_000))).length, 300_000)
+      const refused = yield* Effect.flip(connect(82, ""))
+      assert.strictEqual(refused._tag === "FailedPrecondition" && refused.reason, "ConnectionRefused")
+
+      const [used] = yield* Stream.runCollect(sessions.stats({ sandbox }))
+      assert.isAbove(Number(used?.cpuNanos), 0)
+      assert.isAbove(Number(used?.memoryBytes), 0)
+      assert.deepStrictEqual([Number(used?.memoryLimitBytes), Number(used?.cpuLimitMillis)], [512 * 2 ** 20, 1000])
+      const { processes } = yield* sessions.processes({ sandbox })
+      assert.deepStrictEqual(processes.map(({ command, parentPid, pid }) => [pid, parentPid, command[0]])[0], [
+        1,
+        0,
+        "sh"
+      ])
+
+      const following = yield* sessions.stats({ sandbox, intervalMillis: 100 }).pipe(
+        Stream.runDrain,
+        Effect.flip,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* client.delete({ instanceId })
+      const end = yield* Fiber.join(following)
+      assert.strictEqual(end._tag === "FailedPrecondition" && end.reason, "SandboxEnded")
+    }).pipe(Effect.scoped))
+
+  it.effect("an agent that was killed leaves no exec behind", () =>
+    Effect.gen(function*() {
+      const identity = { POD_UID: "uid-sessions", FSB_ON_TERM: "stop" }
+      const { directory } = yield* PrivateContainerd
+      const first = yield* Fixture.startProcess(identity)
+      const sessions = yield* Fixture.sessions(identity)
+      const { instanceId, ...request } = Fixture.request(Fixture.sleeper)
+      yield* first.client.create({ instanceId, ...request })
+      yield* exec(sessions, instanceId, { command: ["sleep", "78"] }).pipe(Effect.ignore, Effect.forkScoped)
+      yield* Fixture.eventually(
+        "it runs",
+        Effect.map(exec(sessions, instanceId, { command: ["ps"] }), ({ stdout }) => stdout.includes("sleep 78"))
+      )
+      yield* Fixture.kill(first, "SIGKILL")
+      const client = yield* Fixture.start(identity)
+      const again = yield* Fixture.sessions(identity)
+      yield* Fixture.eventually(
+        "it is gone",
+        Effect.map(exec(again, instanceId, { command: ["ps"] }), ({ stdout }) => !stdout.includes("sleep 78"))
+      )
+      yield* Fixture.eventually(
+        "no exec is left",
+        Effect.sync(() => readdirSync(`${directory}/agent/execs`).length === 0)
+      )
+      yield* client.delete({ instanceId })
+    }).pipe(Effect.scoped))
+})
