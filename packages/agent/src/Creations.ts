@@ -13,6 +13,7 @@ import {
   ResourceExhausted,
   Unavailable
 } from "@fast-sandbox/core/Errors"
+import { RecentSet } from "@fast-sandbox/core/RecentSet"
 import {
   type Claim,
   ClaimSchema,
@@ -51,6 +52,12 @@ const createConcurrency: number = Math.max(2, availableParallelism())
 /** Records of exited instances are kept until they are deleted. This many, a few KiB each, mean that nobody does. */
 const maxInstances = 10_000
 
+/**
+ * Deleted instances that are remembered. A create can be overtaken by the delete of its instance when another controller
+ * asks for that over a connection of its own; it is late by what the old connection holds, which is seconds at most.
+ */
+const maxForbidden = 10_000
+
 /** Controllers delete what they have seen end within seconds. */
 const recordsRetryMillis = 5000
 
@@ -60,13 +67,13 @@ const millisPerSecond = 1000
  * - `create` answers with the running instance. A repeat with the same claim and spec gets the same answer, with others
  *   ALREADY_EXISTS. FAILED_PRECONDITION `InstanceDeleted` when a delete came in between.
  * - `settled` waits until a create of that instance, if there is one, has ended one way or the other.
- * - `interrupt` ends it early; done when it has ended.
+ * - `forbid` is for a delete: it ends the create early, is done when that has ended, and refuses one that arrives later.
  * - `allSettled` waits for all.
  */
 export class Creations extends Context.Service<Creations, {
   readonly create: (request: CreateRequest) => Effect.Effect<Instance, BoundaryError>
   readonly settled: (instanceId: string) => Effect.Effect<void>
-  readonly interrupt: (instanceId: string) => Effect.Effect<void>
+  readonly forbid: (instanceId: string) => Effect.Effect<void>
   readonly allSettled: Effect.Effect<void>
 }>()("@fast-sandbox/agent/Creations") {
   static readonly layer: Layer.Layer<
@@ -88,13 +95,18 @@ const isSame = (request: CreateRequest, { claim, spec }: Pick<Instance, "claim" 
   ) &&
   equals(ClaimSchema, unbound(request.claim), unbound(claim))
 
+const deleted = Effect.fail(
+  new FailedPrecondition({
+    reason: "InstanceDeleted",
+    problem: "the instance was deleted before it was created; use a new instance id"
+  })
+)
+
 /** The answer of a create that others may end. */
 const answerOf = (fiber: Fiber.Fiber<Instance, BoundaryError>): Effect.Effect<Instance, BoundaryError> =>
   Effect.flatMap(Fiber.await(fiber), (exit) =>
     Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
-      ? Effect.fail(
-        new FailedPrecondition({ reason: "InstanceDeleted", problem: "the instance was deleted while it was created" })
-      )
+      ? deleted
       : exit)
 
 /** The answer for an instance that is there. One that never ran is the rest of a failed start. */
@@ -165,6 +177,7 @@ const make = Effect.gen(function*() {
   const scope = yield* Effect.scope
   const permits = yield* Semaphore.make(createConcurrency)
   const creations = new Map<string, Creation>()
+  const forbidden = new RecentSet<string>(maxForbidden)
 
   /** Takes a slot and shows the instance as CREATING. */
   const admit = Effect.fnUntraced(function*(request: CreateRequest, steps: Array<StartupStep>) {
@@ -277,14 +290,17 @@ const make = Effect.gen(function*() {
           return replay(request, creation.request, answerOf(creation.fiber))
         }
         const entry = instances.get(request.instanceId)
-        return entry === undefined
+        return forbidden.has(request.instanceId)
+          ? deleted
+          : entry === undefined
           ? begin(request)
           : replay(request, entry.instance, presentAnswer(entry.instance))
       })
     ),
     settled,
-    interrupt: (instanceId) =>
+    forbid: (instanceId) =>
       Effect.suspend(() => {
+        forbidden.add(instanceId)
         const creation = creations.get(instanceId)
         return creation === undefined ? Effect.void : Fiber.interrupt(creation.fiber)
       }),

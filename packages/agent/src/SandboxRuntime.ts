@@ -104,12 +104,12 @@ const make = Effect.gen(function*() {
     delete: Effect.fn("SandboxRuntime.delete")(function*(instanceId, graceSeconds) {
       if (instances.get(instanceId) === undefined) {
         // It may be on its way and not admitted yet.
-        yield* creations.interrupt(instanceId)
+        yield* creations.forbid(instanceId)
       }
       const entry = yield* find(instanceId)
       entry.isDeleting = true
       yield* carryThrough(
-        creations.interrupt(instanceId).pipe(
+        creations.forbid(instanceId).pipe(
           Effect.andThen(
             Effect.suspend(() => instances.get(instanceId) === entry ? endings.halt(entry, graceSeconds) : Effect.void)
           ),

@@ -113,7 +113,13 @@ export class FaultyAgents {
       options: GrpcClient.CallOptions | undefined,
       work: (agent: SimAgent) => Effect.Effect<A, BoundaryError>
     ): Effect.Effect<A, BoundaryError> => {
-      const call = network.call(plan.agents, { work: answered(reach(work)), lost, route })
+      const call = Effect.suspend(() => {
+        // A connection ends with the process that it leads to, and what is on its way with it.
+        const starts = this.agents.get(uid)?.starts
+        const arrive = (agent: SimAgent) =>
+          agent.starts === starts ? work(agent) : Effect.fail(unavailable("the connection broke"))
+        return network.call(plan.agents, { work: answered(reach(arrive)), lost, route })
+      })
       const deadline = options?.deadline
       return deadline === undefined ? call : Effect.timeoutOrElse(call, {
         duration: deadline,

@@ -15,6 +15,7 @@ import {
   ResourceExhausted,
   Unavailable
 } from "@fast-sandbox/core/Errors"
+import { RecentSet } from "@fast-sandbox/core/RecentSet"
 import {
   type Claim,
   ClaimSchema,
@@ -63,6 +64,9 @@ const coldStartMillis = 4_000
 
 const coldStarts = 0.1
 
+/** Deleted instances that it remembers; more than a simulation has. */
+const maxForbidden = 10_000
+
 /** Images whose programs can't be started. */
 const brokenImage = "docker.io/library/broken:latest"
 
@@ -106,6 +110,8 @@ export class SimAgent {
   private readonly seed: Seed
   private readonly table = new Map<string, Running>()
   private readonly creations = new Map<string, Fiber.Fiber<Instance, BoundaryError>>()
+  /** Deleted instances, as its process knows them. */
+  private forbidden = new RecentSet<string>(maxForbidden)
   private readonly watchers = new Set<Queue.Queue<WatchResponse, Cause.Done | BoundaryError>>()
   /** The node: programs end with it. */
   private readonly node: Scope.Closeable
@@ -113,6 +119,8 @@ export class SimAgent {
   private process: Scope.Closeable | undefined
   private isDraining = false
   isGone = false
+  /** How often its process was started: what was sent to one process never reaches the next. */
+  starts = 0
 
   private constructor(options: SimAgentOptions, world: SimAgentWorld, node: Scope.Closeable) {
     this.options = options
@@ -145,6 +153,8 @@ export class SimAgent {
     }
     const process = yield* Scope.fork(this.node)
     this.process = process
+    this.starts++
+    this.forbidden = new RecentSet(maxForbidden)
     yield* Effect.forEach(
       [...this.table.values()].filter(({ instance }) => instance.state === InstanceState.STOPPING),
       (running) => Effect.forkIn(this.terminate(running), process),
@@ -221,6 +231,14 @@ export class SimAgent {
     const request = message(CreateRequestSchema, init)
     return this.inProcess(Effect.suspend(() => {
       const known = this.table.get(request.instanceId)
+      if (this.forbidden.has(request.instanceId)) {
+        return Effect.fail(
+          new FailedPrecondition({
+            reason: "InstanceDeleted",
+            problem: "the instance was deleted before it was created"
+          })
+        )
+      }
       if (known === undefined) {
         return this.begin(request)
       }
@@ -339,6 +357,7 @@ export class SimAgent {
   delete({ instanceId = "" }): Effect.Effect<void, BoundaryError> {
     return this.inProcess(Effect.suspend(() => {
       const running = this.table.get(instanceId)
+      this.forbidden.add(instanceId)
       if (running === undefined) {
         return Effect.fail(new NotFound({ kind: "instance", name: instanceId }))
       }
