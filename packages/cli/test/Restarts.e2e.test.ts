@@ -100,6 +100,8 @@ describe("kill -9", () => {
             const running = all.filter(({ phase }) => phase === "Running").map(({ instanceId }) => instanceId)
               .toSorted()
             assert.deepStrictEqual((yield* Machine.containers()).toSorted(), running)
+            // A strong create that was cut off is completed by the controller: nothing stays behind unsettled.
+            assert.deepStrictEqual(all.filter(({ phase }) => phase !== "Running").map(({ phase }) => phase), [])
             assert.strictEqual(new Set(all.map(({ name }) => name)).size, all.length)
             assert.strictEqual((yield* Resources.pool("default-pool")).status?.slots?.used, running.length)
           }))

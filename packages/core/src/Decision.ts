@@ -89,6 +89,13 @@ export interface World {
   readonly presence: (podUid: string) => AgentPresence
   /** Instances whose agent answered that they are gone. */
   readonly provenGone: ReadonlySet<string>
+  /** Instances that an agent was asked to start and did not answer for: they may run, or may be about to. */
+  readonly unanswered: ReadonlyArray<Assignment.Assignment>
+  /**
+   * Set for a resource that somebody handled before but that has no status: since when, in milliseconds since the epoch,
+   * agents of its pool are awaited that never said what they hold. One of them may have the sandbox's instance.
+   */
+  readonly unheardSinceMillis: number | undefined
   /** By instance id. */
   readonly refusals: ReadonlyMap<string, StartRefusal>
   /** A draw of `Recovery.drawDelays`. */
@@ -170,11 +177,24 @@ export const decide = (world: World): Action => {
     return Action.AddFinalizer()
   }
   const current = currentOf(sandbox, instances)
-  const superseded = instances.filter((instance) =>
-    instance.reachable && instance.instanceId !== Option.getOrUndefined(current)?.instanceId
+  const isSuperseded = ({ instanceId }: { readonly instanceId: string }): boolean =>
+    instanceId !== Option.getOrUndefined(current)?.instanceId
+  const strays = world.unanswered.filter((stray) =>
+    isSuperseded(stray) && !world.provenGone.has(stray.instanceId) &&
+    !instances.some(({ instanceId }) => instanceId === stray.instanceId)
   )
-  return superseded.length > 0
-    ? Action.DeleteInstances({ targets: superseded.map(assignmentOf) })
+  const targets = [
+    ...instances.filter((instance) => instance.reachable && isSuperseded(instance)).map(assignmentOf),
+    ...strays.filter(({ podUid }) => AgentPresence.$is("Synced")(world.presence(podUid)))
+  ]
+  if (targets.length > 0) {
+    return Action.DeleteInstances({ targets })
+  }
+  const silentUntil = strays.map(({ podUid }) => world.presence(podUid)).filter(AgentPresence.$is("Silent"))
+    .map(({ sinceMillis }) => sinceMillis + recoveryTimeoutMillis(sandbox))
+    .filter((until) => until > world.now)
+  return Option.isNone(current) && silentUntil.length > 0
+    ? Action.WaitUntil({ millis: Math.max(...silentUntil) })
     : life({ world, current, situation: situationOf(world, current, instances) })
 }
 
@@ -540,6 +560,12 @@ const life = (self: Case): Action => {
       return waitUntil(world.now, created + Assignment.creatorGraceMillis)
     }
   }
+  if (phase === undefined && !Situation.$is("Observed")(situation) && world.unheardSinceMillis !== undefined) {
+    const heardAt = world.unheardSinceMillis + recoveryTimeoutMillis(sandbox)
+    if (world.now < heardAt) {
+      return waitUntil(world.now, heardAt)
+    }
+  }
   const isSettled = phase !== undefined && terminalPhases.has(phase) && phase !== "Expired" &&
     status.recovery?.nextAt === undefined
   if (isExpired(world) && !isSettled) {
@@ -559,7 +585,10 @@ const life = (self: Case): Action => {
     Nowhere: () => nowhere(self),
     Observed: ({ instance }) => observed(self, instance),
     Absent: ({ assignment }) => absent(self, assignment),
-    Ended: () => settled(self, { reason: Conditions.reasons.instanceLost, message: "the agent lost the instance" }),
+    Ended: () =>
+      neverStarted(sandbox)
+        ? Action.Place({ draft: {} })
+        : settled(self, { reason: Conditions.reasons.instanceLost, message: "the agent lost the instance" }),
     AgentGone: () => agentGone(self),
     Missing: ({ assignment }) =>
       phase !== undefined && terminalPhases.has(phase) ? settled(self) : Action.ConfirmAgentGone({ assignment }),
@@ -653,13 +682,21 @@ const absent = (self: Case, assignment: Assignment.Assignment): Action => {
     })
   }
   return neverStarted(sandbox)
-    ? Action.Place({ draft: {} })
+    // Its request may still be on its way: the agent forbids it first.
+    ? Action.DeleteInstances({ targets: [assignment] })
     : lostOrSettled(self, assignment)
 }
 
-/** The creator wrote the resource first and did not get to the start: the resource is all that there is. */
-const neverStarted = ({ metadata, status }: Sandbox): boolean =>
+/** Nobody handled the resource, and no creator claimed it: a person wrote it with an assignment of somebody else's. */
+const isUnclaimed = ({ metadata, status }: Sandbox): boolean =>
   status?.phase === undefined && metadata.annotations?.[claimUidAnnotation] === undefined
+
+/**
+ * The creator wrote the resource first and did not get to the start, so that the resource is all that there is. A fast
+ * create writes it behind the start.
+ */
+const neverStarted = (sandbox: Sandbox): boolean =>
+  isUnclaimed(sandbox) || (sandbox.status?.phase === undefined && sandbox.spec.consistencyMode === "strong")
 
 const lostOrSettled = (self: Case, assignment: Assignment.Assignment): Action => {
   const { world } = self
@@ -701,7 +738,7 @@ const agentGone = (self: Case): Action => {
   const { world } = self
   const { sandbox } = world
   const { phase } = sandbox.status ?? {}
-  if (phase === "Scheduled" || neverStarted(sandbox)) {
+  if (phase === "Scheduled" || isUnclaimed(sandbox)) {
     return Action.Place({ draft: withoutInstance(sandbox.status ?? {}) })
   }
   const assignment = Assignment.of(sandbox)

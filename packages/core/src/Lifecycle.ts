@@ -15,7 +15,7 @@ const starts = ["Pending", "Scheduled"] as const
  * instance has a life before the resource's first status.
  *
  * - Lost goes back to what the agent says when the agent returns before a recovery gave the sandbox a new instance.
- * - Stopping goes back to Running when its reason (an expiry) is taken back before the program heard of it.
+ * - Stopping goes back to Starting or Running when its reason (an expiry) is taken back before the program heard of it.
  * - Failed and Lost expire while they wait for their recovery.
  */
 export const transitions: { readonly [from in Phase]: ReadonlyArray<Phase> } = {
@@ -23,7 +23,7 @@ export const transitions: { readonly [from in Phase]: ReadonlyArray<Phase> } = {
   Scheduled: [...starts, "Starting", "Running", "Stopping", ...endings, "Deleting"],
   Starting: [...starts, "Running", "Stopping", ...endings, "Deleting"],
   Running: [...starts, "Stopping", ...endings, "Deleting"],
-  Stopping: [...starts, "Running", ...endings, "Deleting"],
+  Stopping: [...starts, "Starting", "Running", ...endings, "Deleting"],
   Succeeded: [...starts, "Deleting"],
   Failed: [...starts, "Expired", "Deleting"],
   Stopped: [...starts, "Expired", "Deleting"],

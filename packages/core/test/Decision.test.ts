@@ -19,6 +19,8 @@ interface Given {
   readonly instances?: ReadonlyArray<Decision.ObservedInstance>
   readonly agent?: Decision.AgentPresence
   readonly provenGone?: ReadonlyArray<string>
+  readonly unanswered?: ReadonlyArray<Assignment.Assignment>
+  readonly unheardSince?: number
   readonly refusal?: Decision.StartRefusal
   readonly delays?: ReadonlyArray<number>
   readonly now?: number
@@ -46,6 +48,8 @@ const worldOf = (given: Given): Decision.World => ({
   instances: given.instances ?? [],
   presence: () => given.agent ?? AgentPresence.Synced(),
   provenGone: new Set(given.provenGone),
+  unanswered: given.unanswered ?? [],
+  unheardSinceMillis: given.unheardSince,
   refusals: new Map(given.refusal === undefined ? [] : [["i1", given.refusal]]),
   recoveryDelaysMillis: given.delays ?? [1000, 2000],
   now: given.now ?? t0
@@ -158,15 +162,27 @@ describe("creation", () => {
 })
 
 describe("a creator's assignment", () => {
-  const strong = { [Names.assignmentAnnotation]: Assignment.encode(assignment) }
-  const fast = { ...strong, [Names.claimUidAnnotation]: "c1" }
+  const unclaimed = { [Names.assignmentAnnotation]: Assignment.encode(assignment) }
+  const fast = { ...unclaimed, [Names.claimUidAnnotation]: "c1" }
+  const strong = { annotations: fast, spec: { consistencyMode: "strong" } } as const
 
   it("is left alone for the grace period", () => {
     assert.deepStrictEqual(
-      decide({ annotations: strong, now: t0 + 14_999 }),
+      decide({ ...strong, now: t0 + 14_999 }),
       Decision.Action.WaitUntil({ millis: t0 + 15_000 })
     )
-    assert.strictEqual(decide({ annotations: strong, now: t0 + 15_000 })._tag, "Place")
+  })
+
+  it("is forbidden, and another one is made, when a strong create did not get to the start", () => {
+    const late = { ...strong, now: t0 + 15_000 }
+    assert.deepStrictEqual(decide(late), Decision.Action.DeleteInstances({ targets: [assignment] }))
+    assert.strictEqual(decide({ ...late, provenGone: ["i1"] })._tag, "Place")
+    assert.strictEqual(decide({ ...late, annotations: unclaimed, provenGone: ["i1"] })._tag, "Place")
+  })
+
+  it("means a loss when the agent is gone that a strong create may have used", () => {
+    const { status } = settle({ ...strong, agent: AgentPresence.Gone(), now: t0 + 15_000 })
+    assert.strictEqual(status?.phase, "Lost")
   })
 
   it("is projected as soon as the instance is seen", () => {
@@ -522,6 +538,31 @@ describe("superseded instances", () => {
       decide({ status: running, instances: [instance(), { ...old, reachable: false }] })._tag,
       "Nothing"
     )
+  })
+
+  it("are deleted, too, when their start was asked for and not answered", () => {
+    const stray = { ...assignment, instanceId: "i0" }
+    assert.deepStrictEqual(
+      decide({ unanswered: [stray] }),
+      Decision.Action.DeleteInstances({ targets: [stray] })
+    )
+    const agent = AgentPresence.Silent({ sinceMillis: t0 })
+    assert.deepStrictEqual(
+      decide({ unanswered: [stray], agent, now: t0 + 1 }),
+      Decision.Action.WaitUntil({ millis: t0 + 60_000 })
+    )
+    assert.strictEqual(decide({ unanswered: [stray], agent, now: t0 + 60_000 })._tag, "Place")
+    assert.strictEqual(decide({ status: running, instances: [instance()], unanswered: [stray], agent })._tag, "Nothing")
+    assert.strictEqual(decide({ unanswered: [stray], provenGone: ["i0"] })._tag, "Place")
+  })
+
+  it("a wiped status waits for agents that never said what they hold", () => {
+    assert.deepStrictEqual(
+      decide({ unheardSince: t0, now: t0 + 1 }),
+      Decision.Action.WaitUntil({ millis: t0 + 60_000 })
+    )
+    assert.strictEqual(decide({ unheardSince: t0, now: t0 + 60_000 })._tag, "Place")
+    assert.strictEqual(decide({ unheardSince: t0, instances: [instance()] })._tag, "ReportStatus")
   })
 
   it("a wiped status finds the live instance again", () => {

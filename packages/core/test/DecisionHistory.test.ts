@@ -109,6 +109,8 @@ class Simulation {
           : AgentPresence.Silent({ sinceMillis: agent.silentSince })
       },
       provenGone: this.provenGone,
+      unanswered: [],
+      unheardSinceMillis: undefined,
       refusals: this.refusals,
       recoveryDelaysMillis: [1000, 2000, 4000],
       now: this.now

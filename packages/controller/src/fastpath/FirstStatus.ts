@@ -21,6 +21,8 @@ export const of = (sandbox: Sandbox, agent: AgentView, instance: Instance, now: 
     instances: [observed],
     presence: () => Decision.AgentPresence.Synced(),
     provenGone: new Set(),
+    unanswered: [],
+    unheardSinceMillis: undefined,
     refusals: new Map(),
     recoveryDelaysMillis: [],
     now

@@ -12,6 +12,7 @@ import * as Decision from "@fast-sandbox/core/Decision"
 import { type BoundaryError, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import * as Identifier from "@fast-sandbox/core/Identifier"
 import { finalizer } from "@fast-sandbox/core/Names"
+import { RecentSet } from "@fast-sandbox/core/RecentSet"
 import * as Recovery from "@fast-sandbox/core/Recovery"
 import type { Sandbox, SandboxStatus } from "@fast-sandbox/core/Sandbox"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -169,7 +170,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
     /** Sandboxes that found no agent. */
     const unplaced = new Set<string>()
     /** Pods that the API itself said are gone; uids are never given again. */
-    const goneAgents = new Set<string>()
+    const goneAgents = new RecentSet<string>(maxGoneAgents)
     /** The instances of each agent when it was last looked at. */
     const seen = new Map<
       string,
@@ -242,8 +243,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
     const start = Effect.fnUntraced(function*(
       sandbox: Sandbox,
       memory: Memory,
-      { instanceId, podUid }: Assignment.Assignment
+      assignment: Assignment.Assignment
     ) {
+      const { instanceId, podUid } = assignment
+      memory.asksFor(assignment)
       const pool = yield* pools.get(refOf(poolKeyOf(sandbox)))
       const result = yield* Effect.result(Effect.gen(function*() {
         const spec = yield* InstanceSpec.make(
@@ -268,11 +271,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         // An agent that is going away admits nothing more; that it did not admit this one either, it has to say.
         yield* agents.delete(podUid, instanceId)
       }
-      memory.refusals.set(
-        instanceId,
-        isTransient(failure) ? Decision.StartRefusal.NoRoom() : refusalOf(failure, now)
-      )
-      memory.refusedBy.add(podUid)
+      memory.refused(assignment, isTransient(failure) ? Decision.StartRefusal.NoRoom() : refusalOf(failure, now))
       yield* release(memory)
     })
 
@@ -396,10 +395,6 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         Effect.catchIf(isNotFound, () => Effect.succeed(false))
       )
       if (!found) {
-        const [oldest] = goneAgents
-        if (goneAgents.size >= maxGoneAgents && oldest !== undefined) {
-          goneAgents.delete(oldest)
-        }
         goneAgents.add(podUid)
       }
       return !found
@@ -477,6 +472,17 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       return false
     })
 
+    /** Since when agents are awaited that may have an instance of a sandbox whose status was wiped. */
+    const unheardSince = Effect.fnUntraced(function*(memory: Memory, { metadata, spec, status }: Sandbox) {
+      if (status?.phase !== undefined || memory.isNew) {
+        return undefined
+      }
+      const unheard = (yield* agents.list).filter(({ connection, namespace, pool }) =>
+        connection === "connecting" && namespace === metadata.namespace && pool === spec.poolRef
+      )
+      return unheard.length === 0 ? undefined : Math.max(...unheard.map(({ since }) => since))
+    })
+
     /** Carries out one step. Answers with the sandbox as it is then, or with when to look again. */
     const carryOut = (
       key: string,
@@ -488,7 +494,11 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         operate(key, memory, name, call).pipe(Effect.andThen(untilExpiry(sandbox)), Effect.map(done))
       const { metadata } = sandbox
       return Decision.Action.$match(action, {
-        AddFinalizer: () => Effect.map(setFinalizers(memory, sandbox, [...metadata.finalizers ?? [], finalizer]), next),
+        AddFinalizer: () =>
+          Effect.suspend(() => {
+            memory.isNew = sandbox.status?.phase === undefined
+            return Effect.map(setFinalizers(memory, sandbox, [...metadata.finalizers ?? [], finalizer]), next)
+          }),
         RemoveFinalizer: () =>
           Effect.map(
             setFinalizers(memory, sandbox, metadata.finalizers?.filter((name) => name !== finalizer) ?? []),
@@ -566,6 +576,8 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
               : Decision.AgentPresence.Missing()
           },
           provenGone: memory.provenGone,
+          unanswered: memory.unanswered,
+          unheardSinceMillis: yield* unheardSince(memory, sandbox),
           refusals: memory.refusals,
           recoveryDelaysMillis: memory.recoveryDelaysMillis,
           now: yield* Clock.currentTimeMillis
