@@ -5,6 +5,7 @@
 import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { Unavailable } from "@fast-sandbox/core/Errors"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { RecentSet } from "@fast-sandbox/core/RecentSet"
 import type { Capacity, Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as Kinds from "@fast-sandbox/kube/Kinds"
@@ -63,18 +64,10 @@ interface Connection {
   /** Present with the client. */
   sessions: Option.Option<SessionClient>
   saidDraining: boolean
-  /** The latest removed instances, oldest first. */
-  readonly removed: Set<string>
+  /** Removed instances. */
+  readonly removed: RecentSet<string>
   /** Done when the agent has synced or could not be reached once. */
   readonly tried: Deferred.Deferred<void>
-}
-
-const remember = (removed: Set<string>, instanceId: string): void => {
-  removed.add(instanceId)
-  const [oldest] = removed
-  if (removed.size > maxRemoved && oldest !== undefined) {
-    removed.delete(oldest)
-  }
 }
 
 const instanceOf = (call: string, instance: Instance | undefined): Effect.Effect<Instance, Unavailable> =>
@@ -154,7 +147,7 @@ export const make: Effect.Effect<
             const followed = AgentViews.follow(connection.view, batch, now)
             for (const instanceId of connection.view.instances.keys()) {
               if (!followed.view.instances.has(instanceId)) {
-                remember(connection.removed, instanceId)
+                connection.removed.add(instanceId)
               }
             }
             connection.saidDraining = followed.saidDraining ?? connection.saidDraining
@@ -209,7 +202,7 @@ export const make: Effect.Effect<
       client: Option.none(),
       sessions: Option.none(),
       saidDraining: false,
-      removed: new Set(),
+      removed: new RecentSet(maxRemoved),
       tried: yield* Deferred.make<void>()
     }
     setView(connection, connection.view)
@@ -232,10 +225,12 @@ export const make: Effect.Effect<
     }
   })
 
-  const gone = Effect.fnUntraced(function*({ view }: Connection) {
+  const gone = Effect.fnUntraced(function*({ tried, view }: Connection) {
     yield* FiberMap.remove(streams, view.uid)
     connections.delete(view.uid)
     yield* registry.removeAgent(view.uid)
+    // Who waits for the first word of every agent must not wait for one that will never say it.
+    yield* Deferred.succeed(tried, undefined)
     feed.publish([{ _tag: "AgentGone", uid: view.uid, pod: view.pod, namespace: view.namespace }])
   })
 
@@ -310,7 +305,7 @@ export const make: Effect.Effect<
     capacity: Capacity | undefined
   ): Effect.Effect<void> => {
     const instance = connection.view.instances.get(instanceId)
-    remember(connection.removed, instanceId)
+    connection.removed.add(instanceId)
     setView(connection, AgentViews.withoutInstance(connection.view, instanceId, capacity))
     if (instance === undefined) {
       return Effect.void

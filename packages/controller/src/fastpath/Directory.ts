@@ -4,6 +4,7 @@
  */
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import * as Instant from "@fast-sandbox/core/Instant"
+import { RecentSet } from "@fast-sandbox/core/RecentSet"
 import { key as keyOf, type Sandbox } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as Clock from "effect/Clock"
@@ -62,6 +63,8 @@ export class Directory extends Context.Service<Directory, {
   wrote(sandbox: Sandbox): Effect.Effect<void>
   /** The API has taken the deletion of this incarnation. */
   deleted(sandbox: Sandbox): Effect.Effect<void>
+  /** Whether the resource of this claim has been there: when it is no more, it must not be written again. */
+  wasWritten(claimUid: string): Effect.Effect<boolean>
   /** Sandboxes whose resource is still to be written. */
   readonly backlog: Effect.Effect<number>
   /** How long the oldest of them has waited, in milliseconds. */
@@ -77,6 +80,9 @@ export class Directory extends Context.Service<Directory, {
 
 /** How long what this controller wrote is believed over a cache that shows nothing of it. */
 const cacheLag = Duration.seconds(10)
+
+/** Claims that are remembered to have had a resource: those that are not bound to it yet are among the latest. */
+const maxWritten = 10_000
 
 /** Stands for all namespaces. */
 const everything = "*"
@@ -123,6 +129,7 @@ export const make: Effect.Effect<Directory["Service"], never, Caches | Agents | 
       const registry = yield* Registry
       const { pools, sandboxes } = yield* Caches
       const recents = new Map<string, Recent>()
+      const written = new RecentSet<string>(maxWritten)
       const feed = KeyFeed.make()
       let depth = 0
 
@@ -204,6 +211,9 @@ export const make: Effect.Effect<Directory["Service"], never, Caches | Agents | 
           const key = keyOf(namespace, name)
           const recent = recents.get(key)
           const uid = change.object.metadata.uid
+          if (change._tag === "Added") {
+            written.add(Assignment.claimUid(change.object))
+          }
           if (
             recent?._tag === "Written" && uid === recent.sandbox.metadata.uid &&
             (change._tag === "Deleted" || isCaughtUp(change.object, recent.sandbox))
@@ -289,6 +299,7 @@ export const make: Effect.Effect<Directory["Service"], never, Caches | Agents | 
           const cached = Option.getOrUndefined(yield* sandboxes.get({ name, namespace }))
           const at = yield* Clock.currentTimeMillis
           const key = keyOf(namespace, name)
+          written.add(Assignment.claimUid(sandbox))
           if (cached !== undefined && cached.metadata.uid === sandbox.metadata.uid && isCaughtUp(cached, sandbox)) {
             forget(key)
             yield* hint(key)
@@ -301,6 +312,7 @@ export const make: Effect.Effect<Directory["Service"], never, Caches | Agents | 
           const at = yield* Clock.currentTimeMillis
           yield* put(keyOf(namespace, name), { _tag: "Deleted", uid: sandbox.metadata.uid ?? "", at })
         }),
+        wasWritten: (claimUid) => Effect.sync(() => written.has(claimUid)),
         backlog: Effect.sync(() => depth),
         oldestMillis: Effect.map(Clock.currentTimeMillis, (now) => {
           const since = [...recents.values()].flatMap((recent) =>

@@ -127,6 +127,13 @@ const kubeFailure = toBoundary("sandbox")
 
 const notFound = (namespace: string, name: string) => new NotFound({ kind: "sandbox", name: keyOf(namespace, name) })
 
+const nameTaken = (namespace: string, name: string) =>
+  new AlreadyExists({
+    kind: "sandbox",
+    name: keyOf(namespace, name),
+    hint: "it was created with another spec; choose another name, or delete it first"
+  })
+
 const isDeleting = ({ sandbox: { metadata } }: Entry): boolean => metadata.deletionTimestamp !== undefined
 
 const count = (mode: string, outcome: string) => Metric.update(Metric.withAttributes(creates, { mode, outcome }), 1)
@@ -279,6 +286,13 @@ export const make: Effect.Effect<
       limit: fastLimit,
       prepare: () => Effect.succeed("")
     })
+    const { name, namespace } = manifest.metadata
+    const holder = yield* directory.get(namespace, name)
+    if (Option.exists(holder, ({ sandbox }) => Assignment.claimUid(sandbox) !== Assignment.claimUid(manifest))) {
+      // A resource of this name was made elsewhere while the agent worked: nobody was told of this instance yet.
+      yield* placement.withdraw(assignment)
+      return yield* nameTaken(namespace, name)
+    }
     const since = yield* Clock.currentTimeMillis
     const unwritten = { manifest, assignment, since, acknowledged: true }
     yield* directory.admit(unwritten)
@@ -393,11 +407,7 @@ export const make: Effect.Effect<
           yield* count(mode, "replayed")
           return sandbox
         }
-        return yield* new AlreadyExists({
-          kind: "sandbox",
-          name: key,
-          hint: "it was created with another spec; choose another name, or delete it first"
-        })
+        return yield* nameTaken(namespace, name)
       }
       const pool = yield* Effect.interruptible(poolOf(namespace, wanted.spec.poolRef))
       const sandbox = yield* mode === "strong" ? strong(wanted, pool) : fast(wanted, pool)

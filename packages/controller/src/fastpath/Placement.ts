@@ -60,6 +60,8 @@ export class Placement extends Context.Service<Placement, {
   isOwn(instanceId: string): boolean
   /** The caller of `start` has recorded the instance. */
   settled(instanceId: string): Effect.Effect<void>
+  /** The caller of `start` does not want the instance after all: it is ended, in the background if that takes long. */
+  withdraw(assignment: Assignment.Assignment): Effect.Effect<void>
 }>()("@fast-sandbox/controller/fastpath/Placement") {
   static get layer(): Layer.Layer<Placement, never, Agents | Registry> {
     return Layer.effect(Placement, make)
@@ -199,6 +201,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
     return Placement.of({
       isOwn: (instanceId) => own.has(instanceId),
       settled: (instanceId) => Effect.sync(() => own.delete(instanceId)),
+      withdraw: (assignment) => Effect.asVoid(undo(assignment)),
       start: Effect.fn("Placement.start")(function*(wanted, pool, { limit, prepare }) {
         const endsAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
         const spec = yield* InstanceSpec.make(wanted, pool)

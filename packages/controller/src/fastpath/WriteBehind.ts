@@ -8,7 +8,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt"
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import { Sandbox } from "@fast-sandbox/core/Sandbox"
+import { type Phase, Sandbox } from "@fast-sandbox/core/Sandbox"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Backoff from "@fast-sandbox/kube/Backoff"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
@@ -97,6 +97,17 @@ const unwrittenOf = (agent: AgentView, instance: Instance): Option.Option<Unwrit
     acknowledged: false
   }))
 
+/** Phases that only a controller's own deed leads to: the instance's absence is part of it. */
+const endedOnPurpose: ReadonlySet<Phase | undefined> = new Set<Phase | undefined>(["Stopping", "Stopped", "Expired"])
+
+/**
+ * Whether the resource is still about the instance that it was written for. One that was found written already may have
+ * been reset or have recovered since: then the absence of its first instance is no news.
+ */
+const isUntouched = (resource: Sandbox, { instanceId }: Assignment.Assignment): boolean =>
+  (resource.metadata.generation ?? 1) <= 1 && !endedOnPurpose.has(resource.status?.phase) &&
+  Option.exists(Assignment.of(resource), (current) => current.instanceId === instanceId)
+
 const separator = "/"
 
 const queueKey = ({ instanceId, podUid }: Pick<Assignment.Assignment, "instanceId" | "podUid">) =>
@@ -143,10 +154,28 @@ export const make: Effect.Effect<
     return Option.none<Sandbox>()
   })
 
-  /** The resource of this claim: written now, or before. None when the name is another sandbox's. */
+  /** Ends an instance whose resource was there and is gone: what was deleted must not come back. */
+  const endOver = Effect.fnUntraced(function*({ assignment: { instanceId, podUid }, manifest }: Unwritten) {
+    yield* agents.delete(podUid, instanceId)
+    const { name = "", namespace = "" } = manifest.metadata
+    yield* directory.drop(namespace, name, instanceId)
+    yield* count("over")
+    return Option.none<Sandbox>()
+  })
+
+  /** The resource of this claim: written now, or before. None when the name is another sandbox's, or it was deleted. */
   const place = Effect.fnUntraced(function*(unwritten: Unwritten) {
     const { manifest } = unwritten
     const { name = "", namespace = "" } = manifest.metadata
+    if (yield* directory.wasWritten(Assignment.claimUid(manifest))) {
+      const existing = yield* kube.get(Kinds.Sandbox, { namespace, name }).pipe(
+        Effect.asSome,
+        Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.succeed(Option.none<Sandbox>()))
+      )
+      return Option.exists(existing, (sandbox) => Assignment.claimUid(sandbox) === Assignment.claimUid(manifest))
+        ? existing
+        : yield* endOver(unwritten)
+    }
     return yield* kube.create(Kinds.Sandbox, manifest).pipe(
       Effect.map(Option.some),
       Effect.catchIf(({ reason }) => reason._tag === "AlreadyExists", () =>
@@ -182,6 +211,7 @@ export const make: Effect.Effect<
       return placed
     }
     const resource = placed.value
+    yield* directory.wrote(resource)
     const found = yield* instanceOf(assignment)
     const now = yield* Clock.currentTimeMillis
     const status = Option.isNone(found) || resource.status?.phase !== undefined
@@ -202,7 +232,7 @@ export const make: Effect.Effect<
       Effect.as(true),
       Effect.catchTag("NotFound", () => Effect.succeed(false))
     )
-    if (!isBound && !unwritten.acknowledged) {
+    if (!isBound && !unwritten.acknowledged && isUntouched(resource, assignment)) {
       // Whoever ended the instance meanwhile ended the sandbox: what was deleted must not come back.
       yield* kube.delete(Kinds.Sandbox, { namespace, name }, { preconditions: { uid } }).pipe(
         Effect.catchIf(

@@ -37,7 +37,8 @@ interface Ready {
 
 const fastPath = FastPath.layer.pipe(
   Layer.provide(WriteBehind.layer),
-  Layer.provide(Layer.mergeAll(Directory.layer, Placement.layer, SandboxLocks.layer))
+  Layer.provide(Layer.mergeAll(Placement.layer, SandboxLocks.layer)),
+  Layer.provideMerge(Directory.layer)
 )
 
 /** A running controller. */
@@ -74,6 +75,8 @@ export class Controller {
           Layer.provideMerge(world)
         )
       )
+      // As the server does: who is answered before the caches are filled is told that nothing exists.
+      yield* Context.get(services, Directory).synced
       yield* Deferred.succeed(this.ready, {
         fastPath: Context.get(services, FastPath),
         registry: Context.get(services, Registry)

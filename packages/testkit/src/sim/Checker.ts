@@ -69,23 +69,17 @@ class Reachability {
 
 /**
  * At most one instance of a sandbox lives at any time. The exception is the one that the design makes: while the agent
- * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere. And who wipes a status while
- * the agent can't be reached takes away all that is known.
+ * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere.
  */
 const atMostOneLive = (): Machine => {
   const live = new Map<string, InstanceFacts>()
   const reachability = new Reachability()
   const timeouts = new Map<string, number>()
-  /** Sandboxes whose status a user wiped: where their instance is, only its agent can say. */
-  const wiped = new Set<string>()
   return (entry) => {
     const { at, event } = entry
     reachability.take(entry)
     switch (event._tag) {
       case "Stored": {
-        if (event.by === "user" && event.before?.status?.phase !== undefined && event.after.status === undefined) {
-          wiped.add(Assignment.claimUid(event.after))
-        }
         const timeout = event.after.spec.recoveryTimeoutSeconds ?? defaults.recoveryTimeoutSeconds
         const id = Assignment.claimUid(event.after)
         timeouts.set(id, Math.min(timeout * 1000, timeouts.get(id) ?? Infinity))
@@ -99,7 +93,7 @@ const atMostOneLive = (): Machine => {
         const timeout = timeouts.get(instance.claimUid) ?? defaults.recoveryTimeoutSeconds * 1000
         const other = [...live.values()].find((other) =>
           other.claimUid === instance.claimUid && other.instanceId !== instance.instanceId &&
-          reachability.silentFor(other.agent, at) + silenceSlackMillis < (wiped.has(other.claimUid) ? 0 : timeout)
+          reachability.silentFor(other.agent, at) + silenceSlackMillis < timeout
         )
         live.set(instance.instanceId, instance)
         return other === undefined
@@ -144,15 +138,10 @@ const withinCapacity = (): Machine => {
   }
 }
 
-/** An instance id stands for one start on one agent, and an instance that was forgotten does not come back. */
+/** An instance id stands for one start on one agent. */
 const freshInstances = (): Machine => {
   const agents = new Map<string, string>()
-  const forgotten = new Set<string>()
   return ({ event }) => {
-    if (event._tag === "InstanceForgotten") {
-      forgotten.add(event.instanceId)
-      return undefined
-    }
     if (event._tag !== "InstanceAdmitted") {
       return undefined
     }
@@ -262,10 +251,7 @@ const nothingReturns = (): Machine => {
   return ({ event }) => {
     switch (event._tag) {
       case "Removed":
-        // Who takes a finalizer away takes the promise with it.
-        if (event.by !== "user") {
-          removed.set(Assignment.claimUid(event.sandbox), event.sandbox.metadata.uid ?? "")
-        }
+        removed.set(Assignment.claimUid(event.sandbox), event.sandbox.metadata.uid ?? "")
         return undefined
       case "Stored": {
         const uid = removed.get(Assignment.claimUid(event.after))
