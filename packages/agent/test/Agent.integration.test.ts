@@ -194,6 +194,12 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       yield* client.bind({ instanceId: request.instanceId, resourceUid: "r-1" })
       assert.strictEqual((yield* client.create(request)).instance?.claim?.resourceUid, "r-1")
       yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+      const late = yield* Effect.flip(client.create(request))
+      assert.deepInclude(late, { _tag: "FailedPrecondition", reason: "InstanceDeleted" })
+      const overtaken = Fixture.request(Fixture.sleeper)
+      yield* Effect.flip(client.delete({ instanceId: overtaken.instanceId }))
+      assert.deepInclude(yield* Effect.flip(client.create(overtaken)), { reason: "InstanceDeleted" })
+      assert.lengthOf((yield* client.list({})).instances, 0)
     }).pipe(Effect.scoped))
 
   it.effect("never exceeds its slots, and gives no port twice", () =>

@@ -639,6 +639,10 @@ const observed = (self: Case, instance: ObservedInstance): Action => {
     : Option.getOrUndefined(
       Option.map(Instant.parseMillis(instance.startedAt), (started) => started + Recovery.stableRunMillis)
     )
+  if (instance.state === "Creating" && status.phase === "Running" && status.sandboxID === instance.instanceId) {
+    // Another replica heard its agent's answer already, and wrote it.
+    return rest(world)
+  }
   const phase = livePhases[instance.state]
   const { recovery, ...facts } = projected(sandbox, instance, phase)
   const isStable = phase === "Running" && stableAt !== undefined && now >= stableAt

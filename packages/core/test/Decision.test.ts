@@ -216,6 +216,10 @@ describe("a creator's assignment", () => {
   })
 })
 
+it("late news of a start do not take back that it runs", () => {
+  assert.strictEqual(decide({ status: running, instances: [instance({ state: "Creating" })] })._tag, "Nothing")
+})
+
 describe("endings", () => {
   const cases: ReadonlyArray<readonly [string, Partial<Decision.ObservedInstance>, Partial<SandboxStatus>]> = [
     ["exit code 0", {}, { phase: "Succeeded", exitCode: 0, reason: "Completed" }],

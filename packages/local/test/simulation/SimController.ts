@@ -13,6 +13,7 @@ import { WriteBehind } from "@fast-sandbox/controller/fastpath/WriteBehind"
 import { type PoolUsage, Registry } from "@fast-sandbox/controller/registry/Registry"
 import { type BoundaryError, Unavailable } from "@fast-sandbox/core/Errors"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import type { LeaderElectionOptions } from "@fast-sandbox/kube/LeaderElection"
 import type { AgentClient } from "@fast-sandbox/testkit/sim/FaultyAgents"
 import type { History } from "@fast-sandbox/testkit/sim/History"
 import type { Process } from "@fast-sandbox/testkit/sim/VirtualTime"
@@ -20,10 +21,13 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Option, R
 
 /** What a controller stands on. */
 export interface ControllerOptions {
+  readonly term: number
   readonly process: Process
   readonly kube: KubeClient["Service"]
   /** Opens a connection to the agent whose Pod has this uid. */
   readonly agents: (uid: string) => Effect.Effect<AgentClient, never, Scope.Scope>
+  /** Present where it shares the API with other replicas. */
+  readonly leaderElection: LeaderElectionOptions | undefined
   /** Takes up the controller's log, when somebody wants to read it. */
   readonly history: History | undefined
   /** The controller ended by itself. */
@@ -43,6 +47,8 @@ const fastPath = FastPath.layer.pipe(
 
 /** A running controller. */
 export class Controller {
+  /** Counts the starts of all controllers of a simulation. */
+  readonly term: number
   private readonly fiber: Fiber.Fiber<never>
   private readonly process: Process
   private readonly context: Context.Context<never>
@@ -51,7 +57,8 @@ export class Controller {
   private isEnding = false
 
   private constructor(options: ControllerOptions) {
-    const { agents, kube, onDeath, process } = options
+    const { agents, kube, leaderElection, onDeath, process } = options
+    this.term = options.term
     this.process = process
     this.ready = Deferred.makeUnsafe()
     this.died = Deferred.makeUnsafe()
@@ -70,10 +77,11 @@ export class Controller {
     )
     const program = Effect.gen({ self: this }, function*() {
       const services = yield* Layer.build(
-        Layer.merge(fastPath, ControllerLayer.controllers({ agentImage: "registry.example/agent:1" })).pipe(
-          Layer.provideMerge(ControllerLayer.shared),
-          Layer.provideMerge(world)
-        )
+        Layer.merge(fastPath, ControllerLayer.controllers({ agentImage: "registry.example/agent:1", leaderElection }))
+          .pipe(
+            Layer.provideMerge(ControllerLayer.shared),
+            Layer.provideMerge(world)
+          )
       )
       // As the server does: who is answered before the caches are filled is told that nothing exists.
       yield* Context.get(services, Directory).synced

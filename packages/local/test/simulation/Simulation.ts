@@ -30,6 +30,12 @@ const lookMillis = 10_000
 /** By then all has to be at rest, in milliseconds: the longest pause of a queue, and starts, drains and stops after it. */
 const restDeadlineMillis = 900_000
 
+/** Replicas of the controller: drawn up to this. One alone leads without an election, as on one machine. */
+const maxReplicas = 3
+
+/** Short, so that leaders change within a simulation. */
+const election = { leaseDuration: "6 seconds", renewDeadline: "4 seconds", retryPeriod: "1 second" } as const
+
 /** What became of a simulation. */
 export interface Result {
   readonly seed: number
@@ -113,30 +119,35 @@ const simulate = Effect.fnUntraced(function*(
   })
 
   // -------------------------------------------------------------------------------------------------------------------
-  // the controller, again and again
+  // the replicas of the controller, each again and again
 
-  let term = 0
-  let controller: Controller | undefined
-  const startController = Effect.fnUntraced(function*() {
-    term++
+  let terms = 0
+  const replicas = 1 + seed.fork("replicas").below(maxReplicas)
+  const controllers = new Map<number, Controller>()
+  const startController = Effect.fnUntraced(function*(replica: number) {
+    const term = ++terms
     const process = time.process()
     const own = network(`controller ${term}`, process.isDead)
     history.add({ _tag: "ControllerStarted", term })
     const options: ControllerOptions = {
+      term,
       process,
       kube: kubeOf(`controller ${term}`, own),
       agents: agents.over(own, seed.fork(`agents of controller ${term}`)),
+      leaderElection: replicas === 1
+        ? undefined
+        : { ...election, name: "controller", namespace: Workload.namespace, identity: `controller-${term}` },
       history: verbose ? history : undefined,
       onDeath: (why) => history.add({ _tag: "ControllerDied", term, why })
     }
-    controller = yield* Controller.start(options)
+    controllers.set(replica, yield* Controller.start(options))
   })
 
+  const balancer = seed.fork("balancer")
   const fastPath = <A>(call: (port: Workload.FastPathPort) => Effect.Effect<A, BoundaryError>) =>
     Effect.suspend(() =>
-      controller === undefined
-        ? Effect.fail(new Unavailable({ target: "the controller", problem: "connection refused" }))
-        : controller.call(call)
+      balancer.pick([...controllers.values()])?.call(call) ??
+        Effect.fail(new Unavailable({ target: "the controller", problem: "connection refused" }))
     )
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -157,16 +168,20 @@ const simulate = Effect.fnUntraced(function*(
     }
   })
 
-  yield* startController()
-  yield* disturb("controller crashes", plan.controllerCrashMillis, (lots) =>
-    Effect.gen(function*() {
-      const last = controller
-      controller = undefined
-      history.add({ _tag: "ControllerCrashed", term })
-      yield* last === undefined ? Effect.void : lots.chance(0.3) ? last.stop : Effect.sync(last.kill)
-      yield* Effect.sleep(lots.exponential(2_000))
-      yield* startController()
-    }))
+  for (let replica = 0; replica < replicas; replica++) {
+    yield* startController(replica)
+    yield* disturb(`crashes of controller ${replica}`, plan.controllerCrashMillis, (lots) =>
+      Effect.gen(function*() {
+        const last = controllers.get(replica)
+        controllers.delete(replica)
+        if (last !== undefined) {
+          history.add({ _tag: "ControllerCrashed", term: last.term })
+          yield* lots.chance(0.3) ? last.stop : Effect.sync(last.kill)
+        }
+        yield* Effect.sleep(lots.exponential(2_000))
+        yield* startController(replica)
+      }))
+  }
   yield* disturb("agent crashes", plan.agentCrashMillis, (lots) =>
     Effect.gen(function*() {
       const agent = lots.pick(agents.all)
@@ -254,11 +269,11 @@ const simulate = Effect.fnUntraced(function*(
         }
       }
       freeSlots.set(key, free)
-      const usage = controller === undefined
-        ? Option.none()
-        : yield* controller.usage(namespaceOf(pool.metadata), pool.metadata.name ?? "")
-      if (Option.isSome(usage)) {
-        countedFree.set(key, usage.value.free)
+      for (const controller of controllers.values()) {
+        const usage = yield* controller.usage(namespaceOf(pool.metadata), pool.metadata.name ?? "")
+        if (Option.isSome(usage) && (countedFree.get(key) ?? free) === free) {
+          countedFree.set(key, usage.value.free)
+        }
       }
     }
     return Checker.atRest({
