@@ -4,7 +4,7 @@
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
 import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
-import { type NoRuntime, RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import * as UserNamespaces from "@fast-sandbox/containerd/UserNamespaces"
 import { containerLabels } from "@fast-sandbox/core/Names"
@@ -36,27 +36,35 @@ import { WatchHub } from "./WatchHub.ts"
 /** Watchers are ended beforehand, so only the last answers are waited for. */
 const serverGrace = "2 seconds"
 
-/** The shims that sandboxes share, or none. */
-const shims = Layer.unwrap(
-  Effect.map(AgentConfig, (settings) =>
-    settings.shimGroups === 0 ? ShimGroups.layerStock : ShimGroups.layer({
-      directory: `${settings.stateDirectory}/shims`,
-      name: `fsb-${settings.podUid}`,
-      count: settings.shimGroups,
-      labels: {
-        [containerLabels.managed]: "true",
-        [containerLabels.agentName]: settings.podName,
-        [containerLabels.agentUid]: settings.podUid
-      },
-      cgroupsPath: settings.cgroupParent
-    }))
-)
+/** The shims of sandboxes: shared ones, or one for each. */
+const shims = Layer.unwrap(Effect.gen(function*() {
+  const settings = yield* AgentConfig
+  const { runtime } = yield* RuntimeProfile
+  const directory = `${settings.stateDirectory}/shims`
+  if (runtime.problem !== undefined || settings.shimGroups === 0 || settings.runtimeType === "kata") {
+    return ShimGroups.layerStock
+  }
+  return settings.runtimeType === "gvisor" ? ShimGroups.layerGvisor(directory) : ShimGroups.layer({
+    directory,
+    name: `fsb-${settings.podUid}`,
+    count: settings.shimGroups,
+    labels: {
+      [containerLabels.managed]: "true",
+      [containerLabels.agentName]: settings.podName,
+      [containerLabels.agentUid]: settings.podUid
+    },
+    cgroupsPath: settings.cgroupParent
+  })
+}))
 
 /** The users of sandboxes. */
 const users = Layer.unwrap(Effect.gen(function*() {
   const settings = yield* AgentConfig
   const { runtime, snapshotter } = yield* RuntimeProfile
   const off = UserNamespaces.UserNamespaces.layerOff
+  if (settings.runtimeType !== "container") {
+    return off(`sandboxes of ${settings.runtimeType} have a kernel of their own`)
+  }
   if (settings.hostUsers) {
     return off("the pool wants its sandboxes to share the node's users")
   }
@@ -82,7 +90,8 @@ export const node = Layer.mergeAll(shims, users).pipe(
     Layer.unwrap(
       Effect.map(
         AgentConfig,
-        ({ runtimeBinary, runtimeDirectory }) => RuntimeProfile.layer({ binary: runtimeBinary, runtimeDirectory })
+        ({ runtimeBinary, runtimeDirectory, runtimeType }) =>
+          RuntimeProfile.layer({ type: runtimeType, binary: runtimeBinary, runtimeDirectory })
       )
     )
   ),
@@ -148,7 +157,7 @@ const metrics = Layer.unwrap(
 /** The whole agent. */
 export const layer: Layer.Layer<
   GrpcServer.GrpcServer,
-  ContainerdError | ServeError | GrpcServer.BindError | PlatformError.PlatformError | NoRuntime,
+  ContainerdError | ServeError | GrpcServer.BindError | PlatformError.PlatformError,
   AgentConfig | Departure | System
 > = departure.pipe(
   Layer.provideMerge(server),

@@ -2,6 +2,7 @@
  * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
  */
 import * as Quantity from "@fast-sandbox/core/Quantity"
+import { RuntimeType } from "@fast-sandbox/core/SandboxPool"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -56,8 +57,8 @@ export interface Settings {
   readonly runtimeBinary: string | undefined
   /** Where runtimes are looked for before the usual places. */
   readonly runtimeDirectory: string | undefined
-  /** Other kinds of isolation are not built yet; an agent that is asked for one refuses to start. */
-  readonly runtimeType: "container"
+  /** How sandboxes are kept apart from the node. */
+  readonly runtimeType: RuntimeType
   /** Absolute path of `fsb-logger`, as containerd's shims see it. Output goes to plain files when it is not there. */
   readonly loggerBinary: string | undefined
   /** Absolute path of `fsb-idmap`. Without it sandboxes share the node's users. */
@@ -136,7 +137,7 @@ const variables = Config.all({
   cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
   runtimeBinary: optionalPath("FSB_RUNTIME_BINARY"),
   runtimeDirectory: optionalPath("FSB_RUNTIME_DIR"),
-  runtimeType: Config.Literal("container", "FSB_RUNTIME_TYPE").pipe(Config.withDefault("container")),
+  runtimeType: Config.schema(RuntimeType, "FSB_RUNTIME_TYPE").pipe(Config.withDefault("container")),
   loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
   idmapBinary: optionalPath("FSB_IDMAP_BINARY"),
   hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),

@@ -222,8 +222,9 @@ const identity: Effect.Effect<
       nodeName: settings.nodeName,
       version: version,
       address: settings.podIp,
+      runtimeProblem: runtime.problem ?? "",
       runtimeNotes: [
-        `${runtime.name} ${runtime.version} at ${runtime.path}`,
+        runtime.problem ?? `${runtime.name} ${runtime.version} at ${runtime.path}`,
         ...optimisations.map(({ isOn, name, reason }) => `${name} ${isOn ? "on" : "off"}: ${reason}`),
         `userNamespace ${range === undefined ? "off" : "on"}: ${reason}`,
         `logger ${format === "records" ? "on" : "off: output goes to plain files"}`

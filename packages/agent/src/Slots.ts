@@ -5,7 +5,8 @@
  * A slot is held from admission until its instance is proven gone; its holder is the instance's id.
  */
 import { create } from "@bufbuild/protobuf"
-import { ResourceExhausted, Unavailable } from "@fast-sandbox/core/Errors"
+import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import { FailedPrecondition, ResourceExhausted, Unavailable } from "@fast-sandbox/core/Errors"
 import { type Capacity, CapacitySchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -26,7 +27,7 @@ export interface Reservation {
 
 /**
  * - `admit` takes a slot and the ports, all or nothing. RESOURCE_EXHAUSTED when there is no room, UNAVAILABLE when the
- *   agent is going away.
+ *   agent is going away, FAILED_PRECONDITION `RuntimeMissing` on a node that can't run sandboxes: its agent has no slots.
  * - `restore` takes them for an instance that was found running; it always succeeds, because what runs, runs.
  * - `release` gives back what an instance holds; safe to repeat.
  * - `drain` refuses everybody from now on.
@@ -35,16 +36,17 @@ export class Slots extends Context.Service<Slots, {
   readonly admit: (
     instanceId: string,
     ports: ReadonlyArray<number>
-  ) => Effect.Effect<Reservation, ResourceExhausted | Unavailable, Scope.Scope>
+  ) => Effect.Effect<Reservation, FailedPrecondition | ResourceExhausted | Unavailable, Scope.Scope>
   readonly restore: (instanceId: string, ports: ReadonlyArray<number>) => Effect.Effect<void>
   readonly release: (instanceId: string) => Effect.Effect<void>
   readonly drain: Effect.Effect<void>
   readonly capacity: Effect.Effect<Capacity>
 }>()("@fast-sandbox/agent/Slots") {
-  static readonly layer: Layer.Layer<Slots, never, AgentConfig | WatchHub> = Layer.effect(
+  static readonly layer: Layer.Layer<Slots, never, AgentConfig | RuntimeProfile | WatchHub> = Layer.effect(
     Slots,
     Effect.gen(function*() {
-      const { slots } = yield* AgentConfig
+      const { runtime: { problem } } = yield* RuntimeProfile
+      const slots = problem === undefined ? (yield* AgentConfig).slots : 0
       const hub = yield* WatchHub
       const context = yield* Effect.context<never>()
       const holders = new Map<string, ReadonlyArray<number>>()
@@ -86,7 +88,13 @@ export class Slots extends Context.Service<Slots, {
       const refusal = (
         instanceId: string,
         wanted: ReadonlyArray<number>
-      ): ResourceExhausted | Unavailable | undefined => {
+      ): FailedPrecondition | ResourceExhausted | Unavailable | undefined => {
+        if (problem !== undefined) {
+          return new FailedPrecondition({
+            reason: "RuntimeMissing",
+            problem: `no sandbox can be started here: ${problem}`
+          })
+        }
         if (isDraining) {
           return new Unavailable({ target: "agent", problem: "it is going away and admits nothing; use another agent" })
         }

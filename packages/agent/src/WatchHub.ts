@@ -33,7 +33,7 @@ export type WatchEvent = NonNullable<MessageInitShape<typeof WatchResponseSchema
 /** Who the agent is; does not change while it runs. */
 export type Identity = Pick<
   MessageInitShape<typeof AgentStateSchema>,
-  "agentUid" | "agentName" | "nodeName" | "version" | "runtimeNotes" | "address"
+  "agentUid" | "agentName" | "nodeName" | "version" | "runtimeNotes" | "runtimeProblem" | "address"
 >
 
 /** Changes that are told. Values are never changed after they were published. */

@@ -43,7 +43,7 @@ describe("AgentConfig", () => {
     ["FSB_STATE_DIR", "relative"],
     ["FSB_DEFAULT_MEMORY", "lots"],
     ["FSB_ON_TERM", "panic"],
-    ["FSB_RUNTIME_TYPE", "gvisor"]
+    ["FSB_RUNTIME_TYPE", "qemu"]
   ])("refuses %s=%s", ([name, value]) =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(parse({ [name ?? ""]: value ?? "" }))

@@ -11,6 +11,7 @@ import { Containers } from "@fast-sandbox/containerd/Containers"
 import { InstanceSchema, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { ConfigProvider, Deferred, Effect, Fiber, Layer, Ref } from "effect"
 import { TestClock } from "effect/testing"
+import * as Profile from "./Profile.ts"
 
 const { EXITED, RUNNING, STOPPING } = InstanceState
 
@@ -47,6 +48,7 @@ const layerOf = ({ left, refusals, signals }: World) => {
     Layer.provideMerge(Layer.mergeAll(Instances.layer, Slots.layer, sandboxes)),
     Layer.provide(Layer.mock(Containers)({ update: () => Effect.fail(notFound) })),
     Layer.provideMerge(WatchHub.layer),
+    Layer.provide(Profile.layer()),
     Layer.provide(settings)
   )
 }

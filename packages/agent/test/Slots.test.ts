@@ -2,11 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { AgentConfig, config } from "@fast-sandbox/agent/AgentConfig"
 import { Slots } from "@fast-sandbox/agent/Slots"
 import { WatchHub } from "@fast-sandbox/agent/WatchHub"
+import type { Profile as RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ConfigProvider, Effect, Exit, Layer, Schema, Scope } from "effect"
+import * as Profile from "./Profile.ts"
 
-const layerOf = (slots: number) =>
+const layerOf = (slots: number, profile: Partial<RuntimeProfile> = {}) =>
   Slots.layer.pipe(
     Layer.provide(WatchHub.layer),
+    Layer.provide(Profile.layer(profile)),
     Layer.provide(Layer.effect(
       AgentConfig,
       config.parse(ConfigProvider.fromEnv({
@@ -27,6 +30,17 @@ const Step = Schema.Struct({
 })
 
 describe("Slots", () => {
+  it.effect("are none where nothing can be run, and the refusal says why", () =>
+    Effect.gen(function*() {
+      const slots = yield* Slots
+      assert.strictEqual((yield* slots.capacity).slots, 0)
+      const error = yield* Effect.flip(keep(slots, "i"))
+      assert.deepInclude(error, { _tag: "FailedPrecondition", reason: "RuntimeMissing" })
+      assert.include(error.message, "runsc is not installed")
+    }).pipe(Effect.provide(layerOf(3, {
+      runtime: { name: "runsc", path: "", version: "", problem: "runsc is not installed" }
+    }))))
+
   it.effect("100 creates at once on 3 slots are exactly 3", () =>
     Effect.gen(function*() {
       const slots = yield* Slots

@@ -3,6 +3,7 @@ import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import { Effect } from "effect"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
+import * as LocalStack from "./e2e/LocalStack.ts"
 import * as Resources from "./e2e/Resources.ts"
 import * as TestStack from "./e2e/TestStack.ts"
 
@@ -118,6 +119,30 @@ describe("pools", () => {
           assert.isTrue(now.every(({ metadata }) => metadata.annotations?.version === "2"))
         }))
         yield* Resources.deleteAll("sandboxpool", "renewed")
+      }))
+
+    it.effect("runs sandboxes under gVisor, and says which runtime its nodes lack instead of making more agents", () =>
+      Effect.gen(function*() {
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        const capacity = { poolMax: 5, bufferMin: 8 }
+        yield* Resources.declarePool("lacking", { capacity, runtimeType: "kata" })
+        yield* Resources.declarePool("guarded", { capacity: { poolMin: 1 }, runtimeType: "gvisor" })
+        yield* reaches("guarded", 1)
+        const run = ["run", "--rm", "--pool", "guarded", "--image", "busybox", "--", "dmesg"]
+        assert.include(yield* Resources.stdoutOf(fsbCtl(...run)), "Starting gVisor")
+        yield* eventually(Effect.gen(function*() {
+          const { status } = yield* Resources.pool("lacking")
+          const conditions = new Map(status?.conditions?.map((condition) => [condition.type, condition]))
+          assert.deepInclude(conditions.get("RuntimeReady"), { status: "False", reason: "RuntimeMissing" })
+          assert.include(conditions.get("RuntimeReady")?.message, "containerd-shim-kata-v2 is not installed")
+          assert.strictEqual(conditions.get("Ready")?.reason, "RuntimeMissing")
+          assert.strictEqual(status?.slots?.total, 0)
+        }))
+        const refused = yield* fsbCtl("run", "-d", "nowhere", "--pool", "lacking", "--image", "busybox", "--", "true")
+        assert.strictEqual(refused.code, 125)
+        // As many as the buffer wanted before the first of them could say so.
+        assert.lengthOf(yield* Resources.agentPods("lacking"), 2)
+        yield* Resources.deleteAll("sandboxpool", "lacking", "guarded")
       }))
   })
 })

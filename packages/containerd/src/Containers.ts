@@ -72,7 +72,10 @@ export class Containers extends Context.Service<Containers, {
               id: container.id,
               labels: { ...container.labels },
               image: container.image ?? "",
-              runtime: { name: container.runtime.name, options: container.runtime.options },
+              runtime: {
+                name: container.runtime.name,
+                ...(container.runtime.options === undefined ? {} : { options: container.runtime.options })
+              },
               spec: fromJson(container.spec, specTypeUrl),
               snapshotter: container.snapshotter ?? defaultSnapshotter,
               snapshotKey: container.snapshotKey ?? container.id,

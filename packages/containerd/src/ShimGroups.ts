@@ -18,6 +18,7 @@ import { randomUUID } from "node:crypto"
 import { type ContainerdError, ignoreNotFound, isNotFound } from "./ContainerdError.ts"
 import { Containers } from "./Containers.ts"
 import { type ContainerdEvent, Events } from "./Events.ts"
+import * as GvisorWrapper from "./internal/gvisorWrapper.ts"
 import * as ShimWrapper from "./internal/shimWrapper.ts"
 import type * as OciSpec from "./OciSpec.ts"
 import * as RuntimeProfile from "./RuntimeProfile.ts"
@@ -74,6 +75,25 @@ export class ShimGroups extends Context.Service<ShimGroups, {
     })
   )
 
+  /** Every container gets a shim and a kernel of gVisor's of its own. `directory` as in {@link ShimGroupsOptions}. */
+  static readonly layerGvisor = (
+    directory: string
+  ): Layer.Layer<
+    ShimGroups,
+    PlatformError.PlatformError,
+    RuntimeProfile.RuntimeProfile | FileSystem.FileSystem
+  > =>
+    Layer.effect(
+      ShimGroups,
+      Effect.gen(function*() {
+        const { runtime: { path } } = yield* RuntimeProfile.RuntimeProfile
+        const binary = `${directory}/runsc`
+        yield* install(directory, binary, GvisorWrapper.script(path))
+        const runtime = ShimRuntime.make({ binary })
+        return ShimGroups.of({ next: Effect.succeed(runtime), groups: Effect.succeed([]), remove: Effect.void })
+      })
+    )
+
   /** Sets the groups up in the background; until one is up, `next` is the stock shim. */
   static readonly layer = (
     options: ShimGroupsOptions
@@ -83,6 +103,14 @@ export class ShimGroups extends Context.Service<ShimGroups, {
     Containers | Tasks | Events | RuntimeProfile.RuntimeProfile | FileSystem.FileSystem
   > => Layer.effect(ShimGroups, make(options))
 }
+
+/** Writes a script beside its place and renames it, because containerd may be executing the old one. */
+const install = Effect.fnUntraced(function*(directory: string, path: string, script: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  yield* fileSystem.makeDirectory(directory, { recursive: true })
+  yield* fileSystem.writeFileString(`${path}.new`, script, { mode: 0o755 })
+  yield* fileSystem.rename(`${path}.new`, path)
+})
 
 const SIGKILL = 9
 
@@ -162,9 +190,7 @@ const make = Effect.fnUntraced(function*(options: ShimGroupsOptions): Effect.fn.
   }
   for (let index = 0; index < count; index++) {
     const script = ShimWrapper.script({ addressFile: addressOf(index), anchorPrefix: prefixOf(index) })
-    // Renamed into place, because containerd may be executing the old one.
-    yield* fileSystem.writeFileString(`${wrapperOf(index)}.new`, script, { mode: 0o755 })
-    yield* fileSystem.rename(`${wrapperOf(index)}.new`, wrapperOf(index))
+    yield* install(options.directory, wrapperOf(index), script)
   }
 
   const removeAnchor = Effect.fnUntraced(function*(id: string) {

@@ -9,12 +9,13 @@ import { type Any, runcOptionsTypeUrl } from "./Any.ts"
 export const stockShim = "io.containerd.runc.v2"
 
 /**
- * `name` is a shim's name (`io.containerd.runc.v2`) or an absolute path to one; `options` are the shim's. `annotations`
+ * `name` is a shim's name (`io.containerd.runc.v2`) or an absolute path to one; `options` are the shim's own, where it
+ * takes any. `annotations`
  * must stand in the container's spec: they are how a shim learns which group the container belongs to.
  */
 export interface ShimRuntime {
   readonly name: string
-  readonly options: Any
+  readonly options: Any | undefined
   readonly annotations: Readonly<Record<string, string>>
 }
 
@@ -38,3 +39,6 @@ export const make = (options: {
     )
   }
 })
+
+/** Kata's shim: it starts a virtual machine for each container, configured on the node. */
+export const kata: ShimRuntime = { name: "io.containerd.kata.v2", options: undefined, annotations: {} }

@@ -126,7 +126,7 @@ export class Tasks extends Context.Service<Tasks, {
           tasks.create({
             containerId: task.containerId,
             rootfs: task.rootfs.map(toRawMount),
-            options: task.runtime.options,
+            ...(task.runtime.options === undefined ? {} : { options: task.runtime.options }),
             ...toStdio(task.stdio)
           }, options.call).pipe(Effect.map(({ pid }) => pid), named("Tasks.create"))
         ),

@@ -68,7 +68,11 @@ layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("ShimGroups"
       assert.strictEqual(plain.runtime.name, "runc")
       assert.isFalse(isOn(plain, "crun") || isOn(plain, "readOnlyRuntime"))
       assert.isTrue(plain.optimisations.every(({ reason }) => reason !== ""))
-      assert.strictEqual((yield* Effect.flip(detect({ binary: "/nowhere/crun" })))._tag, "NoRuntime")
+      const missing = yield* detect({ binary: "/nowhere/crun" })
+      assert.strictEqual(missing.runtime.problem, "neither crun nor runc is installed")
+      const kata = yield* detect({ type: "kata" })
+      assert.strictEqual(kata.runtime.problem, "containerd-shim-kata-v2 is not installed")
+      assert.isFalse(isOn(kata, "groupedShim"))
     }))
 
   it.effect("shares shims, survives their death and its own restart, and leaves nothing", () =>

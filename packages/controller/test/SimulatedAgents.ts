@@ -259,6 +259,7 @@ const make = Effect.gen(function*() {
           instances: new Map(),
           images: new Map(),
           runtimeNotes: [],
+          runtimeProblem: undefined,
           ...agent
         })),
     remove: (uid) =>

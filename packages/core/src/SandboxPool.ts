@@ -12,6 +12,12 @@ export const defaults = { maxSandboxesPerPod: 5, runtimeType: "container", netwo
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
+/** What keeps sandboxes apart from the node: its kernel, gVisor's in user space, or one of their own in a machine. */
+export const RuntimeType = Schema.Literals(["container", "gvisor", "kata"])
+
+/** container, gvisor or kata */
+export type RuntimeType = typeof RuntimeType.Type
+
 /** How many agents there are. Agents are counted for the pool's bounds, free slots for the buffer's. */
 export const PoolCapacity = Schema.Struct({
   poolMin: Schema.optionalKey(Count.annotate({ description: "Agent Pods that are always there.", default: 0 })),
@@ -50,8 +56,8 @@ export const SandboxPoolSpec = Schema.Struct({
     })
   ),
   runtimeType: Schema.optionalKey(
-    Schema.NonEmptyString.annotate({
-      description: "container, gvisor or kata.",
+    RuntimeType.annotate({
+      description: "What keeps sandboxes apart from the node: its kernel, gVisor's, or a virtual machine's.",
       default: defaults.runtimeType
     })
   ),

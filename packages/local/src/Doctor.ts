@@ -114,11 +114,12 @@ const containerd = Effect.fnUntraced(function*(home: Home.Home) {
     )),
     Effect.result
   )
-  if (profile._tag === "Failure") {
+  const problem = profile._tag === "Failure" ? profile.failure.message : profile.success.runtime.problem
+  if (profile._tag === "Failure" || problem !== undefined) {
     return [{
       check: "OCI runtime",
       state: "missing",
-      detail: profile.failure.message,
+      detail: problem ?? "",
       fix: "apt-get install crun runc"
     }] satisfies ReadonlyArray<Finding>
   }

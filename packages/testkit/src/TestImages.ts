@@ -18,7 +18,8 @@ const applets = [
   "sh", "ash", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir",
   "mknod", "mount", "nc", "printf", "ps", "pwd", "rm", "seq", "sleep", "sort", "stat", "tail", "test", "touch", "tr",
   "true", "tty", "umask", "uname", "unshare", "wc", "wget", "yes", "dd", "date", "cp", "mv", "chmod", "chown", "find",
-  "sed", "awk", "trap", "timeout", "nslookup", "netstat", "httpd", "stty", "vi", "df", "du", "free", "tar", "cut", "sync"
+  "sed", "awk", "trap", "timeout", "nslookup", "netstat", "httpd", "stty", "vi", "dmesg", "df", "du", "free", "tar", "cut",
+  "sync"
 ]
 
 /** The files of a small root file system around busybox, with users `root`, `nobody` and `app` (1000, in group 2000). */

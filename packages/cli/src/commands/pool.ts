@@ -3,7 +3,7 @@
  */
 import { type PoolInfo, Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
-import type { SandboxPoolSpec } from "@fast-sandbox/core/SandboxPool"
+import { RuntimeType, type SandboxPoolSpec } from "@fast-sandbox/core/SandboxPool"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -109,7 +109,11 @@ const createFlags = {
   name: name.pipe(Argument.optional),
   ...capacity,
   slots: count("slots", "N", "Sandboxes that one agent may hold"),
-  runtime: text("runtime", "TYPE", "container (the default), gvisor or kata"),
+  runtime: Flag.Literals("runtime", RuntimeType.literals).pipe(
+    Flag.withMetavar("TYPE"),
+    Flag.withDescription(`${RuntimeType.literals.join(", ")}; container by default`),
+    Flag.optional
+  ),
   network: Flag.Literals("network", networks).pipe(
     Flag.withMetavar("KIND"),
     Flag.withDescription(`${networks.join(", ")}; private by default`),

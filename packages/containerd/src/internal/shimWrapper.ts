@@ -17,14 +17,12 @@
  * Everything unexpected (no answer kept, shim dead, its pid taken by another program) falls through to the stock shim.
  * containerd takes stderr as part of the answer, so every redirection that can fail has its stderr redirected first.
  */
+import { quote } from "./shell.ts"
 
 const stockShim = "containerd-shim-runc-v2"
 
 /** Where the kernel cuts the name of a process. */
 const commLength = 15
-
-/** Single quotes keep everything but themselves. */
-const quote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
 /** `addressFile` holds pid, answer and bundle address, a line each; anchors' ids begin with `anchorPrefix`. */
 export const script = (options: { readonly addressFile: string; readonly anchorPrefix: string }): string =>

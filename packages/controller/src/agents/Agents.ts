@@ -38,6 +38,8 @@ export interface AgentView {
   readonly images: ReadonlyMap<string, Image>
   /** What its runtime can do and what it fell back from. */
   readonly runtimeNotes: ReadonlyArray<string>
+  /** Why its node can't run sandboxes; undefined where it can. */
+  readonly runtimeProblem: string | undefined
 }
 
 /** What moved. A reader treats it as a hint to look again, never as the truth. */

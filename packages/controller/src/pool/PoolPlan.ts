@@ -59,6 +59,8 @@ export interface AgentFacts {
   readonly used: number
   /** Finished sandboxes whose logs it still serves. */
   readonly records: number
+  /** Why its node can't run sandboxes; undefined where it can, or where that is not known. */
+  readonly runtimeProblem: string | undefined
 }
 
 /** What a plan is made from. */
@@ -196,7 +198,9 @@ export const make = (facts: PoolFacts): PoolPlan => {
   const given = excess.length > 0 ? excess : isDue ? spare.slice(0, 1) : []
 
   const retryAt = failures.count === 0 ? 0 : failures.at + createBackoff.delayMillis(failures.count)
-  const wanted = allowed + surge
+  // More Pods of a template whose runtime a node lacks would lack it, too.
+  const isBlocked = kept.some(({ current, runtimeProblem }) => current && runtimeProblem !== undefined)
+  const wanted = isBlocked ? 0 : allowed + surge
   const create = now >= retryAt ? Math.min(wanted, maxCreates) : 0
   const drain = [...new Set([...replaced, ...stillborn, ...given])]
 

@@ -32,12 +32,29 @@ export interface PoolStatusInput {
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, number) => total + number, 0)
 
+/** Which nodes can't run sandboxes, and why; undefined when all can. */
+const runtimeProblem = (views: ReadonlyArray<AgentView>): string | undefined => {
+  const nodes = new Map<string, Set<string>>()
+  for (const { node, runtimeProblem } of views) {
+    if (runtimeProblem !== undefined) {
+      nodes.set(runtimeProblem, (nodes.get(runtimeProblem) ?? new Set()).add(node))
+    }
+  }
+  const problems = [...nodes].map(([problem, names]) => `on ${[...names].toSorted().join(", ")} ${problem}`)
+  return problems.length === 0
+    ? undefined
+    : `${problems.join("; ")}: install it, delete the agents' Pods, or choose another runtimeType`
+}
+
 const conditions = (
-  { failures, now, plan, pool, problem }: PoolStatusInput,
+  { failures, now, plan, pool, problem, views }: PoolStatusInput,
   ready: number
 ): ReadonlyArray<Condition> => {
+  const missing = runtimeProblem(views)
   const said: ReadonlyArray<Omit<ConditionUpdate, "observedGeneration">> = [
-    ready >= plan.desired
+    missing !== undefined
+      ? { type: "Ready", status: "False", reason: "RuntimeMissing", message: missing }
+      : ready >= plan.desired
       ? { type: "Ready", status: "True", reason: "AgentsReady", message: "as many agents answer as are wanted" }
       : failures > 0
       ? {
@@ -47,6 +64,9 @@ const conditions = (
         message: `${failures} agents in a row did not come up; see the events and logs of the pool's Pods`
       }
       : { type: "Ready", status: "False", reason: "AgentsStarting", message: "fewer agents answer than are wanted" },
+    missing === undefined
+      ? { type: "RuntimeReady", status: "True", reason: "Found", message: "every agent that answers can run sandboxes" }
+      : { type: "RuntimeReady", status: "False", reason: "RuntimeMissing", message: missing },
     problem === undefined
       ? { type: "PodsCreated", status: "True", reason: "Created", message: "Pods can be created" }
       : { type: "PodsCreated", status: "False", ...problem },

@@ -125,7 +125,8 @@ const factsOf = (
     drainedByUser: annotations?.[drainedByAnnotation] !== undefined,
     slots: view?.connection === "synced" ? view.slots : Number(ownSlots ?? defaults.maxSandboxesPerPod),
     used: usedOf(view, assigned),
-    records: [...view?.instances.values() ?? []].filter(({ state }) => state === InstanceState.EXITED).length
+    records: [...view?.instances.values() ?? []].filter(({ state }) => state === InstanceState.EXITED).length,
+    runtimeProblem: view?.connection === "synced" ? view.runtimeProblem : undefined
   }
 }
 

@@ -21,6 +21,7 @@ const agent = (fields: Partial<PoolPlan.AgentFacts> = {}): PoolPlan.AgentFacts =
     slots: 5,
     used: 0,
     records: 0,
+    runtimeProblem: undefined,
     ...fields
   }
 }
@@ -37,6 +38,18 @@ const plan = (facts: Partial<PoolPlan.PoolFacts>) =>
     now: t0,
     ...facts
   })
+
+describe("a runtime that a node lacks", () => {
+  const lacking = { slots: 0, runtimeProblem: "runsc is not installed" }
+  it("makes no more agents that would lack it, however many wait", () => {
+    const { create, desired } = plan({ spec: spec({ bufferMin: 10 }), agents: [agent(lacking)], pending: 40 })
+    assert.deepStrictEqual({ create, desired }, { create: 0, desired: 1 })
+  })
+  it("does not keep a pool from going back to another", () => {
+    const old = agent({ ...lacking, current: false })
+    assert.isAbove(plan({ spec: spec({ bufferMin: 5 }), agents: [old] }).create, 0)
+  })
+})
 
 describe("growing", () => {
   it("an empty pool without demand needs nothing", () => {

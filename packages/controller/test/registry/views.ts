@@ -18,6 +18,7 @@ export const view = (uid: string, fields: Partial<AgentView> = {}): AgentView =>
   instances: new Map(),
   images: new Map(),
   runtimeNotes: [],
+  runtimeProblem: undefined,
   ...fields
 })
 

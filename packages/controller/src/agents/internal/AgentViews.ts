@@ -25,7 +25,8 @@ export const ofPod = ({ metadata, spec }: Pod, now: number): AgentView => ({
   portsUsed: new Set(),
   instances: new Map(),
   images: new Map(),
-  runtimeNotes: []
+  runtimeNotes: [],
+  runtimeProblem: undefined
 })
 
 /** Whether the Pod itself says that its agent is going away. */
@@ -78,12 +79,17 @@ const withCapacity = (
 
 const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [] }
 
-const withState = (view: AgentView, { capacity, nodeName, runtimeNotes }: AgentState, now: number): AgentView => ({
+const withState = (
+  view: AgentView,
+  { capacity, nodeName, runtimeNotes, runtimeProblem }: AgentState,
+  now: number
+): AgentView => ({
   ...withCapacity(view, capacity ?? noCapacity),
   node: nodeName === "" ? view.node : nodeName,
   connection: "synced",
   since: now,
-  runtimeNotes
+  runtimeNotes,
+  runtimeProblem: runtimeProblem === "" ? undefined : runtimeProblem
 })
 
 /**
