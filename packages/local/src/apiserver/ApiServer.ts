@@ -1,6 +1,6 @@
 /**
  * The embedded API server of one-machine mode: the Kubernetes API on 127.0.0.1 (HTTPS) and, if wanted, on a unix socket,
- * stored in one SQLite file. Every request needs the bearer token. Nothing else listens.
+ * stored in one SQLite file. Every request needs a bearer token, and roles decide what its user may do. Nothing else listens.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -9,10 +9,10 @@ import * as FiberSet from "effect/FiberSet"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { createHash, timingSafeEqual } from "node:crypto"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import type { Server as NetServer } from "node:net"
+import * as Access from "./Access.ts"
 import * as ApiStatus from "./ApiStatus.ts"
 import { Catalog } from "./Catalog.ts"
 import * as GarbageCollector from "./GarbageCollector.ts"
@@ -129,8 +129,6 @@ const createNamespaces = Effect.gen(function*() {
   }
 })
 
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest()
-
 const readBody = (request: Http.IncomingMessage): Effect.Effect<Uint8Array, ApiStatus.ApiStatus> =>
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
@@ -213,9 +211,8 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
   const store = yield* Store
   yield* createNamespaces
   const identity = yield* Identity.load(options.dataDirectory)
-  const route = yield* Routes.make
-  const expected = digest(`Bearer ${identity.token}`)
-  const authorised = (header: string | undefined): boolean => timingSafeEqual(digest(header ?? ""), expected)
+  const access = yield* Access.make(identity)
+  const route = yield* Routes.make(access)
   const run = yield* FiberSet.makeRuntime<never>()
   let requests = 0
   let watches = 0
@@ -233,7 +230,7 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
 
   const serve = (request: Http.IncomingMessage, response: Http.ServerResponse): Effect.Effect<void> =>
     Effect.gen(function*() {
-      if (!authorised(request.headers.authorization)) return yield* Effect.fail(ApiStatus.unauthorized)
+      const user = yield* Effect.fromResult(access.authenticate(request.headers.authorization))
       const hasBody = request.method !== "GET" && request.method !== "HEAD"
       const body = hasBody ? yield* readBody(request) : new Uint8Array()
       const outcome = route({
@@ -244,7 +241,7 @@ const start = Effect.fn("ApiServer.start")(function*(options: ApiServerOptions) 
         userAgent: request.headers["user-agent"] ?? "",
         body,
         address: request.headers.host ?? "",
-        knowsToken: (token) => authorised(`Bearer ${token}`)
+        user
       })
       // Nobody hears of a write, not even by a read, before it is committed.
       yield* store.durable

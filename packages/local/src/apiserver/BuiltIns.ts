@@ -267,6 +267,15 @@ const declarations: ReadonlyArray<Declaration> = [
     clusterScoped: true,
     status: true
   },
+  { model: "V1Role", group: "rbac.authorization.k8s.io", plural: "roles" },
+  { model: "V1RoleBinding", group: "rbac.authorization.k8s.io", plural: "rolebindings" },
+  { model: "V1ClusterRole", group: "rbac.authorization.k8s.io", plural: "clusterroles", clusterScoped: true },
+  {
+    model: "V1ClusterRoleBinding",
+    group: "rbac.authorization.k8s.io",
+    plural: "clusterrolebindings",
+    clusterScoped: true
+  },
   {
     model: "V1TokenReview",
     group: "authentication.k8s.io",

@@ -32,6 +32,12 @@ const labelValueText =
 
 const longerThan = (limit: number) => `must be no more than ${limit} bytes`
 
+/** Problems of a segment of a path, the grammar of the names of roles and bindings. */
+export const segmentProblems = (name: string): ReadonlyArray<string> => [
+  ...(name === "." || name === ".." ? [`may not be '${name}'`] : []),
+  ...["/", "%"].flatMap((character) => name.includes(character) ? [`may not contain '${character}'`] : [])
+]
+
 /** Problems of a DNS-1123 subdomain, the grammar of most names. */
 export const subdomainProblems = (name: string): ReadonlyArray<string> => [
   ...(name.length > subdomainLimit ? [longerThan(subdomainLimit)] : []),

@@ -37,6 +37,17 @@ const declarations: Record<string, string> = {
   ObjectReference: "1 kind string, 2 namespace string, 3 name string, 4 uid string, 5 apiVersion string, " +
     "6 resourceVersion string, 7 fieldPath string",
   LocalObjectReference: "1 name string",
+  Role: "1 metadata ObjectMeta, 2 rules [PolicyRule]",
+  ClusterRole: "1 metadata ObjectMeta, 2 rules [PolicyRule]",
+  PolicyRule: "1 verbs [string], 2 apiGroups [string], 3 resources [string], 4 resourceNames [string], " +
+    "5 nonResourceURLs [string]",
+  RoleBinding: "1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef",
+  ClusterRoleBinding: "1 metadata ObjectMeta, 2 subjects [Subject], 3 roleRef RoleRef",
+  Subject: "1 kind string, 2 apiGroup string, 3 name string, 4 namespace string",
+  RoleRef: "1 apiGroup string, 2 kind string, 3 name string",
+  TokenRequest: "1 metadata ObjectMeta, 2 spec TokenRequestSpec",
+  TokenRequestSpec: "1 audiences [string], 3 boundObjectRef BoundObjectReference, 4 expirationSeconds int?",
+  BoundObjectReference: "1 kind string, 2 apiVersion string, 3 name string, 4 uid string",
   Service: "1 metadata ObjectMeta, 2 spec ServiceSpec",
   ServiceSpec:
     "1 ports [ServicePort], 2 selector {string}, 3 clusterIP string, 4 type string, 5 externalIPs [string], " +

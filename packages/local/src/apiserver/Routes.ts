@@ -4,6 +4,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import type { Access } from "./Access.ts"
 import type * as Admission from "./Admission.ts"
 import * as ApiStatus from "./ApiStatus.ts"
 import { Catalog } from "./Catalog.ts"
@@ -16,6 +17,7 @@ import * as Lists from "./Lists.ts"
 import * as Names from "./Names.ts"
 import * as OpenApi from "./OpenApi.ts"
 import * as Protobuf from "./Protobuf.ts"
+import type { User } from "./Rbac.ts"
 import * as Representation from "./Representation.ts"
 import { type Answer, Resources } from "./Resources.ts"
 import type { ResourceType } from "./ResourceType.ts"
@@ -33,8 +35,8 @@ export interface ApiRequest {
   readonly body: Uint8Array
   /** The address under which the client reached the server, for discovery. */
   readonly address: string
-  /** Whether a token is the server's own, for token reviews. */
-  readonly knowsToken: (token: string) => boolean
+  /** Who makes it. */
+  readonly user: User
 }
 
 /** An answer: all of it, or a watch that is still to run. */
@@ -188,8 +190,27 @@ const patchOf = (
 const pathOf = (url: URL): ReadonlyArray<string> | undefined =>
   Result.getOrUndefined(Result.try(() => url.pathname.split("/").filter((part) => part !== "").map(decodeURIComponent)))
 
+const verbs: ReadonlyMap<string, string> = new Map([["POST", "create"], ["PUT", "update"], ["PATCH", "patch"]])
+
+/** The verb of a request on a resource, as roles name it. */
+const verbOf = ({ method, url }: ApiRequest, name: string | undefined): string => {
+  const whole = name === undefined
+  if (method === "DELETE") return whole ? "deletecollection" : "delete"
+  const watching = ["true", "1"].includes(url.searchParams.get("watch") ?? "")
+  return verbs.get(method) ?? (watching ? "watch" : whole ? "list" : "get")
+}
+
+const attributesOf = ({ name, namespace, subresource, type }: Target) => ({
+  _tag: "Resource" as const,
+  group: type.group,
+  resource: type.plural,
+  subresource,
+  namespace: namespace ?? "",
+  name: name ?? ""
+})
+
 /** The router of one server. */
-export const make = Effect.gen(function*() {
+export const make = Effect.fnUntraced(function*(access: Access) {
   const store = yield* Store
   const catalog = yield* Catalog
   const resources = yield* Resources
@@ -296,12 +317,17 @@ export const make = Effect.gen(function*() {
       const query = request.url.searchParams
       switch (request.method) {
         case "POST": {
+          if (found.subresource === "token" && type.key === "serviceaccounts" && name !== undefined) {
+            const body = yield* parseBody(request)
+            const wanted = Json.isObject(body) ? body : Json.emptyObject
+            return { code: 201, body: JSON.stringify(yield* access.issue(found.namespace ?? "", name, wanted)) }
+          }
           const intent = yield* intentOf(request, found, false, warn)
           if (name !== undefined) return yield* Result.fail(ApiStatus.methodNotAllowed)
           const body = yield* parseObject(request, type)
           if (type.virtual) {
             const review = Json.isObject(body) ? body : Json.emptyObject
-            return { code: 201, body: JSON.stringify(Reviews.answer(type, review, request.knowsToken)) }
+            return { code: 201, body: JSON.stringify(Reviews.answer(type, review, request.user, access)) }
           }
           if (!type.namespaced || found.namespace !== undefined) return yield* resources.create(intent, body)
           return yield* Result.fail(ApiStatus.methodNotAllowed)
@@ -315,6 +341,9 @@ export const make = Effect.gen(function*() {
           if (name === undefined) return yield* Result.fail(ApiStatus.methodNotAllowed)
           const { body, kind } = yield* patchOf(request, type)
           const intent = yield* intentOf(request, found, kind === "Apply", warn)
+          const isNew = kind === "Apply" &&
+            store.get({ resource: type.key, namespace: found.namespace ?? "", name }) === undefined
+          if (isNew) yield* access.authorize(request.user, { ...attributesOf(found), verb: "create" })
           if (kind === "Apply" && (query.get("fieldManager") ?? "") === "") {
             return yield* Result.fail(
               ApiStatus.invalid({ group: "meta.k8s.io", kind: "PatchOptions", plural: "" }, "", [
@@ -346,10 +375,11 @@ export const make = Effect.gen(function*() {
       const legacy = path[prefix] === "watch"
       const found = target(legacy ? [...path.slice(0, prefix), ...path.slice(prefix + 1)] : path)
       if (found === undefined) return yield* Result.fail(ApiStatus.noSuchPath)
+      if (legacy) request.url.searchParams.set("watch", "true")
+      yield* access.authorize(request.user, { ...attributesOf(found), verb: verbOf(request, found.name) })
       const namespaceProblem = found.namespace === undefined ? [] : Names.labelProblems(found.namespace)
       if (namespaceProblem.length > 0) return yield* Result.fail(ApiStatus.noSuchPath)
       const form = yield* Representation.negotiate(request.accept, request.url.searchParams.get("includeObject"))
-      if (legacy) request.url.searchParams.set("watch", "true")
       const warnings: Array<string> = found.type.deprecation === undefined ? [] : [found.type.deprecation]
       const warn = (text: string) => void warnings.push(text)
       if (request.method === "GET" || request.method === "HEAD") {
@@ -364,7 +394,7 @@ export const make = Effect.gen(function*() {
         return { _tag: "Whole", code: 200, contentType: jsonType, body: text, warnings }
       }
       const { body, code } = yield* write(request, found, warn)
-      const isObject = !body.startsWith("{\"kind\":\"Status\"") && found.subresource !== "scale" &&
+      const isObject = !body.startsWith("{\"kind\":\"Status\"") && !["scale", "token"].includes(found.subresource) &&
         !found.type.virtual &&
         !(request.method === "DELETE" && found.name === undefined)
       const text = isObject ? Representation.encodeOne(found.type, body, form, clock.currentTimeMillisUnsafe()) : body

@@ -243,6 +243,17 @@ const event: Strategy = {
   }
 }
 
+const role: Strategy = { ...plain, nameProblems: Names.segmentProblems }
+
+const binding: Strategy = {
+  ...role,
+  // who may change a binding must not thereby reach another role
+  validate: (object, previous) =>
+    previous === undefined || Json.equal(Json.at(object, "roleRef"), Json.at(previous, "roleRef"))
+      ? []
+      : [ApiStatus.invalidValue("roleRef", Json.at(object, "roleRef"), "cannot change roleRef")]
+}
+
 const lease: Strategy = {
   ...plain,
   validate: (object) => {
@@ -286,6 +297,10 @@ const strategies: ReadonlyMap<string, Strategy> = new Map([
   ["services", { ...plain, nameProblems: Names.labelProblems, returnsDeleted: true }],
   ["serviceaccounts", { ...plain, returnsDeleted: true }],
   ["leases.coordination.k8s.io", lease],
+  ["roles.rbac.authorization.k8s.io", role],
+  ["clusterroles.rbac.authorization.k8s.io", role],
+  ["rolebindings.rbac.authorization.k8s.io", binding],
+  ["clusterrolebindings.rbac.authorization.k8s.io", binding],
   ["customresourcedefinitions.apiextensions.k8s.io", definition]
 ])
 

@@ -5,7 +5,7 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import type { JsonObject } from "@fast-sandbox/local/apiserver/Json"
 import * as Kubectl from "@fast-sandbox/testkit/Kubectl"
-import { DateTime, Effect, Fiber, Layer } from "effect"
+import { DateTime, Effect, Fiber, FileSystem, Layer } from "effect"
 import { freshNamespace, TestServer } from "./TestServer.ts"
 import { group, widget, widgetDefinition } from "./WidgetDefinition.ts"
 
@@ -69,6 +69,38 @@ describe("kubectl", () => {
         yield* ok(`delete pod p ${n} --wait`)
         assert.include((yield* kubectl(`get pod p ${n}`)).stderr, "Error from server (NotFound): pods \"p\" not found")
         yield* ok(`delete namespace ${namespace} --timeout=20s`)
+      }))
+
+    it.effect("gives service accounts roles and tokens, which are what they may do", () =>
+      Effect.gen(function*() {
+        const namespace = yield* freshNamespace("roles")
+        const n = `-n ${namespace}`
+        yield* ok(`create serviceaccount robot ${n}`)
+        yield* ok(`create role viewer --verb=get,list --resource=configmaps ${n}`)
+        yield* ok(`create rolebinding robot --role=viewer --serviceaccount=${namespace}:robot ${n}`)
+        yield* ok(`create clusterrole nodes-${namespace} --verb=list --resource=nodes`)
+        yield* ok(
+          `create clusterrolebinding ${namespace} --clusterrole=nodes-${namespace} --serviceaccount=${namespace}:robot`
+        )
+        const token = (yield* ok(`create token robot --duration=10m ${n}`)).trim()
+        const { kubeconfigPath } = yield* TestServer
+        const own = `${kubeconfigPath}.robot`
+        const files = yield* FileSystem.FileSystem
+        const config = JSON.parse(yield* files.readFileString(kubeconfigPath))
+        yield* files.writeFileString(
+          own,
+          JSON.stringify({ ...config, users: [{ name: "fast-sandbox", user: { token } }] })
+        )
+        const asRobot = (...args: ReadonlyArray<string>) => Kubectl.run(own, [...args, "-n", namespace])
+        assert.strictEqual((yield* asRobot("auth", "can-i", "list", "configmaps")).stdout.trim(), "yes")
+        assert.strictEqual((yield* asRobot("auth", "can-i", "delete", "configmaps")).stdout.trim(), "no")
+        assert.strictEqual((yield* asRobot("get", "configmaps")).code, 0)
+        assert.strictEqual((yield* asRobot("get", "nodes")).code, 0)
+        assert.include((yield* asRobot("get", "secrets")).stderr, "Error from server (Forbidden)")
+        assert.include((yield* asRobot("auth", "whoami")).stdout, `system:serviceaccount:${namespace}:robot`)
+        yield* ok(`delete clusterrolebinding ${namespace}`)
+        yield* ok(`delete clusterrole nodes-${namespace}`)
+        assert.strictEqual((yield* asRobot("get", "nodes")).code, 1)
       }))
 
     it.effect("applies as client and as server, and sees conflicts", () =>

@@ -24,7 +24,11 @@ const roots = [
   "V1TokenReview",
   "V1SubjectAccessReview",
   "V1SelfSubjectAccessReview",
-  "V1SelfSubjectReview"
+  "V1SelfSubjectReview",
+  "V1Role",
+  "V1ClusterRole",
+  "V1RoleBinding",
+  "V1ClusterRoleBinding"
 ]
 
 /** Maps of quantities: the declarations call their values plain strings, the API also takes numbers. */
