@@ -2,9 +2,7 @@
  * The controller as one Layer: the view of the agents and of their slots, the shared caches, the Fast-Path API, and the
  * two controllers. In a cluster the controllers run on one elected replica; requests are served by all of them.
  */
-import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import type { Caller, Metadata, Peer } from "@fast-sandbox/grpc/GrpcCaller"
 import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
 import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
@@ -13,6 +11,7 @@ import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as LeaderElection from "@fast-sandbox/kube/LeaderElection"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { Access } from "./access/Access.ts"
 import type { AgentAddress } from "./agents/AgentAddress.ts"
 import type { Agents } from "./agents/Agents.ts"
 import * as WatchedAgents from "./agents/WatchedAgents.ts"
@@ -30,10 +29,6 @@ export interface ControllerOptions {
   readonly agentImage: string
   /** Where the Fast-Path API listens. */
   readonly listeners: readonly [GrpcServer.Listener, ...ReadonlyArray<GrpcServer.Listener>]
-  /** Finds out who makes a call; without it everybody who reaches a listener may do everything. */
-  readonly authenticate?:
-    | ((metadata: Metadata, peer: Peer) => Effect.Effect<Caller, BoundaryError, KubeClient>)
-    | undefined
   /** Present where several controllers share one API; without it this one leads at once. */
   readonly leaderElection?: LeaderElection.LeaderElectionOptions | undefined
 }
@@ -65,17 +60,19 @@ export const controllers = (
 
 /** The Fast-Path API behind its listeners, with health and reflection. */
 export const server = (
-  options: Pick<ControllerOptions, "listeners" | "authenticate">
+  options: Pick<ControllerOptions, "listeners">
 ): Layer.Layer<GrpcServer.GrpcServer, GrpcServer.BindError, KubeClient | Shared> =>
-  GrpcServer.layer({
-    services: [FastPathApi.service, GrpcHealth.service, ...GrpcReflection.make([FastPathService])],
-    listeners: options.listeners,
-    authenticate: options.authenticate
-  }).pipe(
-    // Whoever is answered before the caches are filled is told that nothing exists.
-    Layer.provide(Layer.effectDiscard(Directory.use(({ synced }) => synced))),
-    Layer.provide([FastPathApi.layer, GrpcHealth.layer])
-  )
+  Layer.unwrap(Effect.map(Access, ({ authenticate, authorize }) =>
+    GrpcServer.layer({
+      services: [FastPathApi.service, GrpcHealth.service, ...GrpcReflection.make([FastPathService])],
+      listeners: options.listeners,
+      authenticate,
+      authorize
+    }))).pipe(
+      // Whoever is answered before the caches are filled is told that nothing exists.
+      Layer.provide(Layer.effectDiscard(Directory.use(({ synced }) => synced))),
+      Layer.provide([FastPathApi.layer, GrpcHealth.layer, Access.layer])
+    )
 
 /** All of it. */
 export const layer = (

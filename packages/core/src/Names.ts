@@ -42,6 +42,9 @@ export const assignmentAnnotation = `${reservedPrefix}assignment` as const
 /** Annotation of Sandboxes that a fast create wrote: the request id that makes the create a replay. */
 export const requestIdAnnotation = `${reservedPrefix}request-id` as const
 
+/** Annotation of Sandboxes that Fast-Path created: whose request it was. Nobody else's request is a replay of it. */
+export const createdByAnnotation = `${reservedPrefix}created-by` as const
+
 /** Annotation of Sandboxes, set by people: the deletion does not wait for an agent that is silent. Any value but "false". */
 export const forceDeleteAnnotation = `${reservedPrefix}force-delete` as const
 

@@ -8,6 +8,9 @@ import type { PeerCertificate } from "node:tls"
 export interface Caller {
   readonly name: string
   readonly groups: ReadonlyArray<string>
+  readonly uid?: string | undefined
+  /** Further words of whoever found the caller out, for whoever decides what it may do. */
+  readonly extra?: Readonly<Record<string, ReadonlyArray<string>>> | undefined
 }
 
 /** Where a call comes from. */

@@ -78,21 +78,21 @@ export const make = (
 ): readonly [GrpcService.GrpcService<never>, GrpcService.GrpcService<never>] => {
   const answer = answerFrom([...services, ServerReflectionV1, ServerReflectionV1Alpha])
   return [
-    GrpcService.make(ServerReflectionV1, {
+    GrpcService.authenticated(GrpcService.make(ServerReflectionV1, {
       serverReflectionInfo: (requests) =>
         Stream.map(requests, (request) => ({
           validHost: request.host,
           originalRequest: request,
           messageResponse: answer(request.messageRequest)
         }))
-    }),
-    GrpcService.make(ServerReflectionV1Alpha, {
+    })),
+    GrpcService.authenticated(GrpcService.make(ServerReflectionV1Alpha, {
       serverReflectionInfo: (requests) =>
         Stream.map(requests, (request) => ({
           validHost: request.host,
           originalRequest: request,
           messageResponse: answer(request.messageRequest)
         }))
-    })
+    }))
   ]
 }

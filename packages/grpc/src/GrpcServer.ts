@@ -20,6 +20,8 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { randomUUID } from "node:crypto"
@@ -41,6 +43,7 @@ import type {
   ClientStreamingHandler,
   GrpcService,
   Init,
+  Requests,
   ServerStreamingHandler,
   UnaryHandler
 } from "./GrpcService.ts"
@@ -114,6 +117,11 @@ export interface Options<Services extends ReadonlyArray<GrpcService<unknown>>, R
    * Not asked for services that are open to all.
    */
   readonly authenticate?: ((metadata: Metadata, peer: Peer) => Effect.Effect<Caller, BoundaryError, R>) | undefined
+  /**
+   * Decides whether {@link GrpcCaller} may make this call, before its handler runs: by its request, or by the first one
+   * of a stream, for which the handler waits. Asked for services that are for authorized callers only.
+   */
+  readonly authorize?: ((method: DescMethod, request: Message) => Effect.Effect<void, BoundaryError, R>) | undefined
   /** {@link REQUEST_TIMEOUT_MILLIS} by default. */
   readonly requestTimeoutMillis?: number | undefined
   /** {@link IDLE_TIMEOUT_MILLIS} by default. */
@@ -168,6 +176,7 @@ interface Method<R> {
   readonly encode: (init: Init) => Buffer
   readonly decode: (bytes: Buffer) => Message
   readonly malformed: () => InvalidArgument
+  readonly authorize: ((request: Message) => Effect.Effect<void, BoundaryError, R>) | undefined
   /** Counts a call that was ended before its handler ran. */
   readonly refuse: (code: Code) => void
   /** Runs the work of a call and tells how it ended, unless the caller is gone by then. */
@@ -199,7 +208,8 @@ const makeMethod = <R>(
   service: GrpcService<R>,
   run: Run<R>,
   context: Context.Context<never>,
-  admitted: Admission.Admitted
+  admitted: Admission.Admitted,
+  authorize: Options<ReadonlyArray<GrpcService<R>>, R>["authorize"]
 ): Method<R> | undefined => {
   const handler = service.handlers[method.localName]
   if (handler === undefined) return undefined
@@ -231,6 +241,9 @@ const makeMethod = <R>(
     encode: Wire.encoder(method.output),
     decode: Wire.decoder(method.input),
     malformed: () => new InvalidArgument({ field: "request", problem: `is no ${method.input.typeName}` }),
+    authorize: authorize === undefined || service.access !== "authorized"
+      ? undefined
+      : (request) => authorize(method, request),
     refuse: (code) => instruments.end(instruments.begin(), code, context),
     serve: (call, work, end) => {
       const beganAt = instruments.begin()
@@ -250,9 +263,14 @@ const makeMethod = <R>(
   }
 }
 
-/** The one request of a call. */
-const request = <R>(method: Method<R>, call: { readonly request: Buffer }): Effect.Effect<Message, InvalidArgument> =>
-  Effect.try({ try: () => method.decode(call.request), catch: method.malformed })
+/** The one request of a call, when its caller may make it. */
+const request = <R>(
+  { authorize, decode, malformed }: Method<R>,
+  call: { readonly request: Buffer }
+): Effect.Effect<Message, BoundaryError, R> => {
+  const decoded = Effect.try({ try: () => decode(call.request), catch: malformed })
+  return authorize === undefined ? decoded : Effect.tap(decoded, authorize)
+}
 
 /** The stream of requests of a call. */
 const requests = <R>(
@@ -266,6 +284,23 @@ const requests = <R>(
       call.readableEnded ? Effect.void : Effect.fail(new Cancelled({ operation: method.path }))
     )
   })
+
+/** The stream of requests of a call, once its first one says that its caller may make it. */
+const authorized = <R>(
+  method: Method<R>,
+  call: Grpc.ServerReadableStream<Buffer, Buffer> | Grpc.ServerDuplexStream<Buffer, Buffer>
+): Effect.Effect<Requests, BoundaryError, R | Scope.Scope> => {
+  const { authorize } = method
+  if (authorize === undefined) return Effect.succeed(requests(method, call))
+  return Effect.gen(function*() {
+    const [first, rest] = yield* Stream.peel(requests(method, call), Sink.head())
+    if (Option.isNone(first)) {
+      return yield* new InvalidArgument({ field: "request", problem: "the stream is empty" })
+    }
+    yield* authorize(first.value)
+    return Stream.prepend(rest, [first.value])
+  })
+}
 
 const answer = <R>(
   method: Method<R>,
@@ -306,13 +341,13 @@ const register = <R>(server: Grpc.Server, kind: DescMethod["methodKind"], method
     case "client_streaming": {
       const handler: ClientStreamingHandler<R> = method.handler
       const handle: Grpc.handleClientStreamingCall<Buffer, Buffer> = (call, callback) =>
-        answer(method, call, Effect.suspend(() => handler(requests(method, call))), callback)
+        answer(method, call, Effect.scoped(Effect.flatMap(authorized(method, call), handler)), callback)
       return server.register(path, handle, identity, identity, "clientStream")
     }
     case "bidi_streaming": {
       const handler: BidiStreamingHandler<R> = method.handler
       const handle: Grpc.handleBidiStreamingCall<Buffer, Buffer> = (call) =>
-        answerStream(method, call, Stream.suspend(() => handler(requests(method, call))))
+        answerStream(method, call, Stream.unwrap(Effect.map(authorized(method, call), handler)))
       return server.register(path, handle, identity, identity, "bidi")
     }
   }
@@ -360,7 +395,7 @@ const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<Grpc
   const open = new Set<string>()
   for (const service of options.services) {
     for (const method of service.descriptor.methods) {
-      const made = makeMethod(method, service, run, context, admitted)
+      const made = makeMethod(method, service, run, context, admitted, options.authorize)
       if (made === undefined) continue
       if (!register(server, method.methodKind, made)) {
         return yield* Effect.die(new Error(`${made.path} is served twice by one server`))

@@ -71,18 +71,24 @@ export type AnyHandler<R> =
 export interface GrpcService<out R> {
   readonly descriptor: DescService
   readonly handlers: Readonly<Record<string, AnyHandler<R>>>
-  /** Whether callers must pass the server's `authenticate`, if it has one, or may be anybody. */
-  readonly access: "authenticated" | "open"
+  /**
+   * authorized: callers must pass the server's `authenticate` and every call its `authorize`, where it has them.
+   * authenticated: whoever is known may make any call. open: callers may be anybody.
+   */
+  readonly access: "authorized" | "authenticated" | "open"
 }
 
-/** A service for the callers that the server's `authenticate` accepts (for all, when it has none). */
+/** A service for the calls that the server's `authenticate` and `authorize` accept (for all, when it has none). */
 export function make<const S extends DescService, H extends Handlers<S, unknown>>(
   descriptor: S,
   handlers: H
 ): GrpcService<Requirements<H>>
 export function make<R>(descriptor: DescService, handlers: Readonly<Record<string, AnyHandler<R>>>): GrpcService<R> {
-  return { descriptor, handlers, access: "authenticated" }
+  return { descriptor, handlers, access: "authorized" }
 }
+
+/** A service for everybody whom the server's `authenticate` knows: there is nothing in it to be kept from any of them. */
+export const authenticated = <R>(service: GrpcService<R>): GrpcService<R> => ({ ...service, access: "authenticated" })
 
 /** A service for everybody, also on a server that authenticates: health checks come without a token. */
 export const open = <R>(service: GrpcService<R>): GrpcService<R> => ({ ...service, access: "open" })

@@ -131,7 +131,7 @@ const nameTaken = (namespace: string, name: string) =>
   new AlreadyExists({
     kind: "sandbox",
     name: keyOf(namespace, name),
-    hint: "it was created with another spec; choose another name, or delete it first"
+    hint: "it was created with another spec or by somebody else; choose another name, or delete it first"
   })
 
 const isDeleting = ({ sandbox: { metadata } }: Entry): boolean => metadata.deletionTimestamp !== undefined
@@ -421,7 +421,7 @@ export const make: Effect.Effect<
       Effect.tapError((error) =>
         error._tag === "ResourceExhausted" ? demand.raise(keyOf(namespace, wanted.spec.poolRef)) : Effect.void
       ),
-      Audit.mutation("create", key)
+      Audit.mutation("create", key, request.requestId)
     )
   })
 

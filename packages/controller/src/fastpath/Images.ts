@@ -143,8 +143,8 @@ export const make: Effect.Effect<Images["Service"], never, Agents | Registry> = 
             targets.map((agent) => Stream.map(agents.pullImage(agent.uid, name), progressOf(agent))),
             { concurrency }
           )
-        }).pipe(Audit.mutation("pull", image))
-      ),
+        })
+      ).pipe(Audit.session("pull", image)),
     load: (parts) =>
       Stream.unwrap(
         Effect.gen(function*() {
@@ -169,8 +169,8 @@ export const make: Effect.Effect<Images["Service"], never, Agents | Registry> = 
             ),
             { concurrency: "unbounded" }
           )
-        }).pipe(Audit.mutation("load", "archive"))
-      ),
+        })
+      ).pipe(Audit.session("load", "archive")),
     remove: Effect.fn("Images.remove")(function*(image, nodes) {
       const name = yield* normalized(image)
       const targets = yield* someone(nodes)

@@ -66,6 +66,10 @@ const parse = (resource: Uint8Array): Result.Result<SandboxPool, InvalidArgument
     return new InvalidArgument({ field: path.join(".") || "resource", problem: issue?.message ?? error.message })
   })
 
+/** The namespace that a resource names, `default` where it names none; none for what is no resource. */
+export const namespaceOfResource = (resource: Uint8Array): Option.Option<string> =>
+  Option.map(Result.getSuccess(parse(resource)), ({ metadata }) => namespaceOf(metadata.namespace ?? ""))
+
 /** What a request changes of the capacity; the API refuses what does not fit together. */
 const capacityOf = (
   { bufferMax, bufferMin, poolMax, poolMin }: ScalePoolRequest

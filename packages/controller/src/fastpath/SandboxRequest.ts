@@ -7,6 +7,7 @@ import * as Instant from "@fast-sandbox/core/Instant"
 import {
   apiVersion,
   claimUidAnnotation,
+  createdByAnnotation,
   defaultNamespace,
   finalizer,
   requestIdAnnotation
@@ -14,6 +15,7 @@ import {
 import { type Sandbox, type SandboxSpec, withDefaults } from "@fast-sandbox/core/Sandbox"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
 import { ConsistencyMode, type CreateRequest, FailurePolicy } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import { GrpcCaller } from "@fast-sandbox/grpc/GrpcCaller"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import { createHash } from "node:crypto"
@@ -33,9 +35,12 @@ const generatedDigits = 10
 /** Unix seconds beyond which no date can be written. */
 const maxUnixSeconds = 253_402_300_799n
 
-/** A name for a request without one. One request id gives one name, so that its repeats find the first sandbox. */
-const generatedName = (namespace: string, requestId: string, claimUid: string): string => {
-  const seed = requestId === "" ? claimUid : JSON.stringify([namespace, requestId])
+/**
+ * A name for a request without one. One request id of a caller gives one name, so that its repeats find the first
+ * sandbox.
+ */
+const generatedName = (namespace: string, creator: string, requestId: string, claimUid: string): string => {
+  const seed = requestId === "" ? claimUid : JSON.stringify([creator, namespace, requestId])
   return `sandbox-${createHash("sha256").update(seed).digest("hex").slice(0, generatedDigits)}`
 }
 
@@ -100,15 +105,17 @@ export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effec
     ...(Object.keys(resources).length === 0 ? {} : { resources })
   }
   const claimUid = yield* Identifier.fresh
+  const { name: creator } = yield* GrpcCaller
   const wanted: Wanted = {
     apiVersion,
     kind: "Sandbox",
     metadata: {
-      name: request.name === "" ? generatedName(namespace, request.requestId, claimUid) : request.name,
+      name: request.name === "" ? generatedName(namespace, creator, request.requestId, claimUid) : request.name,
       namespace,
       ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
       annotations: {
         [claimUidAnnotation]: claimUid,
+        [createdByAnnotation]: creator,
         ...(request.requestId === "" ? {} : { [requestIdAnnotation]: request.requestId })
       },
       finalizers: [finalizer]
@@ -127,10 +134,12 @@ const immutable = (spec: SandboxSpec) => {
 }
 
 /**
- * Whether an existing sandbox is what the request asks for: the same request id and the same program, or the very same
- * spec.
+ * Whether an existing sandbox is what the request asks for: the same caller's, and the same request id and the same
+ * program, or the very same spec. What was declared is anybody's who may create.
  */
 export const isReplay = (existing: Sandbox, wanted: Wanted): boolean => {
+  const creator = existing.metadata.annotations?.[createdByAnnotation]
+  if (creator !== undefined && creator !== wanted.metadata.annotations[createdByAnnotation]) return false
   const requestId = wanted.metadata.annotations[requestIdAnnotation]
   return requestId !== undefined && existing.metadata.annotations?.[requestIdAnnotation] === requestId
     ? Equal.equals(immutable(existing.spec), immutable(wanted.spec))

@@ -94,8 +94,7 @@ const make = Effect.gen(function*() {
         const first: MessageInitShape<typeof ExecRequestSchema> = {
           part: { case: "header", value: { ...header.value, sandbox } }
         }
-        yield* Audit.mutation("exec", key)(Effect.void)
-        return client.exec(Stream.concat(Stream.make(first), rest))
+        return client.exec(Stream.concat(Stream.make(first), rest)).pipe(Audit.session("exec", key))
       })),
     copyTo: Effect.fn("Sessions.copyTo")(function*(requests) {
       const { header, rest } = yield* HeaderFirst.open(requests)
@@ -108,16 +107,16 @@ const make = Effect.gen(function*() {
     copyFrom: (request) =>
       Stream.unwrap(Effect.map(
         located(request.sandbox),
-        ({ client, sandbox }) => client.copyFrom({ ...request, sandbox })
+        ({ client, key, sandbox }) => client.copyFrom({ ...request, sandbox }).pipe(Audit.session("copyFrom", key))
       )),
     portForward: (requests) =>
       Stream.unwrap(Effect.gen(function*() {
         const { header, rest } = yield* HeaderFirst.open(requests)
-        const { client, sandbox } = yield* located(header.value.sandbox)
+        const { client, key, sandbox } = yield* located(header.value.sandbox)
         const first: MessageInitShape<typeof PortForwardRequestSchema> = {
           part: { case: "header", value: { ...header.value, sandbox } }
         }
-        return client.portForward(Stream.concat(Stream.make(first), rest))
+        return client.portForward(Stream.concat(Stream.make(first), rest)).pipe(Audit.session("portForward", key))
       })),
     stats: (request) =>
       Stream.unwrap(Effect.map(

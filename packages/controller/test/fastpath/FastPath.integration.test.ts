@@ -14,7 +14,19 @@ import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
 import { ApiServer } from "@fast-sandbox/local/apiserver/ApiServer"
 import type { SimulatedAgent } from "@fast-sandbox/testkit/SimulatedAgent"
-import { Context, Effect, Fiber, FileSystem, Layer, Option, References, Result, Schedule, Stream } from "effect"
+import {
+  Context,
+  Effect,
+  Fiber,
+  FileSystem,
+  Layer,
+  Option,
+  Redacted,
+  References,
+  Result,
+  Schedule,
+  Stream
+} from "effect"
 import { Agents } from "../../src/agents/Agents.ts"
 import * as Controller from "../../src/Controller.ts"
 import { Registry } from "../../src/registry/Registry.ts"
@@ -33,7 +45,7 @@ const kube = KubeClient.layer.pipe(
       ({ caCertificate, token, url }) => KubeConfig.layer({ server: url, token, ca: caCertificate })
     )
   )),
-  Layer.provide(api)
+  Layer.provideMerge(api)
 )
 
 const definitions = Layer.effectDiscard(Effect.gen(function*() {
@@ -65,7 +77,9 @@ const client = Layer.effect(
       assert.strictEqual(Option.getOrUndefined(view)?.connection, "synced")
       assert.isTrue(Option.isSome(yield* Registry.use(({ usage }) => usage("default", "pool"))))
     }))
-    return Client.of({ path: yield* GrpcClient.makeBoundary(FastPathService, { address }), agent })
+    const { token } = yield* ApiServer
+    const credentials = { token: Effect.succeed(Redacted.make(token)) }
+    return Client.of({ path: yield* GrpcClient.makeBoundary(FastPathService, { address, credentials }), agent })
   })
 )
 

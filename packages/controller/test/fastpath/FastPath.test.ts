@@ -10,6 +10,7 @@ import {
   LogsRequestSchema,
   UpdateRequestSchema
 } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import { GrpcCaller, GrpcPeerAddress } from "@fast-sandbox/grpc/GrpcCaller"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import * as FastSandbox from "@fast-sandbox/kube/FastSandbox"
 import * as Kinds from "@fast-sandbox/kube/Kinds"
@@ -17,9 +18,10 @@ import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as KubeError from "@fast-sandbox/kube/KubeError"
 import { type Call, MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import type { SimulatedAgent } from "@fast-sandbox/testkit/SimulatedAgent"
-import { Deferred, Effect, Exit, Fiber, Layer, Option, Result, type Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, Option, References, Result, type Scope, Stream } from "effect"
 import { Agents } from "../../src/agents/Agents.ts"
 import { Caches } from "../../src/Caches.ts"
+import * as Audit from "../../src/fastpath/Audit.ts"
 import { Directory } from "../../src/fastpath/Directory.ts"
 import { FastPath } from "../../src/fastpath/FastPath.ts"
 import * as FastPathApi from "../../src/fastpath/FastPathApi.ts"
@@ -215,7 +217,13 @@ describe("fast create", () => {
       ) {
         assert.strictEqual((yield* Effect.flip(path.create(other)))._tag, "AlreadyExists")
       }
+      const mallory = Effect.provideService(GrpcCaller, { name: "mallory", groups: [] })
+      for (const replayed of [request({ name: "a", requestId: "r" }), request({ name: "a" })]) {
+        assert.strictEqual((yield* Effect.flip(path.create(replayed).pipe(mallory)))._tag, "AlreadyExists")
+      }
       const unnamed = yield* path.create(request({ requestId: "u" }))
+      const unnamedOfMallory = yield* path.create(request({ requestId: "u" })).pipe(mallory)
+      assert.notStrictEqual(unnamedOfMallory.metadata.name, unnamed.metadata.name)
       const unnamedAgain = yield* path.create(request({ requestId: "u" }))
       assert.strictEqual(unnamedAgain.metadata.name, unnamed.metadata.name)
       const many = yield* Effect.forEach(
@@ -224,7 +232,50 @@ describe("fast create", () => {
         { concurrency: "unbounded" }
       )
       assert.strictEqual(new Set(many.map(({ status }) => status?.sandboxID)).size, 1)
-      assert.strictEqual(one?.instances.size, 3)
+      assert.strictEqual(one?.instances.size, 4)
+    })
+  )
+
+  run(
+    "every change leaves one audit record, without a word of its content",
+    Effect.gen(function*() {
+      yield* agents({ one: 9 })
+      const records: Array<Record<string, unknown>> = []
+      const logger = Logger.make(({ fiber, message }) => {
+        const annotations = fiber.getRef(References.CurrentLogAnnotations)
+        if (annotations["audit"] === true) records.push({ ...annotations, message })
+      })
+      const path = yield* FastPath
+      const longName = "x".repeat(1000)
+      yield* Effect.gen(function*() {
+        yield* path.create(request({ name: "a", requestId: "r", envs: { KEY: "secret-value" }, args: ["secret-arg"] }))
+        yield* Effect.exit(path.create(request({ name: "a", requestId: "r", args: ["secret-arg"] })))
+        yield* Effect.exit(path.delete("", longName))
+        yield* path.reset("", "a")
+        yield* path.delete("", "a")
+        yield* path.list({ namespace: "", labelSelector: "" })
+      }).pipe(
+        Effect.provideService(GrpcCaller, { name: "alice", groups: [] }),
+        Effect.provideService(GrpcPeerAddress, "10.0.0.1:4711"),
+        Effect.withSpan("call"),
+        Effect.provideService(References.MinimumLogLevel, "Info"),
+        Effect.provide(Logger.layer([logger]))
+      )
+      assert.deepStrictEqual(
+        records.map(({ operation, outcome }) => [operation, outcome]),
+        [["create", "ok"], ["create", "AlreadyExists"], ["delete", "InvalidArgument"], ["reset", "ok"], [
+          "delete",
+          "ok"
+        ]]
+      )
+      for (const record of records) {
+        assert.deepInclude(record, { audit: true, caller: "alice", from: "10.0.0.1:4711" })
+        assert.isNumber(record["durationMillis"])
+        assert.match(String(record["traceId"]), /^[0-9a-f]{32}$/)
+        for (const value of Object.values(record)) assert.isAtMost(String(value).length, Audit.maxFieldLength)
+      }
+      assert.deepInclude(records[0], { subject: "default/a", requestId: "r" })
+      assert.notInclude(JSON.stringify(records), "secret")
     })
   )
 
