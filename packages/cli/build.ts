@@ -10,7 +10,7 @@
  * them. It is not on by default, because Effect makes many stack traces that nobody reads.
  */
 import * as esbuild from "esbuild"
-import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { lazyBuiltins } from "./build/lazyBuiltins.ts"
@@ -77,17 +77,36 @@ const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
 /** The programs that run for long: one file each. */
 const services = ["agent", "controller", "janitor"] as const
 
+/** What of `node_modules` is in a file of the build, from the paths of its inputs. */
+const packagesOf = async (inputs: ReadonlyArray<string>) => {
+  const directories = inputs.flatMap((path) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? [])
+  return Promise.all(
+    [...new Set(directories)].toSorted().map(async (directory) => {
+      const { license, name, version } = JSON.parse(await readFile(join(root, directory, "package.json"), "utf8"))
+      return { name, version, license }
+    })
+  )
+}
+
+/** Also writes `packages.json`, from which the bills of materials of images are made. */
 const buildServices = async () => {
-  await esbuild.build({
+  const { metafile } = await esbuild.build({
     ...options,
     entryPoints: Object.fromEntries(services.map((name) => [name, join(root, "packages", name, "src/main.ts")])),
     outdir: dist,
     outExtension: { ".js": ".mjs" },
     format: "esm",
     sourcemap: "linked",
+    metafile: true,
+    absWorkingDir: root,
     // CommonJS dependencies ask for Node's own modules by `require`
     banner: { js: "import { createRequire } from \"node:module\"; const require = createRequire(import.meta.url);" }
   })
+  const packages = await Promise.all(services.map(async (name) => {
+    const inputs = metafile.outputs[`dist/${name}.mjs`]?.inputs ?? {}
+    return [name, await packagesOf(Object.keys(inputs))] as const
+  }))
+  await writeFile(join(dist, "packages.json"), JSON.stringify(Object.fromEntries(packages), null, 2))
 }
 
 /**

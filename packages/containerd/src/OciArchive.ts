@@ -1,11 +1,12 @@
 /**
- * Builds small OCI image archives: one layer from files given as data, as a stream of tar bytes. The same input gives the
- * same bytes, so the same digests.
+ * Builds OCI image archives from files given as data, as a stream of tar bytes, in memory. The same input gives the same
+ * bytes, so the same digests.
  */
 import * as Effect from "effect/Effect"
 import * as Tar from "effect/encoding/Tar"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
+import { constants, zstdCompressSync } from "node:zlib"
 import { platform } from "./internal/documents.ts"
 
 /** A file of the image. Paths have no leading slash; parents must come first. */
@@ -22,12 +23,23 @@ export interface ImageDefaults {
   readonly workingDir?: string | undefined
   readonly user?: string | undefined
   readonly stopSignal?: string | undefined
+  readonly labels?: Readonly<Record<string, string>> | undefined
 }
 
-/** Each inner array of `layers` is one layer, lowest first. `names` are full names (`docker.io/library/app:1`). */
+/** A layer whose bytes are made: for layers that several images share, which are then made once. */
+export interface Layer {
+  readonly _tag: "Layer"
+  readonly mediaType: string
+  readonly blob: Blob
+  /** The digest of the uncompressed bytes, and how many they are. */
+  readonly diffId: string
+  readonly uncompressedBytes: number
+}
+
+/** `layers` has the lowest first, as files or made by {@link layer}. `names` are full (`docker.io/library/app:1`). */
 export interface ImageRecipe extends ImageDefaults {
   readonly names: ReadonlyArray<string>
-  readonly layers: ReadonlyArray<ReadonlyArray<ImageFile>>
+  readonly layers: ReadonlyArray<ReadonlyArray<ImageFile> | Layer>
 }
 
 /** Every time stamp in an archive: what makes it reproducible. */
@@ -50,7 +62,8 @@ const toEntry = (file: ImageFile): Tar.Entry => {
 const tar = (entries: Iterable<Tar.Entry>): Stream.Stream<Uint8Array, Tar.TarError> =>
   Stream.fromIterable(entries).pipe(Stream.pipeThroughChannel(Tar.encode<never, unknown, Tar.Entry>()))
 
-interface Blob {
+/** Bytes under their digest. */
+export interface Blob {
   readonly digest: string
   readonly bytes: Uint8Array
 }
@@ -70,8 +83,42 @@ const toDefaults = (recipe: ImageRecipe) => ({
   ...(recipe.env === undefined ? {} : { Env: recipe.env }),
   ...(recipe.workingDir === undefined ? {} : { WorkingDir: recipe.workingDir }),
   ...(recipe.user === undefined ? {} : { User: recipe.user }),
-  ...(recipe.stopSignal === undefined ? {} : { StopSignal: recipe.stopSignal })
+  ...(recipe.stopSignal === undefined ? {} : { StopSignal: recipe.stopSignal }),
+  ...(recipe.labels === undefined ? {} : { Labels: recipe.labels })
 })
+
+const layerType = "application/vnd.oci.image.layer.v1.tar"
+
+/** Node's binary takes 2 s at this level and is 30% of its size then; gzip takes 4 s for 35%. */
+const zstdLevel = 9
+
+const compress = {
+  none: { suffix: "", pack: (bytes: Buffer): Uint8Array => bytes },
+  zstd: {
+    suffix: "+zstd",
+    pack: (bytes: Buffer): Uint8Array =>
+      zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: zstdLevel } })
+  }
+} as const
+
+/** Makes a layer. Compressed ones are read by containerd since 1.5. Fails when a path can't be written into a tar. */
+export const layer = Effect.fn("OciArchive.layer")(function*(
+  files: ReadonlyArray<ImageFile>,
+  compression: keyof typeof compress
+): Effect.fn.Return<Layer, Tar.TarError> {
+  const bytes = Buffer.concat(yield* Stream.runCollect(tar(files.map(toEntry))))
+  const { pack, suffix } = compress[compression]
+  const { digest: diffId } = toBlob(bytes)
+  return {
+    _tag: "Layer",
+    mediaType: `${layerType}${suffix}`,
+    blob: toBlob(pack(bytes)),
+    diffId,
+    uncompressedBytes: bytes.length
+  }
+})
+
+const isLayer = (layer: ReadonlyArray<ImageFile> | Layer): layer is Layer => "_tag" in layer
 
 /** The images of an archive, with all blobs: what a registry serves too. */
 export interface BuiltImage {
@@ -87,21 +134,21 @@ export const build = Effect.fn("OciArchive.build")(function*(
 ): Effect.fn.Return<BuiltImage, Tar.TarError> {
   const layers = yield* Effect.forEach(
     recipe.layers,
-    (files) => tar(files.map(toEntry)).pipe(Stream.runCollect, Effect.map((chunks) => toBlob(Buffer.concat(chunks))))
+    (files) => isLayer(files) ? Effect.succeed(files) : layer(files, "none")
   )
   const config = toJson({
     created: epoch.toISOString(),
     ...platform,
     config: toDefaults(recipe),
-    rootfs: { type: "layers", diff_ids: layers.map(({ digest }) => digest) }
+    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) }
   })
   const manifest = toJson({
     schemaVersion: 2,
     mediaType: manifestType,
     config: describe("application/vnd.oci.image.config.v1+json", config),
-    layers: layers.map((layer) => describe("application/vnd.oci.image.layer.v1.tar", layer))
+    layers: layers.map(({ blob, mediaType }) => describe(mediaType, blob))
   })
-  const unique = new Map([...layers, config, manifest].map((blob) => [blob.digest, blob]))
+  const unique = new Map([...layers.map(({ blob }) => blob), config, manifest].map((blob) => [blob.digest, blob]))
   return { manifest, blobs: [...unique.values()] }
 })
 
