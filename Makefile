@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build test test-contract lint format generate bench soak clean
+.PHONY: help quickstart build images test test-contract lint format generate bench soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -23,9 +23,12 @@ build: node_modules/.package-lock.json ## Build bin/fsb-ctl and the node's nativ
 	@$(MAKE) --no-print-directory -s -C packages/agent/native OUT=$(CURDIR)/dist
 	@npm run --silent build
 
+images: build ## Build the images of controller, agent and janitor, as OCI archives in dist/images
+	@node infra/images/main.ts
+
 test: ## Set up what the tests need and run all of them
 	@infra/setup/debian.sh test
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory images
 	@npm run --silent check
 	@npm run --silent lint
 	@npm run --silent test

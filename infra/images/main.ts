@@ -112,7 +112,11 @@ const build = Effect.gen(function*() {
       names: [`docker.io/fast-sandbox/${name}:${version}`],
       layers,
       entrypoint: ["/usr/bin/node", ...nodeOptions, `/app/${name}.mjs`],
-      env: ["PATH=/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
+      env: [
+        "PATH=/usr/bin",
+        "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+        ...(hasNative ? ["FSB_NATIVE_DIR=/app"] : [])
+      ],
       workingDir: "/",
       user: user === "root" ? "0:0" : `${Layers.nonRoot.id}:${Layers.nonRoot.id}`,
       labels: {

@@ -3,6 +3,8 @@
  */
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
 import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
+import { HostRoot } from "@fast-sandbox/containerd/HostRoot"
+import { Introspection } from "@fast-sandbox/containerd/Introspection"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
@@ -11,6 +13,7 @@ import { containerLabels } from "@fast-sandbox/core/Names"
 import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
 import * as GrpcReflection from "@fast-sandbox/grpc/GrpcReflection"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
+import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import type { ServeError } from "effect/http/HttpServerError"
@@ -25,7 +28,7 @@ import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
-import * as Metrics from "./Metrics.ts"
+import * as NativePrograms from "./NativePrograms.ts"
 import { NodeEvents } from "./NodeEvents.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
@@ -103,7 +106,8 @@ export const node = Layer.mergeAll(shims, users).pipe(
           Containerd.layer({ socket: containerdSocket, namespace: containerdNamespace })
       )
     )
-  )
+  ),
+  Layer.provide(Layer.effect(HostRoot, Effect.map(AgentConfig, ({ hostRoot }) => hostRoot)))
 )
 
 /** Sandboxes on that containerd, and what goes on inside of them. */
@@ -150,9 +154,15 @@ const departure = Layer.effectDiscard(Effect.gen(function*() {
   )
 }))
 
-const metrics = Layer.unwrap(
-  Effect.map(AgentConfig, (settings) => settings.metrics === undefined ? Layer.empty : Metrics.layer(settings.metrics))
-)
+/** Serves metrics and probes where the configuration says; ready as long as containerd answers. */
+const telemetry = Layer.unwrap(Effect.gen(function*() {
+  const { metrics } = yield* AgentConfig
+  const { version } = yield* Introspection
+  return metrics === undefined ? Layer.empty : Probes.layer(metrics, [{
+    name: "containerd",
+    problem: Effect.match(version, { onSuccess: () => undefined, onFailure: ({ message }) => message })
+  }])
+}))
 
 /** The whole agent. */
 export const layer: Layer.Layer<
@@ -162,6 +172,7 @@ export const layer: Layer.Layer<
 > = departure.pipe(
   Layer.provideMerge(server),
   Layer.provide(runtime),
+  Layer.merge(telemetry),
   Layer.provide(node),
-  Layer.merge(metrics)
+  Layer.provide(Layer.effectDiscard(NativePrograms.install))
 )

@@ -59,6 +59,16 @@ export interface Settings {
   readonly runtimeDirectory: string | undefined
   /** How sandboxes are kept apart from the node. */
   readonly runtimeType: RuntimeType
+  /**
+   * Where the root of containerd's file system is seen: `/proc/1/root` in a container that shares the node's process ids.
+   * Empty when it is the agent's own.
+   */
+  readonly hostRoot: string
+  /**
+   * The folder of our native programs as the agent sees it. They are copied to `<stateDirectory>/bin`, where containerd's
+   * shims see them.
+   */
+  readonly nativeDirectory: string | undefined
   /** Absolute path of `fsb-logger`, as containerd's shims see it. Output goes to plain files when it is not there. */
   readonly loggerBinary: string | undefined
   /** Absolute path of `fsb-idmap`. Without it sandboxes share the node's users. */
@@ -107,8 +117,11 @@ const quantity = (name: string, parse: (text: string) => Option.Option<number>):
     Config.map((text) => Option.getOrUndefined(Option.flatMap(text, parse)))
   )
 
+/** An empty variable says as little as an absent one. */
+const orEmpty = <S extends Schema.Codec<string, string>>(schema: S) => Schema.Union([Schema.Literal(""), schema])
+
 const optionalPath = (name: string): Config.Config<string | undefined> =>
-  Config.option(Config.schema(AbsolutePath, name)).pipe(Config.map(Option.getOrUndefined))
+  Config.schema(orEmpty(AbsolutePath), name).pipe(Config.withDefault(""), Config.map((path) => path || undefined))
 
 const PositiveInt = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThan(0))
 
@@ -138,6 +151,8 @@ const variables = Config.all({
   runtimeBinary: optionalPath("FSB_RUNTIME_BINARY"),
   runtimeDirectory: optionalPath("FSB_RUNTIME_DIR"),
   runtimeType: Config.schema(RuntimeType, "FSB_RUNTIME_TYPE").pipe(Config.withDefault("container")),
+  hostRoot: Config.map(optionalPath("FSB_HOST_ROOT"), (path) => path ?? ""),
+  nativeDirectory: optionalPath("FSB_NATIVE_DIR"),
   loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
   idmapBinary: optionalPath("FSB_IDMAP_BINARY"),
   hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),
@@ -146,18 +161,26 @@ const variables = Config.all({
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
   shimGroups: Config.schema(GroupsText, "FSB_SHIM_GROUPS").pipe(Config.withDefault(defaultShimGroups)),
   pullOnCreate: Config.Boolean("FSB_PULL_ON_CREATE").pipe(Config.withDefault(false)),
-  metrics: Config.option(Config.schema(TcpText, "FSB_METRICS_LISTEN")),
+  metrics: Config.schema(orEmpty(TcpText), "FSB_METRICS_LISTEN").pipe(Config.withDefault("")),
   onTerm: Config.Literals(["stop", "leave"], "FSB_ON_TERM").pipe(Config.withDefault("stop")),
   exitWithParent: Config.Boolean("FSB_EXIT_WITH_PARENT").pipe(Config.withDefault(false))
 })
 
+/** Where the native programs are for containerd's shims, when they are copied there. */
+export const nativeBinary = ({ stateDirectory }: Pick<Settings, "stateDirectory">, name: string): string =>
+  `${stateDirectory}/bin/${name}`
+
 const toSettings = ({ cpuMillis, memoryBytes, pids, ...settings }: Config.Success<typeof variables>): Settings => ({
   ...settings,
+  ...(settings.nativeDirectory === undefined ? {} : {
+    loggerBinary: settings.loggerBinary ?? nativeBinary(settings, "fsb-logger"),
+    idmapBinary: settings.idmapBinary ?? nativeBinary(settings, "fsb-idmap")
+  }),
   listen: Option.match(settings.listen, {
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
     onSome: parseListen
   }),
-  metrics: Option.getOrUndefined(Option.map(settings.metrics, parseTcp)),
+  metrics: settings.metrics === "" ? undefined : parseTcp(settings.metrics),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
   limits: { cpuMillis, memoryBytes, pids }
 })

@@ -20,6 +20,7 @@ import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
+import { version } from "@fast-sandbox/core/Version"
 import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
 import { LogDirectory } from "./LogDirectory.ts"
@@ -27,7 +28,6 @@ import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
-import { version } from "./Version.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
 
 /** What containerd accepts as an id; it becomes a file name and a cgroup's name, too. */

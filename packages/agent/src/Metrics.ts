@@ -1,13 +1,7 @@
 /**
- * What the agent counts and measures, and where it shows it.
+ * What the agent counts and measures.
  */
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import * as HttpRouter from "effect/http/HttpRouter"
-import type { ServeError } from "effect/http/HttpServerError"
-import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
-import { createServer } from "node:http"
 
 /** Upper bounds, in seconds: from a step of a millisecond to a create that pulls its image. */
 const durationBoundaries = [0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 5, 30]
@@ -44,9 +38,3 @@ export const stepDuration = Metric.histogram("fsb_agent_create_step_duration_sec
   description: "Time of each step of a create",
   boundaries: durationBoundaries
 })
-
-/** Serves `GET /metrics`. */
-export const layer = (listen: { readonly host: string; readonly port: number }): Layer.Layer<never, ServeError> =>
-  HttpRouter.serve(PrometheusMetrics.layerHttp(), { disableLogger: true }).pipe(
-    Layer.provide(NodeHttpServer.layer(createServer, listen))
-  )

@@ -3,11 +3,13 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import { version } from "@fast-sandbox/core/Version"
+import * as Logs from "@fast-sandbox/telemetry/Logs"
+import * as Tracing from "@fast-sandbox/telemetry/Tracing"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import * as Agent from "./Agent.ts"
 import { AgentConfig } from "./AgentConfig.ts"
@@ -16,7 +18,7 @@ import { Departure } from "./Departure.ts"
 const environment = Departure.layer.pipe(
   Layer.provideMerge(AgentConfig.layer),
   Layer.provideMerge(NodeServices.layer),
-  Layer.provideMerge(Logger.layer([Logger.consoleJson]))
+  Layer.provideMerge(Layer.merge(Logs.layer, Tracing.layer({ name: "fast-sandbox-agent", version })))
 )
 
 const program = Effect.raceFirst(

@@ -12,6 +12,7 @@ import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
 import * as Path from "node:path/posix"
 import { type ContainerdError, ignoreNotFound } from "./ContainerdError.ts"
+import { HostRoot } from "./HostRoot.ts"
 import type { ResolvedImage } from "./Images.ts"
 import { Leases } from "./Leases.ts"
 import type { User } from "./OciSpec.ts"
@@ -146,7 +147,7 @@ const leaseExpiry = "5 minutes"
 
 /**
  * Users of unpacked images, remembered by image. The layers' directories are containerd's, so a program in another mount
- * namespace must see containerd's root under the same path; where it does not, only root and `uid:gid` can be resolved.
+ * namespace must see them below {@link HostRoot}; where it does not, only root and `uid:gid` can be resolved.
  */
 export class ImageUsers extends Context.Service<ImageUsers, {
   /** `user` as in {@link resolveUser}; the image's own when absent. The image must be unpacked. */
@@ -158,6 +159,7 @@ export class ImageUsers extends Context.Service<ImageUsers, {
       const fileSystem = yield* FileSystem.FileSystem
       const leases = yield* Leases
       const snapshots = yield* Snapshots
+      const root = yield* HostRoot
 
       const look = Effect.fnUntraced(function*(chainId: string, user: string) {
         const { id } = yield* leases.scoped("fast-sandbox-user", leaseExpiry)
@@ -166,7 +168,7 @@ export class ImageUsers extends Context.Service<ImageUsers, {
           snapshots.view(key, chainId, { leaseId: id }),
           () => snapshots.remove(key, { leaseId: id }).pipe(ignoreNotFound, Effect.ignore({ log: "Warn" }))
         )
-        const directories = layerDirectories(mounts)
+        const directories = layerDirectories(mounts).map((directory) => `${root}${directory}`)
         const visible = yield* Effect.filter(
           directories,
           (directory) => Effect.orElseSucceed(fileSystem.exists(directory), () => false)
@@ -175,7 +177,7 @@ export class ImageUsers extends Context.Service<ImageUsers, {
           return yield* new UnknownUser({
             user,
             problem:
-              "the image's files can't be seen from here; give uid:gid, or mount containerd's root at the same path"
+              "the image's files can't be seen from here; give uid:gid, or let the agent share the node's process ids"
           })
         }
         return yield* resolveUser(directories, user).pipe(Effect.provideService(FileSystem.FileSystem, fileSystem))

@@ -11,6 +11,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { release } from "node:os"
 import type { ContainerdError } from "./ContainerdError.ts"
+import { HostRoot } from "./HostRoot.ts"
 import { run } from "./internal/command.ts"
 import { Introspection } from "./Introspection.ts"
 import type { System } from "./MachineSetup.ts"
@@ -119,10 +120,14 @@ const inspect = Effect.fnUntraced(function*(
   leftOnV2: ReadonlyArray<string>
 ): Effect.fn.Return<OciRuntime | undefined, never, System> {
   const fileSystem = yield* FileSystem.FileSystem
-  if (!(yield* Effect.orElseSucceed(fileSystem.exists(path), () => false))) {
+  const root = yield* HostRoot
+  if (!(yield* Effect.orElseSucceed(fileSystem.exists(`${root}${path}`), () => false))) {
     return undefined
   }
-  const output = yield* Effect.result(run(path, "--version"))
+  // A runtime of the node has its libraries there too.
+  const output = yield* Effect.result(
+    root === "" ? run(path, "--version") : run("nsenter", `--root=${root}`, path, "--version")
+  )
   if (output._tag === "Failure") {
     return { name, path, version: "", problem: output.failure.message }
   }

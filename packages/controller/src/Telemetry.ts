@@ -1,38 +1,22 @@
 /**
- * Metrics and health over HTTP, for whoever watches the controller: `/metrics` in Prometheus' format, `/healthz` while
- * the process lives, `/readyz` once the caches are filled.
+ * What the controller shows to whoever watches it: its metrics, and whether it can serve, which it can once its caches
+ * are filled. A Kubernetes API that is away later is no reason to be taken out of service: what is known can be read.
  */
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import type { Store } from "@fast-sandbox/kube/Store"
+import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Effect from "effect/Effect"
-import * as HttpRouter from "effect/http/HttpRouter"
 import type { ServeError } from "effect/http/HttpServerError"
-import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
-import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
-import { createServer } from "node:http"
 import { Caches } from "./Caches.ts"
 
-/** Where {@link layer} listens. */
-export interface TelemetryOptions {
-  readonly host: string
-  readonly port: number
-}
-
-const ready = Effect.gen(function*() {
-  const { pools, sandboxes } = yield* Caches
-  const healths = yield* Effect.all([sandboxes.health, pools.health])
-  return healths.every(({ synced }) => synced)
-    ? HttpServerResponse.text("ok\n")
-    : HttpServerResponse.text("the caches are not filled yet\n", { status: 503 })
+const filled = (name: string, { health }: Pick<Store<never>, "health">): Probes.Check => ({
+  name,
+  problem: Effect.map(health, ({ synced }) => synced ? undefined : "the cache is not filled yet")
 })
 
 /** Serves until the scope closes. */
-export const layer = (options: TelemetryOptions): Layer.Layer<never, ServeError, Caches> =>
-  HttpRouter.serve(
-    Layer.mergeAll(
-      PrometheusMetrics.layerHttp({ path: "/metrics" }),
-      HttpRouter.add("GET", "/healthz", HttpServerResponse.text("ok\n")),
-      HttpRouter.add("GET", "/readyz", ready)
-    ),
-    { disableLogger: true }
-  ).pipe(Layer.provide(NodeHttpServer.layer(() => createServer(), options)))
+export const layer = (address: Probes.Address): Layer.Layer<never, ServeError, Caches> =>
+  Layer.unwrap(
+    Effect.map(Caches, ({ pools, sandboxes }) =>
+      Probes.layer(address, [filled("sandboxes", sandboxes), filled("pools", pools)]))
+  )

@@ -21,7 +21,7 @@ describe("Telemetry", () => {
       yield* Effect.gen(function*() {
         yield* (yield* Caches).sandboxes.synced
         yield* (yield* Caches).pools.synced
-        assert.strictEqual((yield* get("/healthz")).status, 200)
+        assert.strictEqual((yield* get("/livez")).status, 200)
         assert.strictEqual((yield* get("/readyz")).status, 200)
         assert.strictEqual((yield* get("/metrics")).status, 200)
         assert.strictEqual((yield* get("/else")).status, 404)

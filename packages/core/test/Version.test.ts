@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
+import * as Version from "@fast-sandbox/core/Version"
 import { readFileSync } from "node:fs"
-import * as Version from "../src/Version.ts"
 
 it("the version is the package's", () => {
   const manifest: { version: string } = JSON.parse(

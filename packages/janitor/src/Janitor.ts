@@ -66,10 +66,12 @@ export type Requirements = KubeClient | Inventory.Requirements | Removal.Require
  * - `plan` looks and judges, and says what would be removed now, later or never, and why. It changes nothing, not even
  *   what the janitor remembers.
  * - `sweep` scans now, as the layer does by itself every two minutes.
+ * - `unanswered` says why the Kubernetes API gives no evidence at the moment; undefined while it does.
  */
 export class Janitor extends Context.Service<Janitor, {
   readonly plan: Effect.Effect<ReadonlyArray<Findings.Finding>, ContainerdError>
   readonly sweep: Effect.Effect<Report, ContainerdError>
+  readonly unanswered: Effect.Effect<string | undefined>
 }>()("@fast-sandbox/janitor/Janitor") {
   /** Scans in the background for the life of the layer. */
   static readonly layer = (options: JanitorOptions): Layer.Layer<Janitor, never, Requirements> =>
@@ -195,6 +197,7 @@ const make = Effect.fnUntraced(function*(
   return {
     plan: Effect.map(judge(), ({ findings }) => findings).pipe(Effect.provideContext(context)),
     sweep: oneAtATime.withPermits(1)(sweep()).pipe(Effect.provideContext(context)),
+    unanswered: Effect.map(witness.state, (api) => api._tag === "Unanswered" ? api.problem : undefined),
     podGone: Queue.take(wake),
     synced: witness.synced
   }

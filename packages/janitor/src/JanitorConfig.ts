@@ -1,6 +1,7 @@
 /**
  * What a janitor is told by its environment. The names are those of agents where they mean the same.
  */
+import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Config from "effect/Config"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -12,6 +13,8 @@ export interface Settings {
   readonly janitor: JanitorOptions
   readonly containerdSocket: string
   readonly containerdNamespace: string
+  /** Where metrics and probes are served; nowhere when absent. */
+  readonly metrics: Probes.Address | undefined
 }
 
 /** The root itself is nobody's. */
@@ -34,10 +37,12 @@ export const config: Config.Config<Settings> = Config.all({
   stateDirectory: Config.schema(AbsolutePath, "FSB_STATE_DIR").pipe(Config.withDefault("/run/fast-sandbox")),
   logDirectory: Config.option(Config.schema(AbsolutePath, "FSB_LOG_DIR")),
   cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
+  metricsListen: Config.option(Config.NonEmptyString("FSB_METRICS_LISTEN")),
   isDryRun: Config.Boolean("FSB_DRY_RUN").pipe(Config.withDefault(false))
 }).pipe(Config.map((read): Settings => ({
   containerdSocket: read.containerdSocket,
   containerdNamespace: read.containerdNamespace,
+  metrics: Option.getOrUndefined(Option.map(read.metricsListen, Probes.parseAddress)),
   janitor: {
     nodeName: read.nodeName,
     mode: read.isDryRun ? "report" : "remove",

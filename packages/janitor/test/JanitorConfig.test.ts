@@ -11,6 +11,7 @@ describe("JanitorConfig", () => {
       assert.deepStrictEqual(yield* Effect.fromResult(yield* read({ NODE_NAME: "n" })), {
         containerdSocket: "/run/containerd/containerd.sock",
         containerdNamespace: "k8s.io",
+        metrics: undefined,
         janitor: {
           nodeName: "n",
           mode: "remove",

@@ -12,11 +12,20 @@ import { createHash } from "node:crypto"
 /** The container that the agent runs in; a template may have others beside it. */
 export const containerName = "agent"
 
-/** What the node and the agent share, by the name of the volume. */
+/**
+ * What the node and the agent share, by the name of the volume. The state has programs that the node's containerd
+ * executes, so it is not below /run, which Debian mounts with noexec.
+ */
 const directories = {
-  "containerd-socket": { path: "/run/containerd/containerd.sock", type: "Socket", mountPropagation: "None" },
-  "fast-sandbox-state": { path: "/run/fast-sandbox", type: "DirectoryOrCreate", mountPropagation: "Bidirectional" },
-  "fast-sandbox-logs": { path: "/var/log/fast-sandbox", type: "DirectoryOrCreate", mountPropagation: "None" }
+  containerd: { path: "/run/containerd", type: "Directory", mountPropagation: "None" },
+  "fast-sandbox-state": {
+    path: "/var/lib/fast-sandbox-node",
+    type: "DirectoryOrCreate",
+    mountPropagation: "Bidirectional"
+  },
+  "fast-sandbox-logs": { path: "/var/log/fast-sandbox", type: "DirectoryOrCreate", mountPropagation: "None" },
+  netns: { path: "/run/netns", type: "DirectoryOrCreate", mountPropagation: "Bidirectional" },
+  cgroups: { path: "/sys/fs/cgroup", type: "Directory", mountPropagation: "None" }
 } as const
 
 /** Longer than the longest grace period of the sandboxes on it would be for ever: an agent's Pod is empty when it goes. */
@@ -33,7 +42,10 @@ const identity: ReadonlyArray<EnvVar> = [
   // The kubelet puts the Pod's own fields in; several agents share a node's folders.
   { name: "FSB_AGENT_LISTEN", value: `$(POD_IP):${ports.agent}` },
   { name: "FSB_STATE_DIR", value: `${directories["fast-sandbox-state"].path}/agents/$(POD_NAME)` },
-  { name: "FSB_LOG_DIR", value: directories["fast-sandbox-logs"].path }
+  { name: "FSB_LOG_DIR", value: directories["fast-sandbox-logs"].path },
+  { name: "FSB_METRICS_LISTEN", value: `$(POD_IP):${ports.metrics}` },
+  // The node's root, through its first process: where runtimes and unpacked images are.
+  { name: "FSB_HOST_ROOT", value: "/proc/1/root" }
 ]
 
 const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
@@ -54,6 +66,9 @@ const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
 /** The agent needs the node's devices, mounts and namespaces; nothing that it runs inherits that. */
 const defaultSecurityContext = { privileged: true }
 
+/** An agent's Pod is ready when its containerd answers; it is looked at often, because a pool may be waiting for it. */
+const readinessProbe = { httpGet: { path: "/readyz", port: ports.metrics }, periodSeconds: 2 }
+
 const fillContainer = (pool: SandboxPool, agentImage: string, container: Container): Container => {
   const env = container.env ?? []
   const mounts = container.volumeMounts ?? []
@@ -62,6 +77,7 @@ const fillContainer = (pool: SandboxPool, agentImage: string, container: Contain
     ...container,
     image: container.image ?? agentImage,
     securityContext: container.securityContext ?? defaultSecurityContext,
+    readinessProbe: container.readinessProbe ?? readinessProbe,
     env: [...env, ...[...identity, ...settings(pool)].filter(isFree)],
     volumeMounts: [
       ...mounts,
@@ -103,7 +119,7 @@ export const render = (pool: SandboxPool, agentImage: string): { readonly pod: D
   const volumes = own.volumes ?? []
   const spec: PodSpec = {
     terminationGracePeriodSeconds,
-    // sandboxes are processes of the node: they are entered by their ids
+    // Sandboxes' processes and shims are seen and ended by their node's numbers.
     hostPID: true,
     ...own,
     containers: [

@@ -1,6 +1,6 @@
 /**
- * The environment of a Pod's container, as the kubelet would resolve it: literal values and the fields of the Pod that
- * `fieldRef` names. Other sources have no place in an agent's Pod on one machine and are refused by name.
+ * The environment of a Pod's container, as the kubelet would resolve it: literal values, in which `$(NAME)` stands for an
+ * earlier variable, and the fields of the Pod that `fieldRef` names. Other sources have no place in an agent's Pod on one machine and are refused by name.
  */
 import type { Container, Pod } from "@fast-sandbox/kube/Kinds"
 import * as Predicate from "effect/Predicate"
@@ -28,6 +28,9 @@ const fieldPath = (valueFrom: unknown): string | undefined =>
     ? valueFrom.fieldRef.fieldPath
     : undefined
 
+const expand = (value: string, earlier: Readonly<Record<string, string>>): string =>
+  value.replace(/\$\((\w+)\)/g, (reference, name: string) => earlier[name] ?? reference)
+
 /** The variables by name, or the name of the first one that can't be resolved. */
 export const resolve = (
   pod: Pod,
@@ -37,7 +40,7 @@ export const resolve = (
   const environment: Record<string, string> = {}
   for (const { name, value, valueFrom } of container.env ?? []) {
     if (valueFrom === undefined || valueFrom === null) {
-      environment[name] = value ?? ""
+      environment[name] = expand(value ?? "", environment)
       continue
     }
     const path = fieldPath(valueFrom)

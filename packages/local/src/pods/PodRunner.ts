@@ -221,7 +221,10 @@ const make = (options: PodRunnerOptions) =>
           FSB_AGENT_LISTEN: `unix:${socket}`,
           FSB_STATE_DIR: directory,
           FSB_LOG_DIR: options.home.logsDirectory,
-          FSB_EXIT_WITH_PARENT: "1"
+          FSB_EXIT_WITH_PARENT: "1",
+          // What a container needs and a process of the machine has not: no port is opened without being asked for.
+          FSB_HOST_ROOT: "",
+          FSB_METRICS_LISTEN: ""
         }
       }, defaultGrace)
       yield* Effect.acquireRelease(

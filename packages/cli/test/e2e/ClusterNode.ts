@@ -1,0 +1,321 @@
+/**
+ * A cluster of one node: the embedded API server, a containerd, and the least of a kubelet: it runs Pods from images as
+ * their specs say (environment, mounts, user, privileges, service account, probes), all of them in the node's network.
+ * The node's folders and its containerd are others than manifests name; their paths are replaced wherever they occur.
+ */
+import { NodeServices } from "@effect/platform-node"
+import { version } from "@fast-sandbox/core/Version"
+import { Pod } from "@fast-sandbox/kube/Kinds"
+import { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
+import * as Reflector from "@fast-sandbox/kube/Reflector"
+import { ApiServer } from "@fast-sandbox/local/apiserver/ApiServer"
+import * as AgentProcess from "@fast-sandbox/local/pods/AgentProcess"
+import * as PodEnvironment from "@fast-sandbox/local/pods/PodEnvironment"
+import * as Kubectl from "@fast-sandbox/testkit/Kubectl"
+import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
+import { Effect, FiberMap, FileSystem, Layer, Result, Schedule, Schema, type Scope, Stream } from "effect"
+import * as Context from "effect/Context"
+import { dirname } from "node:path"
+import { fileURLToPath } from "node:url"
+import * as LocalStack from "./LocalStack.ts"
+
+const repository = fileURLToPath(new URL("../../../..", import.meta.url))
+
+const images = ["controller", "agent", "janitor"] as const
+
+/** Where a Pod finds its service account; the API server's own credentials stand for all of them. */
+const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+const nodeName = "node-1"
+
+/** What containerd gives to containers; `ctr` drops by name only. */
+// dprint-ignore
+const defaultCapabilities = [
+  "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
+  "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"
+]
+
+/** Longer than a controller's start on a machine that is busy with other tests. */
+const readyWithin = "15 seconds"
+
+/** A Pod on its way to the node: what of it is read here. */
+const RunnablePod = Schema.Struct({
+  metadata: Schema.Struct({
+    name: Schema.String,
+    namespace: Schema.optionalKey(Schema.String),
+    uid: Schema.optionalKey(Schema.String)
+  }),
+  spec: Schema.Struct({
+    hostPID: Schema.optionalKey(Schema.Boolean),
+    volumes: Schema.optionalKey(Schema.Array(Schema.Struct({
+      name: Schema.String,
+      hostPath: Schema.Struct({ path: Schema.String, type: Schema.String })
+    }))),
+    containers: Schema.Array(Schema.Struct({
+      name: Schema.String,
+      image: Schema.String,
+      env: Schema.optionalKey(Schema.Array(Schema.Struct({
+        name: Schema.String,
+        value: Schema.optionalKey(Schema.String),
+        valueFrom: Schema.optionalKey(Schema.Unknown)
+      }))),
+      ports: Schema.optionalKey(Schema.Array(Schema.Struct({ name: Schema.String, containerPort: Schema.Int }))),
+      readinessProbe: Schema.optionalKey(Schema.Struct({
+        httpGet: Schema.Struct({ path: Schema.String, port: Schema.Union([Schema.String, Schema.Int]) })
+      })),
+      securityContext: Schema.optionalKey(Schema.Struct({
+        privileged: Schema.optionalKey(Schema.Boolean),
+        readOnlyRootFilesystem: Schema.optionalKey(Schema.Boolean),
+        capabilities: Schema.optionalKey(Schema.Struct({ drop: Schema.Array(Schema.String) }))
+      })),
+      volumeMounts: Schema.optionalKey(Schema.Array(Schema.Struct({
+        name: Schema.String,
+        mountPath: Schema.String,
+        mountPropagation: Schema.optionalKey(Schema.String)
+      })))
+    }))
+  })
+})
+type RunnablePod = typeof RunnablePod.Type
+
+const decodePod = Schema.decodeUnknownEffect(RunnablePod)
+
+/** A Pod that runs and is ready. */
+export interface RunningPod {
+  readonly ip: string
+  /** The process of its container. */
+  readonly pid: number
+}
+
+/** One node, and what runs on it. */
+export class ClusterNode extends Context.Service<ClusterNode, {
+  readonly kubeconfig: string
+  readonly cgroupsPath: string
+  /** Runs a Pod from a controller's template until the scope closes. Done when it is ready. */
+  runPod(pod: unknown): Effect.Effect<RunningPod, never, Scope.Scope>
+  kubectl(...args: ReadonlyArray<string>): Effect.Effect<string>
+  /** What a Pod's container has written. */
+  logs(pod: string): Effect.Effect<string>
+  /** Names of the images, and the bytes of their files. */
+  readonly imageBytes: Effect.Effect<ReadonlyArray<readonly [string, number]>>
+  /** The agents' Pods that run. */
+  readonly agents: ReadonlyMap<string, RunningPod>
+}>()("@fast-sandbox/cli/test/e2e/ClusterNode") {}
+
+const must = (what: string, ran: Effect.Effect<LocalStack.Ran>) =>
+  Effect.flatMap(
+    ran,
+    ({ code, stderr, stdout }) =>
+      code === 0 ? Effect.succeed(stdout) : Effect.die(new Error(`${what} ended with ${code}: ${stderr}${stdout}`))
+  )
+
+const answers = (url: string) =>
+  Effect.tryPromise(() => fetch(url)).pipe(
+    Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: ({ ok }) => ok }),
+    Effect.retry(Schedule.spaced("50 millis"))
+  )
+
+const make = Effect.gen(function*() {
+  const files = yield* FileSystem.FileSystem
+  const kube = yield* KubeClient
+  const { caCertificate, kubeconfigPath, token, url } = yield* ApiServer
+  const { cgroupsPath, daemon, directory, namespace } = yield* PrivateContainerd.PrivateContainerd
+  const kubectlPath = yield* Kubectl.path
+  const kubectl = (...args: ReadonlyArray<string>) =>
+    must(`kubectl ${args.join(" ")}`, LocalStack.run(kubectlPath, ["--kubeconfig", kubeconfigPath, ...args]))
+  const ctr = (...args: ReadonlyArray<string>) =>
+    must(`ctr ${args.join(" ")}`, LocalStack.run("ctr", ["-a", daemon.socket, "-n", namespace, ...args]))
+
+  for (const image of images) {
+    yield* ctr("images", "import", `${repository}/dist/images/${image}.tar`)
+  }
+  yield* kubectl("apply", "-k", `${repository}/infra/crds`)
+  yield* kubectl("apply", "-f", `${repository}/infra/manifests/namespace.yaml`)
+  const credentials = `${directory}/service-account`
+  yield* files.makeDirectory(credentials)
+  yield* files.writeFileString(`${credentials}/namespace`, "fast-sandbox-system")
+  yield* files.writeFileString(`${credentials}/token`, token)
+  yield* files.writeFileString(`${credentials}/ca.crt`, caCertificate)
+  // A Pod's programs run as anybody; this folder is in nobody else's reach.
+  yield* files.chmod(directory, 0o755)
+
+  const places: ReadonlyArray<readonly [string, string]> = [
+    ["/run/containerd", dirname(daemon.socket)],
+    ["/var/lib/fast-sandbox-node", `${directory}/state`],
+    ["/var/log/fast-sandbox", `${directory}/logs`]
+  ]
+  const relocate = (pod: RunnablePod) =>
+    Effect.flatMap(
+      Effect.try(() => JSON.parse(places.reduce((text, [from, to]) => text.replaceAll(from, to), JSON.stringify(pod)))),
+      decodePod
+    )
+
+  const imageBytes = Effect.forEach(images, (image) =>
+    Effect.acquireUseRelease(
+      Effect.tap(Effect.succeed(`${directory}/image-${image}`), (path) => files.makeDirectory(path)),
+      (path) =>
+        Effect.gen(function*() {
+          const reference = `docker.io/fast-sandbox/${image}:${version}`
+          yield* ctr("images", "mount", reference, path)
+          const { stdout } = yield* LocalStack.run("du", ["--summarize", "--bytes", path])
+          yield* ctr("images", "unmount", "--rm", path)
+          return [image, Number.parseInt(stdout, 10)] as const
+        }),
+      (path) => files.remove(path, { recursive: true })
+    )).pipe(Effect.orDie)
+
+  const logs = (pod: string) =>
+    files.readDirectory(directory).pipe(
+      Effect.flatMap((names) =>
+        Effect.forEach(
+          names.filter((name) => name.startsWith(pod) && name.endsWith(".log")),
+          (name) => files.readFileString(`${directory}/${name}`)
+        )
+      ),
+      Effect.map((texts) => texts.join("")),
+      Effect.orDie
+    )
+
+  let addresses = 0
+  const runPod = Effect.fnUntraced(function*(input: unknown) {
+    const { metadata, spec } = yield* relocate(yield* decodePod(input))
+    const ip = `127.89.0.${++addresses}`
+    const [container] = spec.containers
+    const id = `${metadata.name}-${addresses}`
+    if (container === undefined) return yield* Effect.die(new Error(`${id} has no container`))
+    const environment = PodEnvironment.resolve(
+      {
+        metadata: {
+          namespace: "fast-sandbox-system",
+          uid: id,
+          resourceVersion: "",
+          creationTimestamp: "",
+          ...metadata
+        },
+        spec: { containers: [] }
+      },
+      { name: container.name, env: container.env },
+      { nodeName, podIP: ip }
+    )
+    if (Result.isFailure(environment)) return yield* Effect.die(new Error(`unknown source of ${environment.failure}`))
+    const { hostname, port } = new URL(url)
+    const variables = {
+      ...environment.success,
+      KUBERNETES_SERVICE_HOST: hostname,
+      KUBERNETES_SERVICE_PORT: port,
+      // Pods have no network of their own here, so each keeps to its own address.
+      FSB_LISTEN: `${ip}:9090`,
+      FSB_METRICS_LISTEN: `${ip}:9091`,
+      FSB_CONTAINERD_SOCKET: daemon.socket,
+      FSB_CONTAINERD_NAMESPACE: namespace,
+      FSB_CGROUP_PARENT: cgroupsPath
+    }
+    const mounts = yield* Effect.forEach(
+      container.volumeMounts ?? [],
+      Effect.fnUntraced(function*({ mountPath, mountPropagation, name }) {
+        const source = spec.volumes?.find((volume) => volume.name === name)?.hostPath
+        if (source === undefined) return yield* Effect.die(new Error(`${id} has no volume ${name}`))
+        if (source.type === "DirectoryOrCreate") yield* files.makeDirectory(source.path, { recursive: true })
+        return `type=bind,src=${source.path},dst=${mountPath},options=rbind:rw:${
+          mountPropagation === "Bidirectional" ? "rshared" : "rprivate"
+        }`
+      })
+    )
+    const security = container.securityContext
+    yield* AgentProcess.start({
+      file: "ctr",
+      args: [
+        ...["-a", daemon.socket, "-n", namespace, "run", "--rm", "--net-host", "--cgroup", `${cgroupsPath}/${id}`],
+        ...(spec.hostPID === true ? ["--with-ns", "pid:/proc/1/ns/pid"] : []),
+        ...(security?.privileged === true ? ["--privileged"] : []),
+        ...(security?.readOnlyRootFilesystem === true ? ["--read-only"] : []),
+        ...(security?.capabilities?.drop.includes("ALL") === true
+          ? defaultCapabilities.flatMap((name) => ["--cap-drop", `CAP_${name}`])
+          : []),
+        ...Object.entries(variables).flatMap(([name, value]) => ["--env", `${name}=${value}`]),
+        ...[`type=bind,src=${credentials},dst=${serviceAccount},options=rbind:ro`, ...mounts].flatMap((mount) => [
+          "--mount",
+          mount
+        ]),
+        `docker.io/${container.image}`,
+        id
+      ],
+      environment: {},
+      workingDirectory: directory,
+      log: `${directory}/${id}.log`
+    }, "20 seconds")
+    const { path, port: probed } = container.readinessProbe?.httpGet ?? { path: "/", port: 0 }
+    const probedPort = container.ports?.find(({ name }) => name === probed)?.containerPort ?? probed
+    yield* answers(`http://${ip}:${probedPort}${path}`).pipe(
+      Effect.timeoutOrElse({
+        duration: readyWithin,
+        orElse: () =>
+          Effect.flatMap(
+            files.readFileString(`${directory}/${id}.log`),
+            (log) => Effect.die(new Error(`${id} does not get ready; its log:\n${log}`))
+          )
+      })
+    )
+    const pid = new RegExp(`^${id}\\s+(\\d+)`, "m").exec(yield* ctr("tasks", "list"))?.[1]
+    return { ip, pid: Number(pid) }
+  }, Effect.orDie)
+
+  const agents = new Map<string, RunningPod>()
+  const agentPods = yield* Reflector.make(Pod, { labelSelector: "app=sandbox-agent" })
+  const runs = yield* FiberMap.make<string>()
+  const runAgent = ({ metadata: { name, namespace = "default", uid }, spec }: Pod) =>
+    Effect.gen(function*() {
+      const running = yield* runPod({ metadata: { name, namespace, uid }, spec })
+      agents.set(name, running)
+      yield* Effect.addFinalizer(() => Effect.sync(() => agents.delete(name)))
+      yield* kube.patch(Pod, { namespace, name }, { type: "merge", body: { spec: { nodeName } } })
+      yield* kube.patchStatus(Pod, { namespace, name }, {
+        type: "merge",
+        body: {
+          status: { phase: "Running", podIP: running.ip, conditions: [{ type: "Ready", status: "True" }] }
+        }
+      })
+      return yield* Effect.never
+    }).pipe(Effect.scoped, Effect.tapCause((cause) => Effect.logError("agent", name, cause)), Effect.orDie)
+  yield* agentPods.changes.pipe(
+    Stream.runForEach((change) => {
+      if (change._tag === "Synced") return Effect.void
+      const { metadata: { deletionTimestamp, name, namespace = "default", uid } } = change.object
+      if (change._tag === "Added") return FiberMap.run(runs, uid, runAgent(change.object))
+      return deletionTimestamp === undefined
+        ? Effect.void
+        : FiberMap.remove(runs, uid).pipe(
+          Effect.andThen(kube.delete(Pod, { namespace, name }, { gracePeriodSeconds: 0 })),
+          Effect.ignore
+        )
+    }),
+    Effect.forkScoped
+  )
+  return ClusterNode.of({ kubeconfig: kubeconfigPath, cgroupsPath, runPod, kubectl, logs, imageBytes, agents })
+})
+
+const kubeClient = KubeClient.layer.pipe(
+  Layer.provide(Layer.unwrap(
+    Effect.map(
+      ApiServer,
+      ({ caCertificate, token, url }) => KubeConfig.layer({ server: url, token, ca: caCertificate })
+    )
+  ))
+)
+
+const apiServer = Layer.unwrap(
+  Effect.map(
+    PrivateContainerd.PrivateContainerd,
+    ({ directory }) => ApiServer.layer({ dataDirectory: `${directory}/api` })
+  )
+)
+
+/** The node, with nothing on it. Wants root, and `make images` beforehand. */
+export const layer = Layer.effect(ClusterNode, make).pipe(
+  Layer.provideMerge(kubeClient),
+  Layer.provide(apiServer),
+  Layer.provide(PrivateContainerd.layer()),
+  Layer.provideMerge(NodeServices.layer),
+  Layer.orDie
+)
