@@ -12,6 +12,11 @@ const busyboxPath = "/usr/bin/busybox"
 /** The name of {@link busybox}, in its long form. */
 export const busyboxName = "docker.io/library/busybox:latest"
 
+/** An image whose layers tests may change. */
+export interface TestImage extends ImageRecipe {
+  readonly layers: ReadonlyArray<ReadonlyArray<ImageFile>>
+}
+
 /** The programs that tests run; busybox decides by the name it is called by. */
 // dprint-ignore
 const applets = [
@@ -48,7 +53,7 @@ export const rootfs: Effect.Effect<
 })
 
 /** `busybox:latest`: CMD is `sh`, as in docker's own. */
-export const busybox: Effect.Effect<ImageRecipe, PlatformError.PlatformError, FileSystem.FileSystem> = Effect.map(
+export const busybox: Effect.Effect<TestImage, PlatformError.PlatformError, FileSystem.FileSystem> = Effect.map(
   rootfs,
   (files) => ({
     names: [busyboxName],

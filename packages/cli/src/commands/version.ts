@@ -1,12 +1,8 @@
 /**
  * `fsb-ctl version`
  */
-<<<<<<< HEAD
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { version as own } from "@fast-sandbox/core/Version"
-=======
-import * as Version from "@fast-sandbox/core/Version"
->>>>>>> ed9ded4 (Run the cluster's programs from images, as their manifests say)
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -17,7 +13,6 @@ import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
 import { Screen } from "../Screen.ts"
-<<<<<<< HEAD
 
 /** A server that needs longer is not there for this question. */
 const DEADLINE = "5 seconds"
@@ -28,8 +23,6 @@ const ask = Sandboxes.use(({ serverVersion }) => serverVersion({ deadline: DEADL
   Effect.provide(Globals.connection),
   Effect.result
 )
-=======
->>>>>>> ed9ded4 (Run the cluster's programs from images, as their manifests say)
 
 /** `fsb-ctl version` */
 export const version = Command.make(

@@ -226,7 +226,15 @@ const make = Effect.gen(function*() {
     yield* AgentProcess.start({
       file: "ctr",
       args: [
-        ...["-a", daemon.socket, "-n", namespace, "run", "--rm", "--net-host", "--cgroup", `${cgroupsPath}/${id}`],
+        "-a",
+        daemon.socket,
+        "-n",
+        namespace,
+        "run",
+        "--rm",
+        "--net-host",
+        "--cgroup",
+        `${cgroupsPath}/${id}`,
         ...(spec.hostPID === true ? ["--with-ns", "pid:/proc/1/ns/pid"] : []),
         ...(security?.privileged === true ? ["--privileged"] : []),
         ...(security?.readOnlyRootFilesystem === true ? ["--read-only"] : []),
