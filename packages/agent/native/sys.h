@@ -27,7 +27,26 @@ enum {
   SYS_openat = 257,
   SYS_unlinkat = 263,
   SYS_signalfd4 = 289,
-  SYS_pipe2 = 293
+  SYS_pipe2 = 293,
+  SYS_mmap = 9,
+  SYS_socket = 41,
+  SYS_connect = 42,
+  SYS_execve = 59,
+  SYS_chdir = 80,
+  SYS_fchown = 93,
+  SYS_umask = 95,
+  SYS_setgroups = 116,
+  SYS_setresuid = 117,
+  SYS_setresgid = 119,
+  SYS_capset = 126,
+  SYS_prctl = 157,
+  SYS_umount2 = 166,
+  SYS_sethostname = 170,
+  SYS_mkdirat = 258,
+  SYS_prlimit64 = 302,
+  SYS_seccomp = 317,
+  /* The architecture as seccomp filters see it: include/uapi/linux/audit.h */
+  AUDIT_ARCH = (int)0xc000003e
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -59,7 +78,26 @@ enum {
   SYS_openat = 56,
   SYS_unlinkat = 35,
   SYS_signalfd4 = 74,
-  SYS_pipe2 = 59
+  SYS_pipe2 = 59,
+  SYS_mmap = 222,
+  SYS_socket = 198,
+  SYS_connect = 203,
+  SYS_execve = 221,
+  SYS_chdir = 49,
+  SYS_fchown = 55,
+  SYS_umask = 166,
+  SYS_setgroups = 159,
+  SYS_setresuid = 147,
+  SYS_setresgid = 149,
+  SYS_capset = 91,
+  SYS_prctl = 167,
+  SYS_umount2 = 39,
+  SYS_sethostname = 161,
+  SYS_mkdirat = 34,
+  SYS_prlimit64 = 261,
+  SYS_seccomp = 277,
+  /* The architecture as seccomp filters see it: include/uapi/linux/audit.h */
+  AUDIT_ARCH = (int)0xc00000b7
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -89,9 +127,12 @@ enum {
 
 #define call(n, a, b, c, d) call6((n), (isize)(a), (isize)(b), (isize)(c), (isize)(d), 0, 0)
 
-/* Numbers of the Linux ABI: include/uapi/asm-generic/{fcntl,errno,signal,poll}.h */
+/* Numbers of the Linux ABI: include/uapi/asm-generic/{fcntl,errno,signal,poll,mman-common}.h, include/uapi/linux/{fcntl,
+   prctl,seccomp}.h, include/linux/{fs,socket}.h */
 enum {
   AT_FDCWD = -100,
+  AT_REMOVEDIR = 0x200,
+  O_RDONLY = 0,
   O_WRONLY = 01,
   O_CREAT = 0100,
   O_APPEND = 02000,
@@ -99,16 +140,35 @@ enum {
   O_CLOEXEC = 02000000,
   F_GETFL = 3,
   F_SETFL = 4,
+  EPERM = 1,
+  ENOENT = 2,
   EINTR = 4,
+  E2BIG = 7,
   EAGAIN = 11,
+  EACCES = 13,
+  EEXIST = 17,
+  ENOTDIR = 20,
   EINVAL = 22,
+  ENAMETOOLONG = 36,
   SEEK_END = 2,
   POLLIN = 1,
   SIG_BLOCK = 0,
   SIGINT = 2,
   SIGTERM = 15,
   SIGPIPE = 13,
-  CLOCK_REALTIME = 0
+  CLOCK_REALTIME = 0,
+  PROT_READ = 1,
+  PROT_WRITE = 2,
+  MAP_PRIVATE = 2,
+  MAP_ANONYMOUS = 0x20,
+  AF_UNIX = 1,
+  SOCK_STREAM = 1,
+  SOCK_CLOEXEC = O_CLOEXEC,
+  MNT_DETACH = 2,
+  PR_SET_KEEPCAPS = 8,
+  PR_CAPBSET_READ = 23,
+  PR_CAPBSET_DROP = 24,
+  SECCOMP_SET_MODE_FILTER = 1
 };
 
 struct timespec {

@@ -30,6 +30,9 @@ import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as NativePrograms from "./NativePrograms.ts"
 import { NodeEvents } from "./NodeEvents.ts"
+import { ParkedSlots } from "./parked/ParkedSlots.ts"
+import { SlotFiles } from "./parked/SlotFiles.ts"
+import { Traffic } from "./parked/Traffic.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import * as SessionServer from "./SessionServer.ts"
@@ -113,9 +116,11 @@ export const node = Layer.mergeAll(shims, users).pipe(
 /** Sandboxes on that containerd, and what goes on inside of them. */
 export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer).pipe(
   Layer.provideMerge(Layer.mergeAll(Creations.layer, NodeEvents.layer)),
-  Layer.provideMerge(Endings.layer),
+  Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
+  Layer.provideMerge(Traffic.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
   Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer)),
+  Layer.provideMerge(SlotFiles.layer),
   Layer.provideMerge(WatchHub.layer)
 )
 

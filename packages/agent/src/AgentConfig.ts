@@ -1,6 +1,7 @@
 /**
  * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
  */
+import * as ImageName from "@fast-sandbox/core/ImageName"
 import * as Quantity from "@fast-sandbox/core/Quantity"
 import { RuntimeType } from "@fast-sandbox/core/SandboxPool"
 import * as Config from "effect/Config"
@@ -8,8 +9,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { isAbsolute } from "node:path"
+import type { WarmImage } from "./parked/Warmth.ts"
 
 /** Slots of an agent whose pool does not say: the contract's `maxSandboxesPerPod`. */
 const defaultSlots = 5
@@ -75,6 +78,10 @@ export interface Settings {
   readonly idmapBinary: string | undefined
   /** Whether sandboxes share the node's users although they need not: Kubernetes' `hostUsers`. */
   readonly hostUsers: boolean
+  /** Absolute path of `fsb-init`. No slots are parked when it is not there. */
+  readonly initBinary: string | undefined
+  /** Images of which slots wait parked. Without any, those that were asked for lately. */
+  readonly warmImages: ReadonlyArray<WarmImage>
   readonly limits: DefaultLimits
   /** Shims that sandboxes share; 0 gives each sandbox a shim of its own. */
   readonly shimGroups: number
@@ -127,6 +134,17 @@ const PositiveInt = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreat
 
 const SlotsText = PositiveInt.check(Schema.isLessThanOrEqualTo(maxSlots))
 
+/**
+ * `[{"image": "alpine", "parked": 4}]`, as a pool's `warmImages`. A name that is none is told with the capacity, because
+ * everything else works without it.
+ */
+const WarmImagesText = Schema.fromJsonString(Schema.Array(
+  Schema.Struct({
+    image: Schema.String,
+    parked: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: maxSlots })))
+  })
+))
+
 const GroupsText = Schema.FiniteFromString.check(
   Schema.isInt(),
   Schema.isBetween({ minimum: 0, maximum: maxShimGroups })
@@ -156,6 +174,8 @@ const variables = Config.all({
   loggerBinary: optionalPath("FSB_LOGGER_BINARY"),
   idmapBinary: optionalPath("FSB_IDMAP_BINARY"),
   hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),
+  initBinary: optionalPath("FSB_INIT_BINARY"),
+  warmImages: Config.schema(WarmImagesText, "FSB_WARM_IMAGES").pipe(Config.withDefault([])),
   cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
   memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
@@ -170,12 +190,19 @@ const variables = Config.all({
 export const nativeBinary = ({ stateDirectory }: Pick<Settings, "stateDirectory">, name: string): string =>
   `${stateDirectory}/bin/${name}`
 
-const toSettings = ({ cpuMillis, memoryBytes, pids, ...settings }: Config.Success<typeof variables>): Settings => ({
+const toSettings = (
+  { cpuMillis, memoryBytes, pids, warmImages, ...settings }: Config.Success<typeof variables>
+): Settings => ({
   ...settings,
   ...(settings.nativeDirectory === undefined ? {} : {
     loggerBinary: settings.loggerBinary ?? nativeBinary(settings, "fsb-logger"),
-    idmapBinary: settings.idmapBinary ?? nativeBinary(settings, "fsb-idmap")
+    idmapBinary: settings.idmapBinary ?? nativeBinary(settings, "fsb-idmap"),
+    initBinary: settings.initBinary ?? `${settings.nativeDirectory}/fsb-init`
   }),
+  warmImages: warmImages.map(({ image, parked = 0 }) => ({
+    image: Result.match(ImageName.parse(image), { onFailure: () => image, onSuccess: ImageName.format }),
+    parked
+  })),
   listen: Option.match(settings.listen, {
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
     onSome: parseListen

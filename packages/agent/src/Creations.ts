@@ -37,9 +37,11 @@ import * as Semaphore from "effect/Semaphore"
 import { availableParallelism } from "node:os"
 import { AgentConfig } from "./AgentConfig.ts"
 import { Endings } from "./Endings.ts"
-import { ImageCatalog } from "./ImageCatalog.ts"
+import { ImageCatalog, type PreparedImage } from "./ImageCatalog.ts"
 import { type Entry, Instances } from "./Instances.ts"
 import * as Metrics from "./Metrics.ts"
+import { ParkedSlots } from "./parked/ParkedSlots.ts"
+import { Traffic } from "./parked/Traffic.ts"
 import { type Around, SandboxContainer } from "./SandboxContainer.ts"
 import { Slots } from "./Slots.ts"
 
@@ -79,7 +81,7 @@ export class Creations extends Context.Service<Creations, {
   static readonly layer: Layer.Layer<
     Creations,
     never,
-    AgentConfig | Endings | ImageCatalog | Instances | SandboxContainer | Slots
+    AgentConfig | Endings | ImageCatalog | Instances | ParkedSlots | SandboxContainer | Slots | Traffic
   > = Layer.effect(Creations, Effect.suspend(() => make))
 }
 
@@ -174,6 +176,8 @@ const make = Effect.gen(function*() {
   const instances = yield* Instances
   const sandboxes = yield* SandboxContainer
   const slots = yield* Slots
+  const parked = yield* ParkedSlots
+  const traffic = yield* Traffic
   const scope = yield* Effect.scope
   const permits = yield* Semaphore.make(createConcurrency)
   const creations = new Map<string, Creation>()
@@ -213,7 +217,7 @@ const make = Effect.gen(function*() {
   ): Effect.Effect<Instance, BoundaryError> => {
     const begun = performance.now()
     let hasContainer = false
-    let tier: "prepared" | "cold" = "prepared"
+    let tier: "parked" | "prepared" | "cold" = "prepared"
     const around: Around = (step) => (self) =>
       restore(Effect.void).pipe(
         Effect.andThen(Effect.suspend(() => {
@@ -228,14 +232,28 @@ const make = Effect.gen(function*() {
         ),
         measure(steps, step)
       )
+    const makeContainer = (image: PreparedImage) =>
+      permits.withPermits(1)(sandboxes.make(entry.instance, image, around)).pipe(
+        // Preparing again is cheap; a wrong memory would fail every create of this image.
+        Effect.tapError(() => catalog.distrust(image))
+      )
     return Effect.gen(function*() {
       const found = yield* restore(catalog.prepare(entry.instance.spec?.image ?? "")).pipe(measure(steps, "image"))
       tier = found.tier
       entry.stopSignal = found.prepared.stopSignal
-      yield* permits.withPermits(1)(sandboxes.make(entry.instance, found.prepared, around)).pipe(
-        // Preparing again is cheap; a wrong memory would fail every create of this image.
-        Effect.tapError(() => catalog.distrust(found.prepared))
+      const isServed = yield* parked.claim(entry, found.prepared, (step) => measure(steps, step)).pipe(
+        Effect.tapError(() =>
+          Effect.sync(() => {
+            hasContainer = entry.containerId !== entry.id
+          })
+        )
       )
+      if (isServed) {
+        tier = "parked"
+        hasContainer = true
+      } else {
+        yield* makeContainer(found.prepared)
+      }
       const startedAt = timestampFromMs(yield* Clock.currentTimeMillis)
       const instance = instances.update(entry, {
         state: InstanceState.RUNNING,
@@ -264,7 +282,7 @@ const make = Effect.gen(function*() {
     })
 
   const begin = (request: CreateRequest): Effect.Effect<Instance, BoundaryError> =>
-    Effect.forkIn(start(request), scope).pipe(
+    Effect.forkIn(traffic.during(start(request)), scope).pipe(
       Effect.tap((fiber) =>
         Effect.sync(() => {
           creations.set(request.instanceId, { request, fiber })

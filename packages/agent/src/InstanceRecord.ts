@@ -22,15 +22,20 @@ export interface Recorded {
   readonly stopSignal: number
 }
 
-const labelsOf = (settings: Settings, { instance, stopSignal }: Recorded): Readonly<Record<string, string>> => ({
+/** The labels of a slot that nobody has claimed. */
+export const slotLabelsOf = (settings: Settings, stopSignal: number): Readonly<Record<string, string>> => ({
   [containerLabels.managed]: "true",
   [containerLabels.agentName]: settings.podName,
   [containerLabels.agentUid]: settings.podUid,
+  [stopSignalLabel]: String(stopSignal)
+})
+
+const labelsOf = (settings: Settings, { instance, stopSignal }: Recorded): Readonly<Record<string, string>> => ({
+  ...slotLabelsOf(settings, stopSignal),
   [containerLabels.id]: instance.instanceId,
   [containerLabels.namespace]: instance.claim?.namespace ?? "",
   [containerLabels.claimUid]: instance.claim?.claimUid ?? "",
-  [containerLabels.sandboxName]: instance.claim?.sandboxName ?? "",
-  [stopSignalLabel]: String(stopSignal)
+  [containerLabels.sandboxName]: instance.claim?.sandboxName ?? ""
 })
 
 /** What the container of an instance remembers. */
@@ -39,12 +44,20 @@ export const recordOf = (settings: Settings, recorded: Recorded): Pick<NewContai
   extensions: OwnedContainer.instanceExtensions(recorded.instance)
 })
 
-/** Reads what a container remembers. */
+/** Whether it is a slot that knows of no instance. */
+export const isSlot = (container: Container): boolean =>
+  OwnedContainer.read(container)?.kind === "parked" &&
+  container.extensions[OwnedContainer.instanceExtension] === undefined
+
+/** Reads what a container remembers; of a slot, what `claim` says that it does not know yet. */
 export const read = Effect.fnUntraced(function*(
-  container: Container
+  container: Container,
+  claim: Instance | undefined
 ): Effect.fn.Return<Recorded, OwnedContainer.UnreadableInstance> {
   const fail = (problem: string) => new OwnedContainer.UnreadableInstance({ containerId: container.id, problem })
-  const instance = yield* Effect.fromResult(OwnedContainer.instanceOf(container))
+  const instance = claim !== undefined && isSlot(container)
+    ? claim
+    : yield* Effect.fromResult(OwnedContainer.instanceOf(container))
   const stopSignal = Number(container.labels[stopSignalLabel])
   if (!Number.isInteger(stopSignal)) {
     return yield* fail(`its label ${stopSignalLabel} is no number`)

@@ -17,6 +17,7 @@ import { AgentConfig } from "./AgentConfig.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { isLegal } from "./InstanceState.ts"
 import * as Metrics from "./Metrics.ts"
+import { SlotFiles } from "./parked/SlotFiles.ts"
 import { defaultStopSignal } from "./StopSignal.ts"
 import { WatchHub } from "./WatchHub.ts"
 
@@ -90,12 +91,13 @@ export class Instances extends Context.Service<Instances, {
   readonly saveLater: (entry: Entry) => Effect.Effect<void>
   readonly forget: (entry: Entry) => void
 }>()("@fast-sandbox/agent/Instances") {
-  static readonly layer: Layer.Layer<Instances, never, AgentConfig | Containers | WatchHub> = Layer.effect(
+  static readonly layer: Layer.Layer<Instances, never, AgentConfig | Containers | SlotFiles | WatchHub> = Layer.effect(
     Instances,
     Effect.gen(function*() {
       const settings = yield* AgentConfig
       const containers = yield* Containers
       const hub = yield* WatchHub
+      const slotFiles = yield* SlotFiles
       const context = yield* Effect.context<never>()
       const scope = yield* Effect.scope
       const table = new Map<string, MutableEntry>()
@@ -117,9 +119,11 @@ export class Instances extends Context.Service<Instances, {
         Effect.suspend(() => {
           unsaved.delete(entry.id)
           const instance = entry.asRecorded(entry.instance)
-          return containers.update(
-            entry.containerId,
-            InstanceRecord.recordOf(settings, { instance, stopSignal: entry.stopSignal })
+          const record = InstanceRecord.recordOf(settings, { instance, stopSignal: entry.stopSignal })
+          return Effect.tap(
+            containers.update(entry.containerId, record),
+            // The container tells it from now on.
+            () => slotFiles.settle(entry.containerId)
           )
         }).pipe(ignoreNotFound, entry.record.withPermits(1), Effect.asVoid)
 

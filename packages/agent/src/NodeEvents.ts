@@ -4,7 +4,7 @@
  * the table is compared with what containerd has.
  */
 import { timestampMs } from "@bufbuild/protobuf/wkt"
-import { Containers } from "@fast-sandbox/containerd/Containers"
+import { type Container, Containers } from "@fast-sandbox/containerd/Containers"
 import { type ContainerdEvent, Events } from "@fast-sandbox/containerd/Events"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { anchorLabel } from "@fast-sandbox/containerd/ShimGroups"
@@ -23,6 +23,8 @@ import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { Instances, type ProgramExit } from "./Instances.ts"
+import { ParkedSlots } from "./parked/ParkedSlots.ts"
+import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Slots } from "./Slots.ts"
 
 /** 100 ms, 200 ms ... capped at 2 s: containerd may be restarting when we look. */
@@ -38,7 +40,18 @@ export class NodeEvents extends Context.Service<NodeEvents, {
   static readonly layer: Layer.Layer<
     NodeEvents,
     never,
-    AgentConfig | Containers | Endings | Events | ImageCatalog | Instances | RuntimeProfile | Slots | Snapshots | Tasks
+    | AgentConfig
+    | Containers
+    | Endings
+    | Events
+    | ImageCatalog
+    | Instances
+    | ParkedSlots
+    | RuntimeProfile
+    | SlotFiles
+    | Slots
+    | Snapshots
+    | Tasks
   > = Layer.effect(NodeEvents, Effect.suspend(() => make))
 }
 
@@ -67,7 +80,9 @@ const make = Effect.gen(function*() {
   const instances = yield* Instances
   const { snapshotter } = yield* RuntimeProfile
   const slots = yield* Slots
+  const slotFiles = yield* SlotFiles
   const snapshots = yield* Snapshots
+  const parked = yield* ParkedSlots
   const tasks = yield* Tasks
 
   const processes = Effect.map(tasks.list, (list) => new Map(list.map((process) => [process.containerId, process])))
@@ -112,12 +127,17 @@ const make = Effect.gen(function*() {
 
   const recover = Effect.fn("NodeEvents.recover")(function*() {
     const found = yield* containers.list(InstanceRecord.filterOf(settings))
+    const claims = yield* slotFiles.claims
     const running = yield* processes
     const keys = new Set((yield* snapshots.list({ snapshotter })).map(({ name }) => name))
+    const unknown = found.filter(({ id, labels }) =>
+      labels[anchorLabel] === undefined && instances.ofContainer(id) === undefined
+    )
+    const isUnclaimed = (container: Container) => InstanceRecord.isSlot(container) && !claims.has(container.id)
     yield* Effect.forEach(
-      found.filter(({ id, labels }) => labels[anchorLabel] === undefined && instances.ofContainer(id) === undefined),
+      unknown.filter((container) => !isUnclaimed(container)),
       (container) =>
-        InstanceRecord.read(container).pipe(
+        InstanceRecord.read(container, claims.get(container.id)).pipe(
           Effect.flatMap((record) =>
             takeUp(container.id, record, running.get(container.id), keys.has(container.snapshotKey))
           ),
@@ -127,6 +147,8 @@ const make = Effect.gen(function*() {
       { concurrency: recoverConcurrency, discard: true }
     )
     yield* catalog.refresh
+    // Nobody waits for what an earlier life had parked.
+    yield* Effect.forEach(unknown.filter(isUnclaimed), ({ id }) => parked.bury(id), { discard: true })
     yield* Effect.logInfo("took up what was there", { instances: instances.all().length })
   })
 
@@ -171,7 +193,7 @@ const make = Effect.gen(function*() {
       case "ImageCreated":
       case "ImageUpdated":
       case "ImageDeleted":
-        return catalog.changed
+        return Effect.andThen(catalog.changed, parked.imagesChanged)
       default:
         return Effect.void
     }

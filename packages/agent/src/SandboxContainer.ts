@@ -8,10 +8,11 @@
  * No call is ever cancelled half-way, because containerd may carry out a cancelled call later. Whoever makes a sandbox
  * may be interrupted between two steps only.
  */
+import { create as createMessage } from "@bufbuild/protobuf"
 import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
 import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import * as ContainerRemoval from "@fast-sandbox/containerd/ContainerRemoval"
-import { Containers } from "@fast-sandbox/containerd/Containers"
+import { Containers, type NewContainer } from "@fast-sandbox/containerd/Containers"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
@@ -20,9 +21,10 @@ import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { type ProcessStatus, Tasks } from "@fast-sandbox/containerd/Tasks"
 import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { AlreadyExists, type BoundaryError, Internal, Unavailable } from "@fast-sandbox/core/Errors"
-import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { type Instance, InstanceSchema, InstanceSpecSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -31,6 +33,7 @@ import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { LogDirectory } from "./LogDirectory.ts"
+import { SlotFiles } from "./parked/SlotFiles.ts"
 import { fromStart } from "./StartFailure.ts"
 
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
@@ -73,14 +76,28 @@ export interface Observed {
 }
 
 /**
+ * - `specOf` is what an instance's container is like.
  * - `make` makes and starts a sandbox. After a failure (but ALREADY_EXISTS, where something else has the id) or an
  *   interruption `reclaim` and `forget` must follow.
+ * - `makeSlot` makes and starts a container that serves an instance later, and answers what it serves: `toSlot` makes its
+ *   spec from the one of an instance that asks for nothing. After a failure `reclaim` and `forget` must follow.
+ * - `limit` sets a container's limits at once, in the kernel itself.
  * - `signal` and `kill` (every process) succeed also when there is nobody left to hear them.
  * - `reclaim` removes task, snapshot and cgroup, and has proof of it.
- * - `forget` removes the log and the record.
+ * - `forget` removes the log, the record and, of a slot, its claim.
  */
 export class SandboxContainer extends Context.Service<SandboxContainer, {
+  readonly specOf: (instance: Instance, image: PreparedImage) => Effect.Effect<OciSpec.Spec, BoundaryError>
   readonly make: (instance: Instance, image: PreparedImage, around: Around) => Effect.Effect<void, BoundaryError>
+  readonly makeSlot: (
+    slotId: string,
+    image: PreparedImage,
+    toSlot: (spec: OciSpec.Spec) => OciSpec.Spec
+  ) => Effect.Effect<OciSpec.Spec, BoundaryError>
+  readonly limit: (
+    containerId: string,
+    resources: OciSpec.LinuxResources
+  ) => Effect.Effect<void, Cgroups.LimitRefused>
   readonly observe: (containerId: string) => Effect.Effect<Observed, ContainerdError>
   readonly signal: (containerId: string, signal: number) => Effect.Effect<void, ContainerdError>
   readonly kill: (containerId: string) => Effect.Effect<void, ContainerdError>
@@ -96,6 +113,7 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
     | LogDirectory
     | RuntimeProfile.RuntimeProfile
     | ShimGroups
+    | SlotFiles
     | Snapshots
     | Tasks
     | UserNamespaces
@@ -123,6 +141,13 @@ const maxHostnameLength = 63
 const hostnameOf = (instance: Instance): string =>
   (instance.claim?.sandboxName || instance.instanceId).slice(0, maxHostnameLength).replace(/[^A-Za-z0-9]+$/, "")
 
+/** The instance that a slot is made for: nobody's, with a program that is never executed. */
+const parkedInstance = (slotId: string): Instance => ({
+  ...createMessage(InstanceSchema),
+  instanceId: slotId,
+  spec: createMessage(InstanceSpecSchema, { command: ["/"] })
+})
+
 const imageVanished = (image: string): Unavailable =>
   new Unavailable({ target: `image ${image}`, problem: "it was just removed or changed on this node; try again" })
 
@@ -135,6 +160,7 @@ const make = Effect.gen(function*() {
   const logs = yield* LogDirectory
   const profile = yield* RuntimeProfile.RuntimeProfile
   const shims = yield* ShimGroups
+  const slotFiles = yield* SlotFiles
   const snapshots = yield* Snapshots
   const tasks = yield* Tasks
   const users = yield* UserNamespaces
@@ -144,40 +170,38 @@ const make = Effect.gen(function*() {
 
   const cgroupOf = (containerId: string): string => `${settings.cgroupParent}/${containerId}`
 
-  const specOf = (instance: Instance, { image, user }: PreparedImage, annotations: Readonly<Record<string, string>>) =>
-    Effect.fromResult(OciSpec.make({
-      image: image.config,
-      user,
-      command: instance.spec?.command,
-      args: instance.spec?.args,
-      env: Object.fromEntries(instance.spec?.envs.map(({ name, value }) => [name, value]) ?? []),
-      workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
-      hostname: hostnameOf(instance),
-      cgroupsPath: cgroupOf(instance.instanceId),
-      resources: resourcesOf(settings, instance),
-      users: users.range,
-      seccomp: seccompProfile,
-      annotations
-    }))
+  const specOf = (instance: Instance, { image, user }: PreparedImage): Effect.Effect<OciSpec.Spec, BoundaryError> =>
+    seccompProfile === undefined
+      ? Effect.fail(new Internal({ problem: `there is no seccomp profile for ${process.arch}` }))
+      : Effect.fromResult(OciSpec.make({
+        image: image.config,
+        user,
+        command: instance.spec?.command,
+        args: instance.spec?.args,
+        env: Object.fromEntries(instance.spec?.envs.map(({ name, value }) => [name, value]) ?? []),
+        workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
+        hostname: hostnameOf(instance),
+        cgroupsPath: cgroupOf(instance.instanceId),
+        resources: resourcesOf(settings, instance),
+        users: users.range,
+        seccomp: seccompProfile
+      })).pipe(Effect.mapError(toBoundary))
 
-  const makeSandbox = Effect.fn("SandboxContainer.make")(function*(
-    instance: Instance,
-    prepared: PreparedImage,
-    around: Around
-  ): Effect.fn.Return<void, BoundaryError> {
-    if (seccompProfile === undefined) {
-      return yield* new Internal({ problem: `there is no seccomp profile for ${process.arch}` })
-    }
-    const id = instance.instanceId
+  const makeContainer = Effect.fnUntraced(function*({ around, id, image: { image }, record, spec }: {
+    readonly id: string
+    readonly record: Pick<NewContainer, "labels" | "extensions">
+    readonly spec: OciSpec.Spec
+    readonly image: PreparedImage
+    readonly around: Around
+  }): Effect.fn.Return<void, BoundaryError> {
     const runtime = yield* shims.next
-    const spec = yield* specOf(instance, prepared, runtime.annotations).pipe(Effect.mapError(toBoundary))
     const startFailure = fromStart(spec.process.args[0] ?? "")
     yield* containers.create({
       id,
-      ...InstanceRecord.recordOf(settings, { instance, stopSignal: prepared.stopSignal }),
-      image: prepared.image.name,
+      ...record,
+      image: image.name,
       runtime,
-      spec,
+      spec: { ...spec, annotations: { ...spec.annotations, ...runtime.annotations } },
       snapshotter
     }).pipe(
       Effect.mapError((error) =>
@@ -191,8 +215,8 @@ const make = Effect.gen(function*() {
       logs.prepare(id).pipe(
         Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
       ),
-      snapshots.prepare(id, prepared.image.chainId, { snapshotter }).pipe(
-        Effect.mapError((error) => error.isNotFound ? imageVanished(prepared.image.name) : toBoundary(error)),
+      snapshots.prepare(id, image.chainId, { snapshotter }).pipe(
+        Effect.mapError((error) => error.isNotFound ? imageVanished(image.name) : toBoundary(error)),
         Effect.flatMap((mounts) =>
           Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
         )
@@ -203,6 +227,26 @@ const make = Effect.gen(function*() {
       around("task")
     )
     yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
+  })
+
+  const makeSandbox = Effect.fn("SandboxContainer.make")(function*(
+    instance: Instance,
+    image: PreparedImage,
+    around: Around
+  ): Effect.fn.Return<void, BoundaryError> {
+    const record = InstanceRecord.recordOf(settings, { instance, stopSignal: image.stopSignal })
+    yield* makeContainer({ id: instance.instanceId, record, spec: yield* specOf(instance, image), image, around })
+  })
+
+  const makeSlot = Effect.fn("SandboxContainer.makeSlot")(function*(
+    id: string,
+    image: PreparedImage,
+    toSlot: (spec: OciSpec.Spec) => OciSpec.Spec
+  ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
+    const served = yield* specOf(parkedInstance(id), image)
+    const record = { labels: InstanceRecord.slotLabelsOf(settings, image.stopSignal) }
+    yield* makeContainer({ id, record, spec: toSlot(served), image, around: () => identity })
+    return served
   })
 
   const observe = Effect.fn("SandboxContainer.observe")((containerId: string) =>
@@ -224,7 +268,10 @@ const make = Effect.gen(function*() {
     )
 
   return SandboxContainer.of({
+    specOf,
     make: makeSandbox,
+    makeSlot,
+    limit: (containerId, resources) => Cgroups.limit(cgroupOf(containerId), resources),
     observe,
     signal: Effect.fn("SandboxContainer.signal")((containerId, signal) =>
       ContainerRemoval.unheard(tasks.kill({ containerId }, signal))
@@ -249,6 +296,7 @@ const make = Effect.gen(function*() {
             Effect.mapError(left(containerId, "record"))
           )
         ),
+        Effect.andThen(slotFiles.settle(containerId)),
         Effect.retry(reclaimPolicy)
       )
     )

@@ -16,6 +16,7 @@ import { Creations } from "./Creations.ts"
 import { Endings } from "./Endings.ts"
 import { type Entry, Instances } from "./Instances.ts"
 import { NodeEvents } from "./NodeEvents.ts"
+import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { Slots } from "./Slots.ts"
 
@@ -52,7 +53,7 @@ export class SandboxRuntime extends Context.Service<SandboxRuntime, {
   static readonly layer: Layer.Layer<
     SandboxRuntime,
     never,
-    Creations | Endings | Instances | NodeEvents | SandboxContainer | Slots
+    Creations | Endings | Instances | NodeEvents | ParkedSlots | SandboxContainer | Slots
   > = Layer.effect(SandboxRuntime, Effect.suspend(() => make))
 }
 
@@ -63,6 +64,7 @@ const make = Effect.gen(function*() {
   const instances = yield* Instances
   const sandboxes = yield* SandboxContainer
   const slots = yield* Slots
+  const parked = yield* ParkedSlots
   const scope = yield* Effect.scope
 
   const find = (instanceId: string): Effect.Effect<Entry, NotFound> =>
@@ -123,6 +125,7 @@ const make = Effect.gen(function*() {
     drain: Effect.fn("SandboxRuntime.drain")(function*(what) {
       yield* slots.drain
       yield* Effect.timeoutOption(creations.allSettled, drainCreates)
+      yield* parked.close
       if (what === "stop") {
         yield* Effect.forEach(
           instances.all(),

@@ -7,7 +7,7 @@
 import { create } from "@bufbuild/protobuf"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { FailedPrecondition, ResourceExhausted, Unavailable } from "@fast-sandbox/core/Errors"
-import { type Capacity, CapacitySchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { type Capacity, CapacitySchema, type ParkedImage } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -31,6 +31,8 @@ export interface Reservation {
  * - `restore` takes them for an instance that was found running; it always succeeds, because what runs, runs.
  * - `release` gives back what an instance holds; safe to repeat.
  * - `drain` refuses everybody from now on.
+ * - `room` is how many more instances could be admitted.
+ * - `park` shows what waits ready; parked slots are none of these slots.
  */
 export class Slots extends Context.Service<Slots, {
   readonly admit: (
@@ -41,6 +43,8 @@ export class Slots extends Context.Service<Slots, {
   readonly release: (instanceId: string) => Effect.Effect<void>
   readonly drain: Effect.Effect<void>
   readonly capacity: Effect.Effect<Capacity>
+  readonly room: Effect.Effect<number>
+  readonly park: (parked: ReadonlyArray<Omit<ParkedImage, "$typeName">>) => Effect.Effect<void>
 }>()("@fast-sandbox/agent/Slots") {
   static readonly layer: Layer.Layer<Slots, never, AgentConfig | RuntimeProfile | WatchHub> = Layer.effect(
     Slots,
@@ -52,13 +56,15 @@ export class Slots extends Context.Service<Slots, {
       const holders = new Map<string, ReadonlyArray<number>>()
       const ports = new Map<number, string>()
       let isDraining = false
+      let parked: ReadonlyArray<Omit<ParkedImage, "$typeName">> = []
 
       const capacity = (): Capacity =>
         create(CapacitySchema, {
           slots,
           slotsUsed: holders.size,
           portsUsed: [...ports.keys()].toSorted((a, b) => a - b),
-          draining: isDraining
+          draining: isDraining,
+          parked: [...parked]
         })
 
       const changed = (): void => {
@@ -137,7 +143,13 @@ export class Slots extends Context.Service<Slots, {
           isDraining = true
           changed()
         }),
-        capacity: Effect.sync(capacity)
+        capacity: Effect.sync(capacity),
+        room: Effect.sync(() => isDraining ? 0 : Math.max(0, slots - holders.size)),
+        park: (images) =>
+          Effect.sync(() => {
+            parked = images
+            changed()
+          })
       })
     })
   )

@@ -4,7 +4,10 @@
  */
 import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import { type BoundaryError, FailedPrecondition } from "@fast-sandbox/core/Errors"
+import { constants } from "node:os"
+import { getSystemErrorMessage } from "node:util"
 import { toBoundary } from "./ContainerdFailure.ts"
+import type { Report } from "./parked/Orders.ts"
 
 /** What is to be said when the runtime's words match. */
 interface Verdict {
@@ -48,6 +51,21 @@ const verdicts: ReadonlyArray<Verdict> = [
   }
 ]
 
+/** Error numbers of the kernel, as it says them of a program that it can't execute. */
+const verdictsOfErrno: ReadonlyMap<number, Omit<Verdict, "pattern">> = new Map([
+  [constants.errno.ENOENT, {
+    reason: "CommandNotFound",
+    problem: "there is no such program in the image, or what interprets it is missing"
+  }],
+  [constants.errno.ENOTDIR, { reason: "CommandNotFound", problem: "there is no such program in the image" }],
+  [constants.errno.EACCES, {
+    reason: "CommandNotExecutable",
+    problem: "it is no file that the sandbox's user may execute"
+  }],
+  [constants.errno.EPERM, { reason: "CommandNotExecutable", problem: "it is no file that can be executed" }],
+  [constants.errno.ENOEXEC, { reason: "CommandNotExecutable", problem: "it is no program for this machine" }]
+])
+
 /** The runtime's layers each put their own name before what the innermost said. */
 const innermost = (said: string): string =>
   said.replace(/^(?:(?:runc|crun|runsc)[^:]*: )?(?:unable to start container process: )?/, "").replace(
@@ -69,5 +87,18 @@ export const fromStart = (program: string) => (error: ContainerdError): Boundary
   return new FailedPrecondition({
     reason: verdict?.reason ?? "StartFailed",
     problem: `${program} could not be started: ${verdict?.problem ?? innermost(said)}`
+  })
+}
+
+/** The same of `program`, where a parked slot's init says what the kernel said. */
+export const fromReport = (
+  program: string,
+  { errno, step }: Extract<Report, { readonly _tag: "Refused" }>
+): FailedPrecondition => {
+  const verdict = step === "executing the program" ? verdictsOfErrno.get(errno) : undefined
+  const said = getSystemErrorMessage(-errno) ?? `error ${errno}`
+  return new FailedPrecondition({
+    reason: verdict?.reason ?? "StartFailed",
+    problem: `${program} could not be started: ${verdict?.problem ?? `${step}: ${said}`}`
   })
 }

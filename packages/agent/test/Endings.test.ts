@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AgentConfig, config } from "@fast-sandbox/agent/AgentConfig"
 import { Endings } from "@fast-sandbox/agent/Endings"
 import { Instances } from "@fast-sandbox/agent/Instances"
+import { SlotFiles } from "@fast-sandbox/agent/parked/SlotFiles"
 import { LeftBehind, SandboxContainer } from "@fast-sandbox/agent/SandboxContainer"
 import { Slots } from "@fast-sandbox/agent/Slots"
 import { WatchHub } from "@fast-sandbox/agent/WatchHub"
@@ -46,6 +47,7 @@ const layerOf = ({ left, refusals, signals }: World) => {
   })
   return Endings.layer.pipe(
     Layer.provideMerge(Layer.mergeAll(Instances.layer, Slots.layer, sandboxes)),
+    Layer.provide(Layer.mock(SlotFiles)({ parking: undefined, settle: () => Effect.void })),
     Layer.provide(Layer.mock(Containers)({ update: () => Effect.fail(notFound) })),
     Layer.provideMerge(WatchHub.layer),
     Layer.provide(Profile.layer()),

@@ -6,7 +6,9 @@
  * threads in between would cost more than the work.
  */
 import * as Effect from "effect/Effect"
-import { type Dirent, existsSync, readdirSync, readFileSync, rmdirSync } from "node:fs"
+import * as Schema from "effect/Schema"
+import { type Dirent, existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs"
+import type * as OciSpec from "./OciSpec.ts"
 
 const root = "/sys/fs/cgroup"
 
@@ -65,6 +67,56 @@ export const oomKills = (path: string): Effect.Effect<number> =>
     const file = isUnified() ? `${root}${path}/memory.events` : `${root}/memory${path}/memory.oom_control`
     return Number(/^oom_kill (\d+)$/m.exec(tolerant(() => readFileSync(file, "utf8"), ""))?.[1] ?? 0)
   })
+
+/** The kernel did not take a limit: it is below what is used already, or the cgroup is gone. */
+export class LimitRefused extends Schema.TaggedError<LimitRefused>()("LimitRefused", {
+  file: Schema.String,
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `${this.file}: ${this.problem}`
+  }
+}
+
+/** Which file of which controller says what, on the old hierarchies. */
+const legacyLimits = (
+  { cpu, memory, pids }: OciSpec.LinuxResources
+): ReadonlyArray<readonly [string, string, number]> => [
+  ...(memory === undefined ? [] : [["memory", "memory.limit_in_bytes", memory.limit] as const]),
+  ...(cpu?.period === undefined ? [] : [["cpu", "cpu.cfs_period_us", cpu.period] as const]),
+  ...(cpu?.quota === undefined ? [] : [["cpu", "cpu.cfs_quota_us", cpu.quota] as const]),
+  ...(cpu?.shares === undefined ? [] : [["cpu", "cpu.shares", cpu.shares] as const]),
+  ...(pids === undefined ? [] : [["pids", "pids.max", pids.limit] as const])
+]
+
+/** Shares 2 to 262144 as weights 1 to 10000, as OCI runtimes convert them. */
+const weightOf = (shares: number): number => 1 + Math.floor((shares - 2) * 9999 / 262_142)
+
+const unifiedLimits = ({ cpu, memory, pids }: OciSpec.LinuxResources): ReadonlyArray<readonly [string, string]> => [
+  ...(memory === undefined ? [] : [["memory.max", String(memory.limit)] as const]),
+  ...(cpu?.quota === undefined ? [] : [["cpu.max", `${cpu.quota} ${cpu.period ?? 100_000}`] as const]),
+  ...(cpu?.shares === undefined ? [] : [["cpu.weight", String(weightOf(cpu.shares))] as const]),
+  ...(pids === undefined ? [] : [["pids.max", String(pids.limit)] as const])
+]
+
+/**
+ * Sets limits of a cgroup (`/fast-sandbox/ID`) as an OCI runtime would, without the milliseconds of asking one: CPU,
+ * memory and pids; devices are not limits.
+ */
+export const limit = (path: string, resources: OciSpec.LinuxResources): Effect.Effect<void, LimitRefused> =>
+  Effect.forEach(
+    isUnified()
+      ? unifiedLimits(resources).map(([file, value]) => [`${root}${path}/${file}`, value] as const)
+      : legacyLimits(resources).map(([tree, file, value]) =>
+        [`${root}/${tree}${path}/${file}`, String(value)] as const
+      ),
+    ([file, value]) =>
+      Effect.try({
+        try: () => writeFileSync(file, value),
+        catch: (cause) => new LimitRefused({ file, problem: cause instanceof Error ? cause.message : String(cause) })
+      }),
+    { discard: true }
+  )
 
 const killAll = (directory: string): void => {
   for (const pid of processesOf(directory)) {

@@ -157,6 +157,19 @@ export const bindReadOnly = Effect.fn("MachineSetup.bindReadOnly")(function*(
   yield* run("mount", "-o", "remount,ro,bind", target)
 })
 
+/** Makes `directory` a file system in memory, for its owner only; programs in it may be executed. Safe to repeat. */
+export const mountMemory = Effect.fn("MachineSetup.mountMemory")(function*(
+  directory: string,
+  sizeBytes: number
+): Effect.fn.Return<void, CommandError | PlatformError.PlatformError, System> {
+  const fileSystem = yield* FileSystem.FileSystem
+  if ((yield* Proc.mounts).some(({ path, type }) => path === directory && type === "tmpfs")) {
+    return
+  }
+  yield* fileSystem.makeDirectory(directory, { recursive: true })
+  yield* run("mount", "-t", "tmpfs", "-o", `mode=700,nosuid,nodev,size=${sizeBytes}`, "tmpfs", directory)
+})
+
 /** Unmounts everything at and below `directory`, innermost first. Safe to repeat. */
 export const unmountBelow = Effect.fn("MachineSetup.unmountBelow")(function*(
   directory: string

@@ -1,0 +1,321 @@
+/**
+ * Slots that wait to become a sandbox: a started container of an image, whose first process waits for its orders (see
+ * `native/init.c`). Whoever needs a sandbox of that image claims one; it serves once and is replaced in the background,
+ * when nobody is waiting for the agent.
+ *
+ * A slot is alive as long as its init is connected. Nothing of it is to be found again by the next life of the agent,
+ * because with the agent the connection ends, and with the connection the init; what is left of its container is cleared
+ * up then. What is to be found again is a claimed slot: its claim is on record before it is given its orders.
+ */
+import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import { randomUUID } from "node:crypto"
+import { freemem } from "node:os"
+import { AgentConfig } from "../AgentConfig.ts"
+import { ImageCatalog, type PreparedImage } from "../ImageCatalog.ts"
+import { type Entry, Instances } from "../Instances.ts"
+import { type LeftBehind, SandboxContainer } from "../SandboxContainer.ts"
+import { Slots } from "../Slots.ts"
+import { fromReport } from "../StartFailure.ts"
+import * as Orders from "./Orders.ts"
+import * as SlotChannel from "./SlotChannel.ts"
+import { SlotFiles } from "./SlotFiles.ts"
+import { Traffic } from "./Traffic.ts"
+import * as Warmth from "./Warmth.ts"
+
+/** How often it is looked whether slots are missing or too many, beside whenever that may have changed. */
+const lookInterval = "1 second"
+
+/** An image of which no slot could be parked is tried again after this. */
+const retryMillis = 10_000
+
+/** Less memory than this left on the machine is for those who are already there. */
+const memoryReserveBytes = 256 * 1024 * 1024
+
+/** An exec takes a fraction of a millisecond; a machine that swaps takes longer. */
+const orderedWithin = "10 seconds"
+
+/** Slots that one create tries: where several in a row can't serve, the next would not either. */
+const maxTries = 3
+
+/** 250 ms, 500 ms ... capped at 10 s, as for everything that could not be removed. */
+const burialPolicy = Schedule.min([Schedule.exponential("250 millis"), Schedule.spaced("10 seconds")])
+
+/** Slots that are cleared away at the same time: sandboxes are made meanwhile. */
+const burialConcurrency = 2
+
+/** At the end of the agent; what is left then is found by its next life or by the janitor. */
+const closesWithin = "10 seconds"
+
+/** Measures a step of a create under its name. */
+export type Measure = (name: "claim" | "limits" | "exec") => <A, E>(self: Effect.Effect<A, E>) => Effect.Effect<A, E>
+
+/**
+ * - `claim` makes a slot of the image an instance's container and answers true when its program was executed; false when
+ *   there was no slot that could serve. A failure is the program's: the instance's container is then to be unmade.
+ * - `imagesChanged` says that an image that could not be parked may be another one now.
+ * - `bury` clears away, in the background, a container that an earlier life parked.
+ * - `close` parks no more and clears all slots away.
+ */
+export class ParkedSlots extends Context.Service<ParkedSlots, {
+  readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<boolean, BoundaryError>
+  readonly imagesChanged: Effect.Effect<void>
+  readonly bury: (containerId: string) => Effect.Effect<void>
+  readonly close: Effect.Effect<void>
+}>()("@fast-sandbox/agent/parked/ParkedSlots") {
+  static readonly layer: Layer.Layer<
+    ParkedSlots,
+    never,
+    AgentConfig | ImageCatalog | Instances | SandboxContainer | SlotFiles | Slots | Traffic
+  > = Layer.effect(ParkedSlots, Effect.suspend(() => make))
+}
+
+interface Slot {
+  readonly id: string
+  readonly image: PreparedImage
+  readonly fixedPart: string
+  readonly resources: OciSpec.LinuxResources
+  readonly channel: SlotChannel.SlotChannel
+  readonly scope: Scope.Closeable
+}
+
+const make = Effect.gen(function*() {
+  const { warmImages } = yield* AgentConfig
+  const catalog = yield* ImageCatalog
+  const files = yield* SlotFiles
+  const instances = yield* Instances
+  const sandboxes = yield* SandboxContainer
+  const slots = yield* Slots
+  const traffic = yield* Traffic
+  const scope = yield* Effect.scope
+
+  // By the image's name, the oldest first.
+  const parked = new Map<string, Array<Slot>>()
+  const problems = new Map<string, { readonly problem: string; readonly retryAtMillis: number }>()
+  const burials = yield* FiberSet.make()
+  const undertakers = yield* Semaphore.make(burialConcurrency)
+  const wakes = yield* Queue.sliding<void>(1)
+  let asked: Warmth.Asked = new Map()
+  let shown = ""
+
+  const wake = Effect.asVoid(Queue.offer(wakes, undefined))
+
+  const clearAway = (id: string): Effect.Effect<void, LeftBehind> =>
+    Effect.andThen(sandboxes.reclaim(id), sandboxes.forget(id)).pipe(
+      Effect.andThen(files.remove(id))
+    )
+
+  const bury = (id: string): Effect.Effect<void> =>
+    clearAway(id).pipe(
+      Effect.tapError((error) => Effect.logWarning("a parked slot leaves something behind", error.message)),
+      Effect.retry(burialPolicy),
+      Effect.orDie
+    )
+
+  const buryLater = (id: string) => Effect.asVoid(FiberSet.run(burials, undertakers.withPermits(1)(bury(id))))
+
+  /** Takes the slot out of the pool. False when somebody else has. */
+  const withdraw = (slot: Slot): boolean => {
+    const all = parked.get(slot.image.image.name) ?? []
+    const at = all.indexOf(slot)
+    if (at >= 0) {
+      all.splice(at, 1)
+    }
+    return at >= 0
+  }
+
+  const giveUp = (slot: Slot): Effect.Effect<void> =>
+    Effect.suspend(() =>
+      withdraw(slot) ? Effect.andThen(Scope.close(slot.scope, Exit.void), buryLater(slot.id)) : Effect.void
+    ).pipe(Effect.uninterruptible)
+
+  const watch = (slot: Slot) =>
+    slot.channel.ended.pipe(
+      Effect.andThen(giveUp(slot)),
+      Effect.andThen(wake),
+      Effect.forkIn(scope)
+    )
+
+  const park = Effect.fn("ParkedSlots.park")((image: PreparedImage) =>
+    Effect.gen(function*() {
+      const id = yield* Effect.sync(() => randomUUID())
+      const slotScope = yield* Scope.make()
+      const directory = yield* files.make(id)
+      yield* Effect.gen(function*() {
+        const init = yield* SlotChannel.listen(directory)
+        const served = yield* sandboxes.makeSlot(id, image, (spec) => Orders.parkedSpec(spec, directory))
+        const slot: Slot = {
+          id,
+          image,
+          fixedPart: Orders.fixedPart(served),
+          resources: served.linux.resources,
+          channel: yield* init,
+          scope: slotScope
+        }
+        parked.set(image.image.name, [...(parked.get(image.image.name) ?? []), slot])
+        yield* watch(slot)
+      }).pipe(
+        Scope.provide(slotScope),
+        Effect.onError(() => Effect.andThen(Scope.close(slotScope, Exit.void), buryLater(id)))
+      )
+    }).pipe(Effect.uninterruptible)
+  )
+
+  /** The slots that are there, without those of what the image was before. */
+  const ready = (): ReadonlyMap<string, number> => new Map([...parked].map(([image, all]) => [image, all.length]))
+
+  const show = (wanted: ReadonlyMap<string, number>): Effect.Effect<void> => {
+    const images = [...new Set([...wanted.keys(), ...parked.keys()])].map((image) => ({
+      image,
+      ready: parked.get(image)?.length ?? 0,
+      wanted: wanted.get(image) ?? 0,
+      problem: files.parking?.message ?? problems.get(image)?.problem ?? ""
+    })).filter(({ ready, wanted }) => ready > 0 || wanted > 0)
+    const text = JSON.stringify(images)
+    if (text === shown) {
+      return Effect.void
+    }
+    shown = text
+    return slots.park(images)
+  }
+
+  const wantedNow = Effect.gen(function*() {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const room = freemem() < memoryReserveBytes ? 0 : yield* slots.room
+    return Warmth.wanted({ warmImages, asked, nowMillis, room })
+  })
+
+  const tryToPark = Effect.fnUntraced(function*(name: string) {
+    yield* traffic.quiet
+    const exit = yield* Effect.exit(Effect.flatMap(catalog.prepare(name), ({ prepared }) => park(prepared)))
+    if (Exit.isSuccess(exit)) {
+      problems.delete(name)
+      return
+    }
+    const problem = Cause.pretty(exit.cause)
+    problems.set(name, { problem, retryAtMillis: (yield* Clock.currentTimeMillis) + retryMillis })
+    yield* Effect.logInfo("no slot could be parked", { image: name }, problem)
+  })
+
+  /** Moves what is there one step towards what is wanted; false when nothing is to be done now. */
+  const step = Effect.fnUntraced(function*() {
+    const wanted = yield* wantedNow
+    const nowMillis = yield* Clock.currentTimeMillis
+    const possible = new Map(
+      [...wanted].filter(([image]) => (problems.get(image)?.retryAtMillis ?? 0) <= nowMillis)
+    )
+    const there = ready()
+    yield* show(wanted)
+    const action = Warmth.next(possible, there)
+    if (action?._tag === "GiveUp") {
+      const slot = parked.get(action.image)?.[0]
+      yield* slot === undefined ? Effect.void : giveUp(slot)
+    } else if (action?._tag === "Park") {
+      yield* tryToPark(action.image)
+    }
+    return action !== undefined
+  })
+
+  const keep = Effect.repeat(step(), { while: (isGoingOn) => isGoingOn }).pipe(
+    Effect.catchDefect((defect) => Effect.logError("slots could not be looked after", defect)),
+    Effect.andThen(Effect.timeoutOption(Queue.take(wakes), lookInterval)),
+    Effect.forever
+  )
+
+  /** A slot that can be what the spec describes. */
+  const take = (image: PreparedImage, fixedPart: string): Slot | undefined => {
+    const slot = parked.get(image.image.name)?.find((slot) =>
+      slot.image.image.chainId === image.image.chainId && slot.fixedPart === fixedPart
+    )
+    return slot !== undefined && withdraw(slot) ? slot : undefined
+  }
+
+  const sameLimits = (one: OciSpec.LinuxResources, other: OciSpec.LinuxResources): boolean =>
+    JSON.stringify(one) === JSON.stringify(other)
+
+  /** Whether the slot became the instance's program. */
+  const serve = Effect.fnUntraced(function*(
+    slot: Slot,
+    entry: Entry,
+    spec: OciSpec.Spec,
+    measure: Measure
+  ): Effect.fn.Return<boolean, BoundaryError> {
+    yield* files.claim(slot.id, entry.instance).pipe(measure("claim"))
+    if (!sameLimits(slot.resources, spec.linux.resources)) {
+      const isSet = yield* Effect.isSuccess(sandboxes.limit(slot.id, spec.linux.resources)).pipe(measure("limits"))
+      if (!isSet) {
+        return false
+      }
+    }
+    const report = yield* slot.channel.order(Orders.encode(spec)).pipe(
+      Effect.timeoutOption(orderedWithin),
+      measure("exec")
+    )
+    if (report._tag === "None") {
+      // Whether it runs is not known, so that nothing else may.
+      yield* Scope.close(slot.scope, Exit.void)
+      yield* bury(slot.id)
+      return false
+    }
+    if (report.value._tag === "Refused") {
+      return yield* fromReport(spec.process.args[0] ?? "", report.value)
+    }
+    return report.value._tag === "Executed"
+  })
+
+  const claim = Effect.fn("ParkedSlots.claim")(function*(
+    entry: Entry,
+    image: PreparedImage,
+    measure: Measure
+  ): Effect.fn.Return<boolean, BoundaryError> {
+    asked = Warmth.ask(asked, image.image.name, yield* Clock.currentTimeMillis)
+    const spec = yield* sandboxes.specOf(entry.instance, image)
+    const fixedPart = Orders.fixedPart(spec)
+    for (let tries = 0; tries < maxTries; tries++) {
+      const slot = take(image, fixedPart)
+      if (slot === undefined) {
+        break
+      }
+      instances.place(entry, slot.id)
+      const isServed = yield* serve(slot, entry, spec, measure)
+      yield* Scope.close(slot.scope, Exit.void)
+      if (isServed) {
+        yield* Effect.forkIn(files.remove(slot.id), scope)
+        yield* wake
+        return true
+      }
+      instances.place(entry, entry.id)
+      yield* Effect.logInfo("a parked slot could not serve; the next one is tried", { slot: slot.id })
+      yield* buryLater(slot.id)
+    }
+    yield* wake
+    return false
+  })
+
+  const keeper = yield* Effect.forkScoped(files.parking === undefined ? keep : Effect.void)
+
+  return ParkedSlots.of({
+    claim,
+    imagesChanged: Effect.andThen(Effect.sync(() => problems.clear()), wake),
+    bury: buryLater,
+    // What is just being parked is finished first.
+    close: Fiber.interrupt(keeper).pipe(
+      Effect.andThen(Effect.suspend(() => Effect.forEach([...parked.values()].flat(), giveUp, { discard: true }))),
+      Effect.andThen(FiberSet.awaitEmpty(burials)),
+      Effect.timeoutOption(closesWithin),
+      Effect.asVoid
+    )
+  })
+})

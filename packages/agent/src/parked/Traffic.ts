@@ -1,0 +1,50 @@
+/**
+ * When the agent has nothing more urgent to do: work in the background must not make a request slower.
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+
+/** Requests come in bursts: what follows another this closely finds the machine to itself. */
+const quietMillis = 20
+
+/**
+ * - `during` runs a request.
+ * - `quiet` is done when none runs and none has ended just now.
+ */
+export class Traffic extends Context.Service<Traffic, {
+  readonly during: <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly quiet: Effect.Effect<void>
+}>()("@fast-sandbox/agent/parked/Traffic") {
+  static readonly layer: Layer.Layer<Traffic> = Layer.sync(Traffic, () => {
+    let running = 0
+    let lastEnd = -Infinity
+    let idle = Deferred.makeUnsafe<void>()
+
+    const begin = Effect.sync(() => {
+      running++
+    })
+    const end = Effect.sync(() => {
+      running--
+      lastEnd = performance.now()
+      if (running === 0) {
+        Deferred.doneUnsafe(idle, Effect.void)
+        idle = Deferred.makeUnsafe()
+      }
+    })
+
+    const quiet: Effect.Effect<void> = Effect.suspend(() => {
+      if (running > 0) {
+        return Effect.andThen(Deferred.await(idle), quiet)
+      }
+      const left = lastEnd + quietMillis - performance.now()
+      return left > 0 ? Effect.andThen(Effect.sleep(left), quiet) : Effect.void
+    })
+
+    return Traffic.of({
+      during: (request) => Effect.acquireUseRelease(begin, () => request, () => end),
+      quiet
+    })
+  })
+}

@@ -1,0 +1,319 @@
+/**
+ * Parked slots against a real containerd: that a sandbox from one is like any other, and that nothing that goes wrong with
+ * one loses a slot or runs a program twice.
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, layer } from "@effect/vitest"
+import { Images } from "@fast-sandbox/containerd/Images"
+import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import { type Capacity, type CreateResponse, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import * as TestImages from "@fast-sandbox/testkit/TestImages"
+import { Effect, Layer } from "effect"
+import * as Fixture from "./AgentFixture.ts"
+
+const node = Layer.effectDiscard(
+  Effect.gen(function*() {
+    yield* Fixture.prepareNode
+    const recipe = yield* TestImages.variant("docker.io/library/as-app:latest", {
+      user: "app",
+      workingDir: "/made/here"
+    })
+    yield* Images.use((images) => images.load(OciArchive.make([recipe])))
+  })
+).pipe(
+  Layer.provideMerge(privateContainerd()),
+  Layer.provideMerge(NodeServices.layer)
+)
+
+const withInit = (parked: Readonly<Record<string, number>>) =>
+  Effect.map(PrivateContainerd, ({ directory }) => ({
+    FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+    FSB_WARM_IMAGES: JSON.stringify(Object.entries(parked).map(([image, count]) => ({ image, parked: count })))
+  }))
+
+/** Waits for a capacity, at once or later. */
+const untilCapacity = Effect.fnUntraced(function*(
+  client: Fixture.AgentClient,
+  isWanted: (parked: Capacity["parked"]) => boolean
+) {
+  const watched = yield* Fixture.watch(client)
+  return yield* watched.until((event) => {
+    const capacity = event.case === "capacityChanged"
+      ? event.value
+      : event.case === "state"
+      ? event.value.capacity
+      : undefined
+    return capacity !== undefined && isWanted(capacity.parked) ? capacity.parked : undefined
+  })
+}, Effect.scoped)
+
+const untilParked = (client: Fixture.AgentClient, count: number, image = "busybox") =>
+  untilCapacity(
+    client,
+    (parked) => parked.some((one) => one.image === `docker.io/library/${image}:latest` && one.ready === count)
+  )
+
+const startParked = Effect.fnUntraced(function*(parked: number, changes: Fixture.Environment = {}) {
+  const client = yield* Fixture.start({ ...(yield* withInit({ busybox: parked })), ...changes })
+  yield* untilParked(client, parked)
+  return client
+})
+
+const tierOf = ({ instance }: CreateResponse) => instance?.startup?.tier
+
+const createParked = Effect.fnUntraced(function*(
+  client: Fixture.AgentClient,
+  request: ReturnType<typeof Fixture.request>
+) {
+  const answer = yield* client.create(request)
+  assert.strictEqual(tierOf(answer), "parked")
+  return answer
+})
+
+/** Everything that a program can see of how it is held, without what differs between any two containers. */
+const describeMyself = `
+  grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNewPrivs|Seccomp:|SigPnd|SigBlk|SigIgn|SigCgt|Shd|NSpid|PPid)' /proc/self/status
+  echo pid $$; pwd; id; env | sort; hostname; ulimit -a; ls /proc/self/fd 2>/dev/null | wc -l; cat /proc/self/oom_score_adj
+  cut -d' ' -f5- /proc/self/mountinfo | sed 's/lowerdir=.*//'
+  ls -lan / /dev | grep -vE 'total|proc|null'
+  cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us
+  cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/devices/devices.list
+  hostname changed 2>&1; mount -t tmpfs none /tmp 2>&1; umount /dev/shm 2>&1; unshare -m true 2>&1`
+
+const withoutTimes = (line: string) => line.replace(/ [A-Z][a-z]{2} [ \d]\d \d\d:\d\d /, " ").replace(/box-\w+/g, "box")
+
+const said = Effect.fnUntraced(function*(
+  client: Fixture.AgentClient,
+  tier: "parked" | "prepared",
+  spec: Parameters<typeof Fixture.request>[1]
+) {
+  const request = Fixture.request(["sh", "-c", describeMyself], spec)
+  assert.strictEqual(tierOf(yield* client.create(request)), tier)
+  const lines = yield* Fixture.logsOf(client, request.instanceId, true)
+  yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+  return lines.map(withoutTimes)
+})
+
+layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", (it) => {
+  it.effect("hold a program exactly as a container of its own does", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      // The range of its users depends on the agent.
+      const identity = { POD_UID: "uid-same" }
+      const wishes = [
+        {},
+        { image: "as-app", envs: [{ name: "A", value: "two words\nand a line" }] },
+        { image: "as-app", workingDir: "/tmp", memoryBytes: 67_108_864n, cpuMillis: 250n, pids: 33n }
+      ]
+      const expected = yield* Fixture.start(identity).pipe(
+        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "prepared", wish))),
+        Effect.scoped
+      )
+      const found = yield* withInit({ busybox: 1, "as-app": 2 }).pipe(
+        Effect.flatMap((environment) => Fixture.start({ ...environment, ...identity })),
+        Effect.tap((client) => untilParked(client, 2, "as-app")),
+        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "parked", wish))),
+        Effect.scoped
+      )
+      for (const [index, lines] of found.entries()) {
+        assert.deepStrictEqual(lines, expected[index])
+      }
+      assert.include(expected[1] ?? [], "pwd: /made/here".slice(5))
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }))
+
+  it.effect("say what is wrong with a command, and lose nothing by it", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      yield* Effect.gen(function*() {
+        const client = yield* startParked(1)
+        for (
+          const [program, reason] of [
+            ["/nope", "CommandNotFound"],
+            ["nope", "CommandNotFound"],
+            ["", "CommandNotFound"],
+            ["/etc/passwd", "CommandNotExecutable"],
+            ["/etc", "CommandNotExecutable"]
+          ] as const
+        ) {
+          yield* untilParked(client, 1)
+          const error = yield* Effect.flip(client.create(Fixture.request([program])))
+          assert.strictEqual(error._tag, "FailedPrecondition")
+          assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : "", reason, program)
+          assert.match(error.message, new RegExp(`^${program} could not be started: [^\n]+$`))
+          assert.deepStrictEqual((yield* client.list({})).instances, [])
+        }
+      }).pipe(Effect.scoped)
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }))
+
+  it.effect("take large orders, and say so when they are too large", () =>
+    Effect.gen(function*() {
+      const client = yield* startParked(1)
+      const variables = Array.from({ length: 16 }, (_, index) => ({ name: `V${index}`, value: "x".repeat(65_536) }))
+      const large = Fixture.request(["sh", "-c", "echo $#; env | wc -c", ...Array.from({ length: 10_000 }, String)], {
+        envs: variables
+      })
+      yield* createParked(client, large)
+      const [count, bytes] = yield* Fixture.logsOf(client, large.instanceId, true)
+      assert.strictEqual(count, "9999")
+      assert.isAbove(Number(bytes), 1024 * 1024)
+      yield* client.delete({ instanceId: large.instanceId, gracePeriodSeconds: 0 })
+      yield* untilParked(client, 1)
+      const tooLarge = yield* Effect.flip(
+        client.create(Fixture.request(["true"], { envs: [{ name: "V", value: "x".repeat(1024 * 1024) }] }))
+      )
+      assert.strictEqual(tooLarge._tag, "FailedPrecondition")
+      assert.include(tooLarge.message, "argument list too long")
+      assert.deepStrictEqual((yield* client.list({})).instances, [])
+    }).pipe(Effect.scoped))
+
+  it.effect("log from the first byte, end, and are told of by their instance's name", () =>
+    Effect.gen(function*() {
+      const client = yield* startParked(2)
+      const watched = yield* Fixture.watch(client)
+      const request = Fixture.request(["sh", "-c", "echo one; echo two >&2; exit 7"])
+      yield* createParked(client, request)
+      const ended = yield* watched.until((event) =>
+        event.case === "instanceChanged" && event.value.instanceId === request.instanceId &&
+          event.value.state === InstanceState.EXITED
+          ? event.value
+          : undefined
+      )
+      assert.strictEqual(ended.exitCode, 7)
+      assert.deepStrictEqual(yield* Fixture.logsOf(client, request.instanceId), ["one", "two"])
+      assert.strictEqual((yield* client.create(request)).instance?.exitCode, 7, "a repeat is a replay")
+      yield* client.delete({ instanceId: request.instanceId })
+      const hungry = Fixture.request(["sh", "-c", "tail /dev/zero"], { memoryBytes: 16n * 1024n * 1024n })
+      yield* untilParked(client, 2)
+      yield* createParked(client, hungry)
+      assert.strictEqual(
+        (yield* Fixture.untilState(client, hungry.instanceId, InstanceState.EXITED))?.reason,
+        "OOMKilled"
+      )
+      yield* client.delete({ instanceId: hungry.instanceId })
+    }).pipe(Effect.scoped))
+
+  it.effect("that die are replaced, and a create that meets one is served all the same", () =>
+    Effect.gen(function*() {
+      const client = yield* startParked(2)
+      const tasks = yield* Tasks
+      const parkedPids = Effect.map(tasks.list, (all) =>
+        all.filter(({ status }) => status === "running").map(({ pid }) => pid))
+      const first = yield* parkedPids
+      assert.lengthOf(first, 2)
+      for (const pid of first) {
+        process.kill(pid, "SIGKILL")
+      }
+      const request = Fixture.request(Fixture.sleeper)
+      yield* client.create(request)
+      assert.strictEqual((yield* Fixture.listed(client, request.instanceId))?.state, InstanceState.RUNNING)
+      yield* untilParked(client, 2)
+      yield* Fixture.eventually(
+        "the dead are gone and replaced",
+        Effect.map(
+          Effect.tap(parkedPids, (p) =>
+            Effect.logInfo(p, first)),
+          (now) => now.length === 3 && !now.some((pid) => first.includes(pid))
+        )
+      )
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
+
+  it.effect("of an image that is not there are missed without harm, and come with it", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start(yield* withInit({ "not/here": 1, "No Name!": 1, busybox: 1 }))
+      const parked = yield* untilCapacity(client, (all) =>
+        all.filter(({ problem }) => problem !== "").length === 2 && all.some(({ ready }) => ready === 1))
+      assert.include(
+        parked.find(({ image }) =>
+          image.includes("not/here")
+        )?.problem,
+        "not on this node"
+      )
+      yield* Fixture.loadBehindItsBack("docker.io/not/here:latest")
+      yield* untilCapacity(client, (all) => all.some(({ image, ready }) => image.includes("not/here") && ready === 1))
+    }).pipe(Effect.scoped))
+
+  it.effect("without a list are of what was asked for lately, and give way to sandboxes", () =>
+    Effect.gen(function*() {
+      const { FSB_INIT_BINARY } = yield* withInit({})
+      const client = yield* Fixture.start({ FSB_INIT_BINARY, FSB_SLOTS: "3" })
+      const first = Fixture.request(Fixture.sleeper)
+      assert.strictEqual(tierOf(yield* client.create(first)), "prepared")
+      yield* untilParked(client, 2)
+      const others = [Fixture.request(Fixture.sleeper), Fixture.request(Fixture.sleeper, { image: "as-app" })]
+      assert.strictEqual(tierOf(yield* client.create(others[0] ?? first)), "parked")
+      assert.strictEqual(tierOf(yield* client.create(others[1] ?? first)), "prepared")
+      yield* untilCapacity(client, (all) => all.length === 0)
+      for (const { instanceId } of [first, ...others]) {
+        yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
+      }
+      yield* untilParked(client, 1, "as-app")
+    }).pipe(Effect.scoped))
+})
+
+layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of an agent that is killed", (it) => {
+  it.effect("end with it; what was claimed goes on, once", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const environment = { ...(yield* withInit({ busybox: 4 })), POD_UID: "uid-parked" }
+      for (const millis of [1, 2, 3, 5, 8]) {
+        const agent = yield* Fixture.startProcess(environment)
+        yield* untilParked(agent.client, 4)
+        const requests = Array.from({ length: 4 }, () => Fixture.request(["sh", "-c", "echo began; sleep 1000"]))
+        const answered: Array<string> = []
+        yield* Effect.forEach(requests, (request) =>
+          agent.client.create(request).pipe(
+            Effect.tap(() => Effect.sync(() => answered.push(request.instanceId))),
+            Effect.ignore
+          ), { concurrency: "unbounded" }).pipe(Effect.forkChild({ startImmediately: true }))
+        yield* Effect.sleep(millis)
+        yield* Fixture.kill(agent, "SIGKILL")
+        const promised = [...answered]
+        const next = yield* Fixture.startProcess(environment)
+        const { instances } = yield* next.client.list({})
+        assert.isTrue(instances.every(({ state }) => state === InstanceState.RUNNING))
+        assert.includeMembers(instances.map(({ instanceId }) => instanceId), promised)
+        // Whoever heard nothing asks again, and nobody's program has run twice.
+        for (const request of requests) {
+          yield* next.client.create(request)
+          yield* Fixture.eventually(
+            "it began",
+            Effect.map(Fixture.logsOf(next.client, request.instanceId), (lines) => lines.length > 0)
+          )
+          assert.deepStrictEqual(yield* Fixture.logsOf(next.client, request.instanceId), ["began"])
+        }
+        assert.lengthOf((yield* next.client.list({})).instances, 4)
+        for (const { instanceId } of requests) {
+          yield* next.client.delete({ instanceId, gracePeriodSeconds: 0 })
+        }
+        assert.strictEqual(yield* Fixture.kill(next, "SIGTERM"), 0)
+        assert.deepStrictEqual(yield* Fixture.world, before)
+      }
+    }).pipe(Effect.scoped), 90_000)
+
+  it.effect("keep what was claimed when it is killed again, and after it left", () =>
+    Effect.gen(function*() {
+      const environment = { ...(yield* withInit({ busybox: 2 })), POD_UID: "uid-parked-2" }
+      const request = Fixture.request(Fixture.sleeper)
+      const first = yield* Fixture.startProcess({ ...environment, FSB_ON_TERM: "leave" })
+      yield* untilParked(first.client, 2)
+      yield* createParked(first.client, request)
+      assert.strictEqual(yield* Fixture.kill(first, "SIGTERM"), 0)
+      for (let life = 0; life < 2; life++) {
+        const next = yield* Fixture.startProcess(environment)
+        const found = yield* Fixture.listed(next.client, request.instanceId)
+        assert.strictEqual(found?.state, InstanceState.RUNNING)
+        assert.strictEqual(found?.claim?.sandboxName, "box")
+        yield* next.client.bind({ instanceId: request.instanceId, resourceUid: "r-1" })
+        yield* Fixture.kill(next, "SIGKILL")
+      }
+      const last = yield* Fixture.startProcess(environment)
+      assert.strictEqual((yield* Fixture.listed(last.client, request.instanceId))?.claim?.resourceUid, "r-1")
+      yield* last.client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+      assert.strictEqual(yield* Fixture.kill(last, "SIGTERM"), 0)
+    }).pipe(Effect.scoped))
+})
