@@ -233,11 +233,14 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
       assert.isAbove(Number(used?.memoryBytes), 0)
       assert.deepStrictEqual([Number(used?.memoryLimitBytes), Number(used?.cpuLimitMillis)], [512 * 2 ** 20, 1000])
       const { processes } = yield* sessions.processes({ sandbox })
-      assert.deepStrictEqual(processes.map(({ command, parentPid, pid }) => [pid, parentPid, command[0]])[0], [
-        1,
-        0,
-        "sh"
-      ])
+      assert.deepStrictEqual(
+        processes.map(({ command, parentPid, pid, userId }) => [pid, parentPid, userId, command[0]])[0],
+        [
+          1,
+          0,
+          "sh"
+        ]
+      )
 
       const following = yield* sessions.stats({ sandbox, intervalMillis: 100 }).pipe(
         Stream.runDrain,

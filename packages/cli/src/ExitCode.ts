@@ -27,7 +27,9 @@ export const ofSignal = (signal: number): number => SIGNAL_BASE + signal
 /** The reasons with which a server tells that a program could not be started. */
 const startFailures: Readonly<Record<string, number>> = {
   CommandNotFound: NOT_FOUND,
-  CommandNotExecutable: NOT_EXECUTABLE
+  CommandNotExecutable: NOT_EXECUTABLE,
+  // what is left in it is killed with it
+  SandboxEnded: SIGNAL_BASE + 9
 }
 
 /** The code for a failure with such a reason. */

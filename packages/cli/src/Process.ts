@@ -10,6 +10,7 @@ import * as Runtime from "effect/Runtime"
 import { writeSync } from "node:fs"
 import * as ExitCode from "./ExitCode.ts"
 import * as Failure from "./Failure.ts"
+import * as Signals from "./Signals.ts"
 
 const STDERR = 2
 
@@ -21,8 +22,6 @@ const say = (text: string): void => {
     // the terminal or pipe is gone, and there is nobody else to tell
   }
 }
-
-const interrupting = ["SIGHUP", "SIGINT", "SIGTERM"] as const
 
 /** Usage errors and help were presented already. */
 const ofCliError = (error: CliError.CliError): number =>
@@ -44,9 +43,10 @@ const ofCause = (cause: Cause.Cause<Failure.Failure | CliError.CliError>): numbe
 export const run = (program: Effect.Effect<void, Failure.Failure | CliError.CliError>): void => {
   let exitCode: number = ExitCode.ofSignal(ExitCode.signals.SIGINT)
   const launch = Runtime.makeRunMain(({ fiber }) => {
-    let received: typeof interrupting[number] | undefined
-    for (const signal of interrupting) {
+    let received: Signals.Name | undefined
+    for (const signal of Signals.names) {
       process.on(signal, () => {
+        if (received === undefined && Signals.handOver(signal)) return
         // whoever asks twice does not want to wait for a clean end
         if (received !== undefined) process.exit(ExitCode.ofSignal(ExitCode.signals[signal]))
         received = signal

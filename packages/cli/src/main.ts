@@ -11,17 +11,22 @@ import * as Layer from "effect/Layer"
 import { agents } from "./commands/agent.ts"
 import { complete, completion } from "./commands/completion.ts"
 import { config } from "./commands/config.ts"
+import { cp } from "./commands/cp.ts"
 import { prune, remove } from "./commands/delete.ts"
 import { describe } from "./commands/describe.ts"
 import { doctor } from "./commands/doctor.ts"
 import { events } from "./commands/events.ts"
+import { exec } from "./commands/exec.ts"
 import { get } from "./commands/get.ts"
 import { images } from "./commands/image.ts"
 import { list } from "./commands/list.ts"
 import { logs } from "./commands/logs.ts"
 import { pools } from "./commands/pool.ts"
+import { portForward } from "./commands/port-forward.ts"
 import { reset } from "./commands/reset.ts"
 import { run } from "./commands/run.ts"
+import { stats } from "./commands/stats.ts"
+import { top } from "./commands/top.ts"
 import { down, up } from "./commands/up.ts"
 import { update } from "./commands/update.ts"
 import { version } from "./commands/version.ts"
@@ -40,6 +45,7 @@ const fsbCtl = Command.make("fsb-ctl").pipe(
   ]),
   Command.withSubcommands([
     { group: "Sandboxes", commands: [run, list, get, describe, logs, events, wait, update, reset, remove, prune] },
+    { group: "Inside of a sandbox", commands: [exec, cp, portForward, stats, top] },
     { group: "What runs them", commands: [pools, agents, images] },
     { group: "This machine", commands: [up, down, doctor] },
     { group: "fsb-ctl itself", commands: [config, completion, version] }

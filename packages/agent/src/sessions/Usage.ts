@@ -104,6 +104,17 @@ const innermost = (status: string, name: string): number =>
 const first = (status: string, name: string): number =>
   Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0)
 
+/** A user of the node as the sandbox's user namespace has it; what has no place there is nobody, as the kernel says it. */
+const insideUser = (user: number, map: string): number => {
+  for (const line of map.trim().split("\n")) {
+    const [inside = 0, outside = 0, size = 0] = line.trim().split(/\s+/).map(Number)
+    if (user >= outside && user < outside + size) return inside + user - outside
+  }
+  return nobody
+}
+
+const nobody = 65_534
+
 /** A process that ends while it is read is none. */
 const read = (pid: number, nowMillis: number): Process | undefined => {
   try {
@@ -118,7 +129,7 @@ const read = (pid: number, nowMillis: number): Process | undefined => {
     return {
       pid: innermost(status, "NSpid"),
       parentPid: parentPid === 0 ? 0 : insideParent(parentPid, status),
-      userId: first(status, "Uid"),
+      userId: insideUser(first(status, "Uid"), readFileSync(`/proc/${pid}/uid_map`, "utf8")),
       state,
       cpuNanos: whole(((user ?? 0) + (system ?? 0)) * nanosPerTick),
       memoryBytes: BigInt(first(status, "VmRSS") * bytesPerKibibyte),
