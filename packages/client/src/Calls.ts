@@ -3,7 +3,7 @@
  */
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import type { ConsistencyMode, FailurePolicy, Phase, SandboxResources, Startup } from "@fast-sandbox/core/Sandbox"
-import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import type * as DateTime from "effect/DateTime"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
@@ -24,7 +24,7 @@ export interface ConnectOptions {
   /** Sent with every call, as a bearer token. */
   readonly token?: Redacted.Redacted | undefined
   /** Encrypts. Without it the connection is plain text: right for unix sockets and loopback only. */
-  readonly tls?: GrpcClient.Credentials["tls"]
+  readonly tls?: GrpcConnection.Credentials["tls"]
   /** The namespace of calls that name none; `default` by default. */
   readonly namespace?: string | undefined
 }

@@ -35,7 +35,7 @@ import {
   type Peer
 } from "./GrpcCaller.ts"
 import { MAX_MESSAGE_BYTES } from "./GrpcClient.ts"
-import { type Code, codes, type HandlerError, toStatus } from "./GrpcError.ts"
+import { type Code, codes, type HandlerError } from "./GrpcError.ts"
 import { GrpcHealth, SERVER } from "./GrpcHealth.ts"
 import type {
   AnyHandler,
@@ -47,6 +47,7 @@ import type {
   ServerStreamingHandler,
   UnaryHandler
 } from "./GrpcService.ts"
+import { toStatus } from "./GrpcStatus.ts"
 import * as Admission from "./internal/admission.ts"
 import * as Instruments from "./internal/instruments.ts"
 import * as Lingering from "./internal/lingering.ts"

@@ -6,10 +6,9 @@ import {
   DEFAULT_RETRY_AFTER_MILLIS,
   fromStatus,
   type GrpcError,
-  MAX_STATUS_TEXT_LENGTH,
-  toBoundaryError,
-  toStatus
+  toBoundaryError
 } from "@fast-sandbox/grpc/GrpcError"
+import { MAX_STATUS_TEXT_LENGTH, toStatus } from "@fast-sandbox/grpc/GrpcStatus"
 import { Metadata, status as Status } from "@grpc/grpc-js"
 import { Effect, Schema } from "effect"
 

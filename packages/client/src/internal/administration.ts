@@ -4,7 +4,7 @@
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import * as Names from "@fast-sandbox/core/Names"
 import * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
@@ -64,10 +64,10 @@ const eventInfo = (event: Wire.EventInfo): EventInfo => ({
 
 /** What the calls need of the connection. */
 export interface Connection {
-  readonly api: GrpcClient.GrpcClient<typeof Wire.FastPathService, BoundaryError>
+  readonly api: GrpcConnection.GrpcClient<typeof Wire.FastPathService, BoundaryError>
   readonly namespaceOf: (options: CallOptions | undefined) => string
   /** The deadline of a call that only reads or records. */
-  readonly within: (options: CallOptions | undefined) => GrpcClient.CallOptions
+  readonly within: (options: CallOptions | undefined) => GrpcConnection.CallOptions
 }
 
 /** The calls. */

@@ -9,7 +9,8 @@ import {
   Unavailable
 } from "@fast-sandbox/core/Errors"
 import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
+import * as Http2Client from "@fast-sandbox/grpc/Http2Client"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -63,11 +64,11 @@ const resume = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced
 )
 
 /** The typed calls that the service is made of. */
-type Api = GrpcClient.GrpcClient<typeof FastPathService, BoundaryError>
+type Api = GrpcConnection.GrpcClient<typeof FastPathService, BoundaryError>
 
 const newRequestId = Effect.sync(() => crypto.randomUUID())
 
-const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcClient.CallOptions => ({
+const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcConnection.CallOptions => ({
   deadline: options?.deadline ?? deadline
 })
 
@@ -296,7 +297,7 @@ export const connect = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Calls, InvalidArgument, Scope.Scope> {
   const address = yield* Effect.fromResult(Endpoint.parse(options.endpoint))
   const { tls, token } = options
-  const api = yield* GrpcClient.makeBoundary(FastPathService, {
+  const api = yield* Http2Client.makeBoundary(FastPathService, {
     address,
     credentials: { tls, token: token === undefined ? undefined : Effect.succeed(token) }
   })

@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type { Caller, Metadata, Peer } from "../GrpcCaller.ts"
-import { toStatus } from "../GrpcError.ts"
+import { toStatus } from "../GrpcStatus.ts"
 
 /** The status that ends a call. */
 export type Status = ReturnType<typeof toStatus>

@@ -1,0 +1,89 @@
+/**
+ * What clients of gRPC services have in common, whatever carries their calls: where the server is, how they prove
+ * themselves, what a call may say, and the calls that a service's descriptor makes.
+ */
+import type {
+  DescMethodBiDiStreaming,
+  DescMethodClientStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageInitShape,
+  MessageShape
+} from "@bufbuild/protobuf"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
+import type * as Stream from "effect/Stream"
+import type { GrpcError } from "./GrpcError.ts"
+
+/**
+ * Largest message that is sent or accepted, in bytes. containerd's own limit, so that what fits one fits the other.
+ */
+export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+/** On TCP, an idle connection with calls on it is probed this often: below the idle limit of usual NATs (60 s). */
+export const KEEPALIVE_TIME_MILLIS = 30_000
+
+/** A probe that stays without an answer for this long means that the connection is dead. */
+export const KEEPALIVE_TIMEOUT_MILLIS = 10_000
+
+/** First and longest pause between attempts to connect; calls fail with UNAVAILABLE in between. */
+export const RECONNECT_BACKOFF_MILLIS = { initial: 100, max: 5_000 } as const
+
+/** PEM text or bytes. */
+export type Pem = string | Uint8Array
+
+/** How a client encrypts and proves itself. */
+export interface Credentials {
+  /** Encrypts. Without it the connection is plain text: right for unix sockets and loopback only. */
+  readonly tls?: {
+    /** Who must have signed the server's certificate; left out: the system's authorities. */
+    readonly ca?: Pem | undefined
+    /** What the client shows to a server that asks for a certificate. */
+    readonly certificate?: { readonly chain: Pem; readonly key: Redacted.Redacted<Pem> } | undefined
+    /** The name that the server's certificate must carry, when it is not the address's. */
+    readonly serverName?: string | undefined
+  } | undefined
+  /** Sent as `authorization: Bearer <token>`; runs for every call, so that it may read a rotating token. */
+  readonly token?: Effect.Effect<Redacted.Redacted> | undefined
+}
+
+/** What {@link make} connects to, and how. */
+export interface Options {
+  /** `unix:/absolute/path` or `host:port`. */
+  readonly address: string
+  readonly credentials?: Credentials | undefined
+  /** Largest message that is sent or accepted, in bytes; {@link MAX_MESSAGE_BYTES} by default. */
+  readonly maxMessageBytes?: number | undefined
+  /** Sent with every call. */
+  readonly metadata?: Readonly<Record<string, string>> | undefined
+}
+
+/** What a single call may say. */
+export interface CallOptions {
+  /** The server stops working on the call, and the call fails with DEADLINE_EXCEEDED, after this time. */
+  readonly deadline?: Duration.Input | undefined
+  readonly metadata?: Readonly<Record<string, string>> | undefined
+}
+
+/** The calls of a service; `E` is what they fail with. */
+export type GrpcClient<S extends DescService, E = GrpcError> = {
+  readonly [K in keyof S["method"]]: S["method"][K] extends DescMethodUnary<infer I, infer O> ? (
+      request: MessageInitShape<I>,
+      options?: CallOptions
+    ) => Effect.Effect<MessageShape<O>, E>
+    : S["method"][K] extends DescMethodServerStreaming<infer I, infer O> ? (
+        request: MessageInitShape<I>,
+        options?: CallOptions
+      ) => Stream.Stream<MessageShape<O>, E>
+    : S["method"][K] extends DescMethodClientStreaming<infer I, infer O> ? <E2 = never, R2 = never>(
+        requests: Stream.Stream<MessageInitShape<I>, E2, R2>,
+        options?: CallOptions
+      ) => Effect.Effect<MessageShape<O>, E | E2, R2>
+    : S["method"][K] extends DescMethodBiDiStreaming<infer I, infer O> ? <E2 = never, R2 = never>(
+        requests: Stream.Stream<MessageInitShape<I>, E2, R2>,
+        options?: CallOptions
+      ) => Stream.Stream<MessageShape<O>, E | E2, R2>
+    : never
+}
