@@ -88,6 +88,13 @@ export const allNamespaces = (description: string): Flag.Flag<boolean> =>
     Flag.withoutNegation
   )
 
+/** `--home` of the commands that are about the stack of this machine. */
+export const home: Flag.Flag<string> = optionalText(
+  "home",
+  "DIR",
+  `Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`
+).pipe(Flag.map(Option.getOrElse(() => process.env.FSB_HOME || Config.DEFAULT_HOME)))
+
 /** The screen as the flags want it, and what `--trace` asks for. */
 export const presentation = Layer.unwrap(Effect.gen(function*() {
   const screen = Screen.layerWith({ isQuiet: yield* Quiet, hasColors: !(yield* NoColor) })

@@ -54,20 +54,25 @@ const fsbCtl = Command.make("fsb-ctl").pipe(
   Command.withGlobalFlags(Globals.all)
 )
 
-const args = process.argv.slice(2)
-
 const services = Layer.mergeAll(
-  Help.layer.pipe(Layer.provideMerge(Screen.layer)),
+  Help.layer,
   CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
-  NodeServices.layer,
-  Layer.succeed(TrailingOperands, countTrailing(args))
+  NodeServices.layer
 )
 
 /** What the scripts of the shells ask; its words are no command line yet. */
 const COMPLETE = "__complete"
 
-const program = args[0] === COMPLETE
-  ? complete(fsbCtl, args.slice(1))
-  : Command.runWith(fsbCtl, { version: Version.version })(args)
+/** What a command line asks for, shown on the screen that is given. */
+export const programOf = (args: ReadonlyArray<string>) => {
+  const program = args[0] === COMPLETE
+    ? complete(fsbCtl, args.slice(1))
+    : Command.runWith(fsbCtl, { version: Version.version })(args)
+  return program.pipe(
+    Effect.provide(services),
+    Effect.provideService(TrailingOperands, countTrailing(args))
+  )
+}
 
-Process.run(Effect.provide(program, services))
+/** Does what the command line asks for, and ends the process. */
+export const main = (args: ReadonlyArray<string>): void => Process.run(Effect.provide(programOf(args), Screen.layer))

@@ -3,9 +3,7 @@
  */
 import type { Finding } from "@fast-sandbox/local/Doctor"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Config from "../Config.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { Ended } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
@@ -33,13 +31,7 @@ const load = Effect.promise(async () => ({
 /** `fsb-ctl doctor` */
 export const doctor = Command.make(
   "doctor",
-  {
-    home: Flag.String("home").pipe(
-      Flag.withMetavar("DIR"),
-      Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
-      Flag.withDefault(process.env.FSB_HOME || Config.DEFAULT_HOME)
-    )
-  },
+  { home: Globals.home },
   Effect.fnUntraced(function*({ home }) {
     const screen = yield* Screen
     const { Doctor, Home } = yield* load

@@ -10,16 +10,11 @@ import { spawn } from "node:child_process"
 import { closeSync, openSync } from "node:fs"
 import * as Config from "../Config.ts"
 import { LocalError } from "../Failure.ts"
+import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import { type LocalStack, readyFdVariable, type UpOptions } from "../LocalStack.ts"
 import * as Progress from "../Progress.ts"
 import { Screen } from "../Screen.ts"
-
-const home = Flag.String("home").pipe(
-  Flag.withMetavar("DIR"),
-  Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
-  Flag.withDefault(process.env.FSB_HOME || Config.DEFAULT_HOME)
-)
 
 const containerd = Flag.String("containerd").pipe(
   Flag.withMetavar("auto|own|SOCKET"),
@@ -108,7 +103,7 @@ export const up = Command.make(
       Flag.withDefault(false),
       Flag.withoutNegation
     ),
-    home,
+    home: Globals.home,
     containerd
   },
   Effect.fnUntraced(function*({ containerd, detach, home }) {
@@ -143,7 +138,7 @@ export const down = Command.make(
       Flag.withDefault(false),
       Flag.withoutNegation
     ),
-    home
+    home: Globals.home
   },
   Effect.fnUntraced(function*({ home, wipe }) {
     const screen = yield* Screen
