@@ -4,65 +4,8 @@
 #pragma once
 #include "sys.h"
 
-#if defined(__x86_64__)
+/* Numbers of the Linux ABI: include/uapi/linux/{fcntl,stat,sched,prctl,in,socket}.h */
 enum {
-  SYS_socket = 41,
-  SYS_connect = 42,
-  SYS_shutdown = 48,
-  SYS_getppid = 110,
-  SYS_setresuid = 117,
-  SYS_setresgid = 119,
-  SYS_setgroups = 116,
-  SYS_capset = 126,
-  SYS_prctl = 157,
-  SYS_getdents64 = 217,
-  SYS_mkdirat = 258,
-  SYS_mknodat = 259,
-  SYS_fchownat = 260,
-  SYS_linkat = 265,
-  SYS_symlinkat = 266,
-  SYS_readlinkat = 267,
-  SYS_fchmodat = 268,
-  SYS_utimensat = 280,
-  SYS_setns = 308,
-  SYS_renameat2 = 316,
-  SYS_getrandom = 318,
-  SYS_statx = 332,
-  SYS_pidfd_send_signal = 424,
-  SYS_pidfd_open = 434
-};
-#else
-enum {
-  SYS_socket = 198,
-  SYS_connect = 203,
-  SYS_shutdown = 210,
-  SYS_getppid = 173,
-  SYS_setresuid = 147,
-  SYS_setresgid = 149,
-  SYS_setgroups = 159,
-  SYS_capset = 91,
-  SYS_prctl = 167,
-  SYS_getdents64 = 61,
-  SYS_mkdirat = 34,
-  SYS_mknodat = 33,
-  SYS_fchownat = 54,
-  SYS_linkat = 37,
-  SYS_symlinkat = 36,
-  SYS_readlinkat = 78,
-  SYS_fchmodat = 53,
-  SYS_utimensat = 88,
-  SYS_setns = 268,
-  SYS_renameat2 = 276,
-  SYS_getrandom = 278,
-  SYS_statx = 291,
-  SYS_pidfd_send_signal = 424,
-  SYS_pidfd_open = 434
-};
-#endif
-
-/* Numbers of the Linux ABI: include/uapi/linux/{fcntl,stat,sched,prctl,capability,in,socket}.h */
-enum {
-  O_RDONLY = 0,
   O_EXCL = 0200,
 #if defined(__x86_64__)
   O_DIRECTORY = 0200000,
@@ -72,7 +15,6 @@ enum {
   O_NOFOLLOW = 0100000,
 #endif
   AT_SYMLINK_NOFOLLOW = 0x100,
-  AT_REMOVEDIR = 0x200,
   STATX_BASIC = 0x7ff,
   RENAME_NOREPLACE = 1,
   S_IFMT = 0170000,
@@ -88,12 +30,8 @@ enum {
   PR_SET_NO_NEW_PRIVS = 38,
   SIGKILL = 9,
   AF_INET = 2,
-  SOCK_STREAM = 1,
   SHUT_WR = 1,
   POLLOUT = 4,
-  ENOENT = 2,
-  EEXIST = 17,
-  ENOTDIR = 20,
   EISDIR = 21,
   ECONNREFUSED = 111
 };

@@ -46,7 +46,23 @@ enum {
   SYS_prlimit64 = 302,
   SYS_seccomp = 317,
   /* The architecture as seccomp filters see it: include/uapi/linux/audit.h */
-  AUDIT_ARCH = (int)0xc000003e
+  AUDIT_ARCH = (int)0xc000003e,
+  SYS_shutdown = 48,
+  SYS_getppid = 110,
+  SYS_getdents64 = 217,
+  SYS_mknodat = 259,
+  SYS_fchownat = 260,
+  SYS_linkat = 265,
+  SYS_symlinkat = 266,
+  SYS_readlinkat = 267,
+  SYS_fchmodat = 268,
+  SYS_utimensat = 280,
+  SYS_setns = 308,
+  SYS_renameat2 = 316,
+  SYS_getrandom = 318,
+  SYS_statx = 332,
+  SYS_pidfd_send_signal = 424,
+  SYS_pidfd_open = 434
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -97,7 +113,23 @@ enum {
   SYS_prlimit64 = 261,
   SYS_seccomp = 277,
   /* The architecture as seccomp filters see it: include/uapi/linux/audit.h */
-  AUDIT_ARCH = (int)0xc00000b7
+  AUDIT_ARCH = (int)0xc00000b7,
+  SYS_shutdown = 210,
+  SYS_getppid = 173,
+  SYS_getdents64 = 61,
+  SYS_mknodat = 33,
+  SYS_fchownat = 54,
+  SYS_linkat = 37,
+  SYS_symlinkat = 36,
+  SYS_readlinkat = 78,
+  SYS_fchmodat = 53,
+  SYS_utimensat = 88,
+  SYS_setns = 268,
+  SYS_renameat2 = 276,
+  SYS_getrandom = 278,
+  SYS_statx = 291,
+  SYS_pidfd_send_signal = 424,
+  SYS_pidfd_open = 434
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
