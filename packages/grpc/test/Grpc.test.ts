@@ -36,7 +36,7 @@ describe.each(transports)("over %s", (_, connect) => {
         const requests = Stream.range(1, 1000).pipe(Stream.map((number) => ({ number })))
         assert.strictEqual((yield* api.sum(requests)).number, 500_500)
         assert.strictEqual((yield* api.sum(Stream.empty)).number, 0)
-      }).pipe(Effect.provide(Echo.layer())))
+      }).pipe(Effect.provide(Echo.layer())), 20_000)
 
     it.live("bidirectional, one answer before the next question", () =>
       Effect.gen(function*() {
