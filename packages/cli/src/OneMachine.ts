@@ -7,12 +7,15 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { writeSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { LocalError } from "./Failure.ts"
 import { type LocalStack, readyFdVariable } from "./LocalStack.ts"
 
-/** The folder of this build: the agent's bundle and the native programs lie beside the script that runs. */
-const buildDirectory = (): string => dirname(process.argv[1] ?? "")
+/**
+ * The folder of this build: the agent's bundle and the native programs lie beside the script that runs. From a start-up
+ * snapshot that script is named as it was typed, and agents have another working directory.
+ */
+const buildDirectory = (): string => dirname(resolve(process.argv[1] ?? ""))
 
 const told = <A, R>(effect: Effect.Effect<A, { readonly message: string }, R>): Effect.Effect<A, LocalError, R> =>
   Effect.mapError(effect, ({ message }) => new LocalError({ problem: message.split("\n")[0] ?? message }))

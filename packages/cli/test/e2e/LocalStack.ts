@@ -72,7 +72,8 @@ export const layer = (kubectlPath: string): Layer.Layer<LocalStack, PlatformErro
       const home = `${directory}/home`
       const archive = `${repository}/dist/images/busybox.tar`
       const env = { FSB_HOME: home, HOME: directory }
-      const fsbCtl = (...args: ReadonlyArray<string>) => run(fsbCtlPath, args, { env })
+      // As the README types it, relative to the repository: nothing may depend on the path by which it was found.
+      const fsbCtl = (...args: ReadonlyArray<string>) => run("bin/fsb-ctl", args, { env })
       yield* must("the image", run(process.execPath, [`${repository}/infra/images/busybox.ts`]))
       yield* Effect.acquireRelease(
         must("up", fsbCtl("up", "--detach", "--containerd", "own")),
