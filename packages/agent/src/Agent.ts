@@ -24,6 +24,7 @@ import { AgentConfig } from "./AgentConfig.ts"
 import * as AgentServer from "./AgentServer.ts"
 import { Creations } from "./Creations.ts"
 import { Departure } from "./Departure.ts"
+import * as DiskWatch from "./DiskWatch.ts"
 import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import { Instances } from "./Instances.ts"
@@ -115,7 +116,7 @@ export const node = Layer.mergeAll(shims, users).pipe(
 
 /** Sandboxes on that containerd, and what goes on inside of them. */
 export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer).pipe(
-  Layer.provideMerge(Layer.mergeAll(Creations.layer, NodeEvents.layer)),
+  Layer.provideMerge(Layer.mergeAll(Creations.layer, DiskWatch.layer, NodeEvents.layer)),
   Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
   Layer.provideMerge(Traffic.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),

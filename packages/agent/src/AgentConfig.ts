@@ -36,6 +36,7 @@ export interface DefaultLimits {
   readonly cpuMillis: number | undefined
   readonly memoryBytes: number | undefined
   readonly pids: number | undefined
+  readonly diskBytes: number | undefined
 }
 
 /** Everything that is configured. Paths are absolute. */
@@ -179,6 +180,7 @@ const variables = Config.all({
   cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
   memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
+  diskBytes: quantity("FSB_DEFAULT_DISK", Quantity.parseBytes),
   shimGroups: Config.schema(GroupsText, "FSB_SHIM_GROUPS").pipe(Config.withDefault(defaultShimGroups)),
   pullOnCreate: Config.Boolean("FSB_PULL_ON_CREATE").pipe(Config.withDefault(false)),
   metrics: Config.schema(orEmpty(TcpText), "FSB_METRICS_LISTEN").pipe(Config.withDefault("")),
@@ -191,7 +193,7 @@ export const nativeBinary = ({ stateDirectory }: Pick<Settings, "stateDirectory"
   `${stateDirectory}/bin/${name}`
 
 const toSettings = (
-  { cpuMillis, memoryBytes, pids, warmImages, ...settings }: Config.Success<typeof variables>
+  { cpuMillis, diskBytes, memoryBytes, pids, warmImages, ...settings }: Config.Success<typeof variables>
 ): Settings => ({
   ...settings,
   ...(settings.nativeDirectory === undefined ? {} : {
@@ -209,7 +211,7 @@ const toSettings = (
   }),
   metrics: settings.metrics === "" ? undefined : parseTcp(settings.metrics),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
-  limits: { cpuMillis, memoryBytes, pids }
+  limits: { cpuMillis, memoryBytes, pids, diskBytes }
 })
 
 /** Reads the environment. */

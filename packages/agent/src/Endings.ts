@@ -98,7 +98,12 @@ const make = Effect.gen(function*() {
   const supervise = Effect.fnUntraced(function*(entry: Entry) {
     const exit = yield* Deferred.await(entry.exit)
     const oomKills = Math.max(entry.oomKills, yield* sandboxes.oomKills(entry.containerId))
-    const told = outcome({ exitCode: exit.exitCode, wasStopped: entry.isStopRequested, oomKills })
+    const told = outcome({
+      exitCode: exit.exitCode,
+      wasStopped: entry.isStopRequested,
+      oomKills,
+      isOverDisk: entry.isOverDisk
+    })
     entry.asRecorded = ended(told, exit)
     const record = Effect.suspend(() => entry.isDeleting ? Effect.void : instances.save(entry)).pipe(
       Effect.mapError((error) =>

@@ -27,11 +27,13 @@ export interface Ending {
   readonly exitCode: number | undefined
   readonly wasStopped: boolean
   readonly oomKills: number
+  /** It was killed because it had written more than it may. */
+  readonly isOverDisk: boolean
 }
 
 /** How an end is told. */
 export interface Outcome {
-  readonly reason: "Completed" | "Error" | "OOMKilled" | "Stopped"
+  readonly reason: "Completed" | "DiskExceeded" | "Error" | "OOMKilled" | "Stopped"
   readonly message: string
   readonly exitCode: number | undefined
   /** 0: none. */
@@ -42,7 +44,7 @@ export interface Outcome {
  * The reason of an end. Running out of memory counts only when the program did not survive it; it goes before a stop,
  * because it is what the user must hear about.
  */
-export const outcome = ({ exitCode, oomKills, wasStopped }: Ending): Outcome => {
+export const outcome = ({ exitCode, isOverDisk, oomKills, wasStopped }: Ending): Outcome => {
   if (exitCode === undefined) {
     return {
       reason: wasStopped ? "Stopped" : "Error",
@@ -54,6 +56,9 @@ export const outcome = ({ exitCode, oomKills, wasStopped }: Ending): Outcome => 
   const signal = signalOf(exitCode) ?? 0
   if (oomKills > 0 && exitCode !== 0) {
     return { reason: "OOMKilled", message: "it used more memory than its limit allows", exitCode, signal }
+  }
+  if (isOverDisk) {
+    return { reason: "DiskExceeded", message: "it wrote more to its root file system than it may", exitCode, signal }
   }
   if (wasStopped) {
     return { reason: "Stopped", message: "", exitCode, signal }

@@ -51,6 +51,8 @@ export interface Entry {
   /** The record goes too, so that there is no point in writing to it. */
   isDeleting: boolean
   oomKills: number
+  /** It has written more than it may. */
+  isOverDisk: boolean
   /** How the instance is recorded: as it is, or, once its program has ended, as what it is about to become. */
   asRecorded: (instance: Instance) => Instance
   /** The program's end. */
@@ -152,6 +154,7 @@ export class Instances extends Context.Service<Instances, {
             isSignalled: false,
             isDeleting: false,
             oomKills: 0,
+            isOverDisk: false,
             asRecorded: (instance) => instance,
             exit: Deferred.makeUnsafe(),
             ended: Deferred.makeUnsafe(),

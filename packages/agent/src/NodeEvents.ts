@@ -115,6 +115,7 @@ const make = Effect.gen(function*() {
     entry.stopSignal = stopSignal
     entry.isStopRequested = isStopping || instance.reason === "Stopped"
     entry.oomKills = instance.reason === "OOMKilled" ? 1 : 0
+    entry.isOverDisk = instance.reason === "DiskExceeded"
     const exit = hasEnded ? recordedExit(instance, now) : exitOf(process, now)
     yield* endings.follow(entry)
     yield* instances.saveLater(entry)

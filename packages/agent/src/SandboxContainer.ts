@@ -28,12 +28,13 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import { AgentConfig, type Settings } from "./AgentConfig.ts"
+import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
+import * as SandboxSecurity from "./SandboxSecurity.ts"
 import { fromStart } from "./StartFailure.ts"
 
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
@@ -120,21 +121,6 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
   > = Layer.effect(SandboxContainer, Effect.suspend(() => make))
 }
 
-const milliPerCore = 1000
-
-/** A limit of the request, else the agent's; 0 in a request is none of its own. */
-const limit = (wanted: bigint | undefined, otherwise: number | undefined): number | undefined =>
-  wanted === undefined || wanted === 0n ? otherwise : Number(wanted)
-
-const resourcesOf = ({ limits }: Settings, { spec }: Instance): OciSpec.Resources => {
-  const cpuMillis = limit(spec?.cpuMillis, limits.cpuMillis)
-  return {
-    cpu: cpuMillis === undefined ? undefined : cpuMillis / milliPerCore,
-    memoryBytes: limit(spec?.memoryBytes, limits.memoryBytes),
-    pids: limit(spec?.pids, limits.pids)
-  }
-}
-
 /** The longest name that Linux takes as a host name. */
 const maxHostnameLength = 63
 
@@ -170,22 +156,31 @@ const make = Effect.gen(function*() {
 
   const cgroupOf = (containerId: string): string => `${settings.cgroupParent}/${containerId}`
 
-  const specOf = (instance: Instance, { image, user }: PreparedImage): Effect.Effect<OciSpec.Spec, BoundaryError> =>
-    seccompProfile === undefined
-      ? Effect.fail(new Internal({ problem: `there is no seccomp profile for ${process.arch}` }))
-      : Effect.fromResult(OciSpec.make({
-        image: image.config,
-        user,
-        command: instance.spec?.command,
-        args: instance.spec?.args,
-        env: Object.fromEntries(instance.spec?.envs.map(({ name, value }) => [name, value]) ?? []),
-        workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
-        hostname: hostnameOf(instance),
-        cgroupsPath: cgroupOf(instance.instanceId),
-        resources: resourcesOf(settings, instance),
-        users: users.range,
-        seccomp: seccompProfile
-      })).pipe(Effect.mapError(toBoundary))
+  const openFiles = yield* Effect.sync(SandboxSecurity.ownOpenFiles)
+
+  const specOf = Effect.fnUntraced(function*(
+    instance: Instance,
+    { image, user }: PreparedImage
+  ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
+    if (seccompProfile === undefined) {
+      return yield* new Internal({ problem: `there is no seccomp profile for ${process.arch}` })
+    }
+    return yield* Effect.fromResult(OciSpec.make({
+      image: image.config,
+      user: yield* Effect.fromResult(SandboxSecurity.userOf(instance.spec, user)),
+      openFiles,
+      readonlyRoot: instance.spec?.readOnlyRootFilesystem,
+      command: instance.spec?.command,
+      args: instance.spec?.args,
+      env: Object.fromEntries(instance.spec?.envs.map(({ name, value }) => [name, value]) ?? []),
+      workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
+      hostname: hostnameOf(instance),
+      cgroupsPath: cgroupOf(instance.instanceId),
+      resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec),
+      users: users.range,
+      seccomp: seccompProfile
+    })).pipe(Effect.mapError(toBoundary))
+  })
 
   const makeContainer = Effect.fnUntraced(function*({ around, id, image: { image }, record, spec }: {
     readonly id: string

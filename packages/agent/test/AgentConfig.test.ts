@@ -31,7 +31,12 @@ describe("AgentConfig", () => {
         FSB_SLOTS: "7"
       })
       assert.deepStrictEqual(settings.listen, { _tag: "Tcp", host: "10.0.0.1", port: 5758 })
-      assert.deepStrictEqual(settings.limits, { cpuMillis: 500, memoryBytes: 128 * 1024 * 1024, pids: 64 })
+      assert.deepStrictEqual(settings.limits, {
+        cpuMillis: 500,
+        memoryBytes: 128 * 1024 * 1024,
+        pids: 64,
+        diskBytes: undefined
+      })
       assert.isTrue(settings.exitWithParent)
       assert.strictEqual(settings.slots, 7)
     }))

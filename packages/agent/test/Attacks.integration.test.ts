@@ -7,7 +7,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
-import type { InstanceSpecSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { type InstanceSpecSchema, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, FileSystem, Layer } from "effect"
@@ -213,6 +213,29 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         })
       }).pipe(Effect.scoped))
 
+    it.effect("by writing where it may not, or as who it may not be", () =>
+      Effect.gen(function*() {
+        const client = yield* start()
+        const script = "touch /x 2>/dev/null || echo root refused; touch /tmp/x && echo tmp kept; " +
+          "echo uid $(id -u); echo gid $(id -g); echo shm $(df -k /dev/shm | tail -1 | awk '{print $2}')"
+        assert.deepStrictEqual(
+          yield* results(client, ["sh", "-c", script], {
+            readOnlyRootFilesystem: true,
+            runAsUser: 1234,
+            runAsGroup: 99,
+            shmBytes: 8n * 1024n * 1024n
+          }),
+          { root: "refused", tmp: "kept", uid: "1234", gid: "99", shm: "8192" }
+        )
+        assert.deepInclude(
+          yield* results(client, ["attacker", "status"], { runAsUser: 1000 }),
+          { Uid: "1000", CapEff: "0000000000000000", CapPrm: "0000000000000000" }
+        )
+        const refused = yield* Effect.flip(client.create(Fixture.request(["true"], { runAsNonRoot: true })))
+        assert.deepInclude(refused, { _tag: "FailedPrecondition", reason: "RunsAsRoot" })
+        assert.deepStrictEqual((yield* client.list({})).instances, [])
+      }).pipe(Effect.scoped))
+
     it.effect("by links and directories that lead out", () =>
       Effect.gen(function*() {
         const client = yield* start()
@@ -265,7 +288,9 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         )
         // The neighbours start meanwhile.
         const files = yield* results(client, ["sh", "-c", "attacker open-forever | sed 's/^/opened /'"], limits)
-        assert.match(files["opened"] ?? "", /^\d+ EMFILE$/)
+        const [opened = "", refusal] = files["opened"]?.split(" ") ?? []
+        assert.strictEqual(refusal, "EMFILE")
+        assert.isAtMost(Number(opened), 65_536)
         const shared = yield* results(
           client,
           [
@@ -276,6 +301,14 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
           { image: "attack", memoryBytes: 256n * 1024n * 1024n }
         )
         assert.strictEqual(shared["full"], "No space")
+        const disk = Fixture.request(
+          ["sh", "-c", "dd if=/dev/zero of=/full bs=1M count=64 2>/dev/null; sleep 1000"],
+          { ...limits, diskBytes: 32n * 1024n * 1024n }
+        )
+        yield* client.create(disk)
+        const full = yield* Fixture.untilState(client, disk.instanceId, InstanceState.EXITED)
+        assert.deepInclude(full, { reason: "DiskExceeded", signal: 9 })
+        yield* client.delete({ instanceId: disk.instanceId })
         const usage = yield* Tasks.use((tasks) => tasks.usage(bomb.instanceId))
         assert.isAtMost(usage?.pids ?? 0, 32)
         yield* client.delete({ instanceId: bomb.instanceId, gracePeriodSeconds: 0 })

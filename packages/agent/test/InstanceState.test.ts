@@ -19,15 +19,16 @@ describe("InstanceState", () => {
 
   it.each(
     [
-      [{ exitCode: 0, wasStopped: false, oomKills: 0 }, "Completed", 0],
-      [{ exitCode: 3, wasStopped: false, oomKills: 0 }, "Error", 0],
-      [{ exitCode: 137, wasStopped: false, oomKills: 0 }, "Error", 9],
-      [{ exitCode: 137, wasStopped: true, oomKills: 0 }, "Stopped", 9],
-      [{ exitCode: 0, wasStopped: true, oomKills: 0 }, "Stopped", 0],
-      [{ exitCode: 137, wasStopped: false, oomKills: 1 }, "OOMKilled", 9],
-      [{ exitCode: 0, wasStopped: false, oomKills: 2 }, "Completed", 0],
-      [{ exitCode: undefined, wasStopped: false, oomKills: 0 }, "Error", 0],
-      [{ exitCode: undefined, wasStopped: true, oomKills: 0 }, "Stopped", 0]
+      [{ exitCode: 0, wasStopped: false, oomKills: 0, isOverDisk: false }, "Completed", 0],
+      [{ exitCode: 3, wasStopped: false, oomKills: 0, isOverDisk: false }, "Error", 0],
+      [{ exitCode: 137, wasStopped: false, oomKills: 0, isOverDisk: false }, "Error", 9],
+      [{ exitCode: 137, wasStopped: true, oomKills: 0, isOverDisk: false }, "Stopped", 9],
+      [{ exitCode: 0, wasStopped: true, oomKills: 0, isOverDisk: false }, "Stopped", 0],
+      [{ exitCode: 137, wasStopped: false, oomKills: 1, isOverDisk: false }, "OOMKilled", 9],
+      [{ exitCode: 137, wasStopped: false, oomKills: 0, isOverDisk: true }, "DiskExceeded", 9],
+      [{ exitCode: 0, wasStopped: false, oomKills: 2, isOverDisk: false }, "Completed", 0],
+      [{ exitCode: undefined, wasStopped: false, oomKills: 0, isOverDisk: false }, "Error", 0],
+      [{ exitCode: undefined, wasStopped: true, oomKills: 0, isOverDisk: false }, "Stopped", 0]
     ] as const
   )("tells the end %j as %s", (ending, reason, signal) => {
     const told = outcome(ending)

@@ -94,7 +94,8 @@ const fromResource = ({ metadata, spec }: Sandbox.Sandbox): Manifest => ({
   expireTime: spec.expireTime,
   ttlSeconds: spec.ttlSeconds,
   terminationGracePeriodSeconds: spec.terminationGracePeriodSeconds,
-  resources: spec.resources
+  resources: spec.resources,
+  securityContext: spec.securityContext
 })
 
 type Path = ReadonlyArray<PropertyKey>

@@ -1,6 +1,8 @@
 import { assert, describe, layer } from "@effect/vitest"
+import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { Effect } from "effect"
 import { leavesNothing } from "./e2e/Census.ts"
+import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
 import * as Machine from "./e2e/Machine.ts"
 import * as Resources from "./e2e/Resources.ts"
@@ -26,6 +28,11 @@ describe("validation", () => {
       { what: "a port twice", spec: { ...good, exposedPorts: [80, 80] }, says: "spec.exposedPorts[1]" },
       { what: "no time to recover", spec: { ...good, recoveryTimeoutSeconds: 0 }, says: "recoveryTimeoutSeconds" },
       { what: "a date that is none", spec: { ...good, expireTime: "tomorrow" }, says: "spec.expireTime" },
+      {
+        what: "a user that no sandbox has",
+        spec: { ...good, securityContext: { runAsUser: 70_000 } },
+        says: "spec.securityContext.runAsUser"
+      },
       {
         what: "two expiries",
         spec: { ...good, ttlSeconds: 5, expireTime: "2030-01-01T00:00:00Z" },
@@ -67,6 +74,28 @@ describe("validation", () => {
         assert.deepStrictEqual(yield* Machine.containers(), [])
       }))
 
+    it.effect("holds a sandbox to its pool's limits and security, by the name of the field", () =>
+      Effect.gen(function*() {
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        yield* Resources.declarePool("strict", {
+          capacity: { poolMin: 1 },
+          sandboxResources: { memory: "64Mi" },
+          sandboxSecurity: { runAsUser: 1000, readOnlyRootFilesystem: true }
+        })
+        const sandboxes = yield* Sandboxes
+        const above = yield* eventually(Effect.flip(
+          sandboxes.create({ pool: "strict", image: "busybox", resources: { memory: "128Mi" } })
+        ))
+        assert.include(above.message, "spec.resources.memory")
+        const script = "id -u; touch /x 2>/dev/null || echo refused"
+        const inside = yield* eventually(Resources.stdoutOf(
+          fsbCtl("run", "--rm", "--pool", "strict", "--image", "busybox", "--", "sh", "-c", script)
+        ))
+        assert.strictEqual(inside, "1000\nrefused\n")
+        assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("list", "-o", "name")), "")
+        yield* Resources.deleteAll("sandboxpool", "strict")
+      }))
+
     it.effect("refuses changes of what makes a sandbox the one it is", () =>
       Effect.gen(function*() {
         const { fsbCtl, kubectl } = yield* LocalStack.LocalStack
@@ -82,7 +111,8 @@ describe("validation", () => {
           { workingDir: "/tmp" },
           { exposedPorts: [80] },
           { consistencyMode: "strong" },
-          { resources: { memory: "64Mi" } }
+          { resources: { memory: "64Mi" } },
+          { securityContext: { runAsUser: 0 } }
         ]
         for (const change of changes) {
           const patch = JSON.stringify({ spec: change })

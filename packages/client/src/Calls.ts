@@ -2,7 +2,14 @@
  * What the calls of a Fast-Path server take, give and mean.
  */
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import type { ConsistencyMode, FailurePolicy, Phase, SandboxResources, Startup } from "@fast-sandbox/core/Sandbox"
+import type {
+  ConsistencyMode,
+  FailurePolicy,
+  Phase,
+  SandboxResources,
+  SecurityContext,
+  Startup
+} from "@fast-sandbox/core/Sandbox"
 import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import type * as DateTime from "effect/DateTime"
 import type * as Effect from "effect/Effect"
@@ -51,6 +58,8 @@ export interface CreateOptions extends CallOptions {
   readonly ttlSeconds?: number | undefined
   readonly terminationGracePeriodSeconds?: number | undefined
   readonly resources?: SandboxResources | undefined
+  /** What is absent is the pool's. */
+  readonly securityContext?: SecurityContext | undefined
   readonly labels?: Readonly<Record<string, string>> | undefined
   /** The same id and the same request give the first answer again; one is made where absent. */
   readonly requestId?: string | undefined

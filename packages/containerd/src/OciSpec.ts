@@ -148,6 +148,8 @@ export interface Resources {
   readonly memoryBytes?: number | undefined
   /** Processes and threads. */
   readonly pids?: number | undefined
+  /** The size of /dev/shm; what is in it counts as memory. */
+  readonly shmBytes?: number | undefined
 }
 
 /** What a sandbox asks for. */
@@ -162,6 +164,8 @@ export interface SandboxProcess {
   /** Numeric; see `resolveUser` in `ImageUser`. Root when absent. */
   readonly user?: User | undefined
   readonly terminal?: boolean | undefined
+  /** The most files that containerd may open; without it that limit is the sandbox's, too. */
+  readonly openFiles?: number | undefined
 }
 
 /** Everything {@link make} needs. */
@@ -194,7 +198,12 @@ const kibi = 1024
 const mebi = kibi * kibi
 
 /** What a sandbox may use when nobody says otherwise: enough for an interpreter, too little to hurt a node. */
-export const defaultResources = { cpu: 1, memoryBytes: 512 * mebi, pids: 512 } as const satisfies Required<Resources>
+export const defaultResources = {
+  cpu: 1,
+  memoryBytes: 512 * mebi,
+  pids: 512,
+  shmBytes: 64 * mebi
+} as const satisfies Required<Resources>
 
 /**
  * What root may do inside a sandbox: docker's default set without NET_RAW (forged packets), MKNOD (devices), SETFCAP
@@ -251,8 +260,8 @@ const allowedDevices: ReadonlyArray<readonly [major: number, minor: number | und
   [136, undefined]
 ]
 
-/** Scratch space in memory (`/dev`, `/dev/shm`) counts against the memory limit; 64 MiB bound it further. */
-const mounts: ReadonlyArray<SpecMount> = [
+/** Scratch space in memory (`/dev`, `/dev/shm`, `/tmp`) counts against the memory limit; its size bounds it further. */
+const mountsOf = (shmBytes: number): ReadonlyArray<SpecMount> => [
   { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
   {
     destination: "/dev",
@@ -270,10 +279,18 @@ const mounts: ReadonlyArray<SpecMount> = [
     destination: "/dev/shm",
     type: "tmpfs",
     source: "shm",
-    options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+    options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${Math.ceil(shmBytes / kibi)}k`]
   },
   { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] }
 ]
+
+/** Where a program may write whose root file system is read-only. Programs may be run from it: installers do. */
+const scratch: SpecMount = {
+  destination: "/tmp",
+  type: "tmpfs",
+  source: "tmpfs",
+  options: ["nosuid", "nodev", "mode=1777", "size=65536k"]
+}
 
 const sysfs: SpecMount = {
   destination: "/sys",
@@ -312,11 +329,17 @@ const minShares = 2
 /** A sandbox goes before anything else of the node when memory runs out; containerd and the agent are far below 0. */
 const oomScoreAdj = 500
 
-/**
- * No core dumps: the kernel would hand them to the host's handler. The number of open files is what containerd's own
- * limit says, because raising a hard limit takes a privilege that containerd may lack.
- */
-const rlimits: ReadonlyArray<Rlimit> = [{ type: "RLIMIT_CORE", soft: 0, hard: 0 }]
+/** No core dumps: the kernel would hand them to the host's handler. */
+const noCoreDumps: Rlimit = { type: "RLIMIT_CORE", soft: 0, hard: 0 }
+
+/** Files that a process may open: what a busy server needs. The kernel's memory for them counts as the sandbox's. */
+const mostOpenFiles = 65_536
+
+/** Below containerd's own limit, because raising a hard limit takes a privilege that it may lack. */
+const rlimitsOf = (openFiles: number): ReadonlyArray<Rlimit> => [
+  noCoreDumps,
+  { type: "RLIMIT_NOFILE", soft: Math.min(mostOpenFiles, openFiles), hard: Math.min(mostOpenFiles, openFiles) }
+]
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -378,7 +401,7 @@ export const makeProcess = (
         effective: isRoot ? rootCapabilities : [],
         permitted: isRoot ? rootCapabilities : []
       },
-      rlimits,
+      rlimits: process.openFiles === undefined ? [noCoreDumps] : rlimitsOf(process.openFiles),
       noNewPrivileges: true,
       oomScoreAdj
     }
@@ -418,7 +441,13 @@ export const make = (sandbox: SandboxSpec): Result.Result<Spec, NoCommand> =>
       process,
       root: { path: "rootfs", readonly: sandbox.readonlyRoot ?? false },
       hostname: sandbox.hostname,
-      mounts: [...mounts, isForeignNetwork ? hostSysfs : sysfs, cgroupfs, ...(sandbox.mounts ?? [])],
+      mounts: [
+        ...mountsOf(sandbox.resources?.shmBytes ?? defaultResources.shmBytes),
+        isForeignNetwork ? hostSysfs : sysfs,
+        cgroupfs,
+        ...(sandbox.readonlyRoot === true ? [scratch] : []),
+        ...(sandbox.mounts ?? [])
+      ],
       annotations: sandbox.annotations ?? {},
       linux: {
         namespaces: [

@@ -6,7 +6,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import { type BoundaryError, FailedPrecondition, InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as ImageName from "@fast-sandbox/core/ImageName"
 import * as Quantity from "@fast-sandbox/core/Quantity"
-import type { EnvVar, Sandbox, SandboxResources } from "@fast-sandbox/core/Sandbox"
+import type { EnvVar, Sandbox, SandboxResources, SecurityContext } from "@fast-sandbox/core/Sandbox"
 import { withDefaults } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { InstanceSpecSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -23,14 +23,14 @@ import { toBoundary } from "./KubeFailure.ts"
 export type InstanceSpec = MessageInitShape<typeof InstanceSpecSchema>
 
 /** The agents' way to say that a limit is not set. */
-const unlimited = 0
+const unlimited = 0n
 
 const limit = (
   own: string | undefined,
   pool: string | undefined,
   field: string,
   parse: (text: string) => Option.Option<number>
-): Effect.Effect<number, InvalidArgument> => {
+): Effect.Effect<bigint, InvalidArgument> => {
   const read = (text: string | undefined, at: string) =>
     text === undefined ? Effect.succeed(undefined) : Option.match(parse(text), {
       onNone: () =>
@@ -40,19 +40,47 @@ const limit = (
   return Effect.zipWith(
     read(own, `spec.resources.${field}`),
     read(pool, `spec.sandboxResources.${field}`),
-    (wanted, most) => Math.min(wanted ?? most ?? Infinity, most ?? Infinity)
-  ).pipe(Effect.map((value) => Number.isFinite(value) ? value : unlimited))
+    (wanted, most) => [wanted, most] as const
+  ).pipe(Effect.flatMap(([wanted, most]) => within(wanted, most, field)))
 }
 
-/** The limits in the agents' units: the sandbox's own, capped by the pool's; the pool's where it has none. */
+/** The sandbox's own limit, which must not be above the pool's; the pool's where it has none. */
+const within = (
+  wanted: number | undefined,
+  most: number | undefined,
+  field: string
+): Effect.Effect<bigint, InvalidArgument> =>
+  wanted !== undefined && most !== undefined && wanted > most
+    ? Effect.fail(
+      new InvalidArgument({
+        field: `spec.resources.${field}`,
+        problem: "is above the limit of the pool (spec.sandboxResources); ask for less, or choose another pool"
+      })
+    )
+    : Effect.succeed(BigInt(wanted ?? most ?? unlimited))
+
+/** The limits in the agents' units. */
 const limits = Effect.fnUntraced(function*(own: SandboxResources | undefined, pool: SandboxResources | undefined) {
-  const pids = Math.min(own?.pids ?? pool?.pids ?? Infinity, pool?.pids ?? Infinity)
   return {
-    cpuMillis: BigInt(yield* limit(own?.cpu, pool?.cpu, "cpu", Quantity.parseCpuMillis)),
-    memoryBytes: BigInt(yield* limit(own?.memory, pool?.memory, "memory", Quantity.parseBytes)),
-    pids: BigInt(Number.isFinite(pids) ? pids : unlimited)
+    cpuMillis: yield* limit(own?.cpu, pool?.cpu, "cpu", Quantity.parseCpuMillis),
+    memoryBytes: yield* limit(own?.memory, pool?.memory, "memory", Quantity.parseBytes),
+    pids: yield* within(own?.pids, pool?.pids, "pids"),
+    shmBytes: yield* limit(own?.shm, pool?.shm, "shm", Quantity.parseBytes),
+    diskBytes: yield* limit(own?.ephemeralStorage, pool?.ephemeralStorage, "ephemeralStorage", Quantity.parseBytes)
   }
 })
+
+/** The sandbox's own wishes before the pool's, but for what the pool forbids. */
+const security = (own: SecurityContext = {}, pool: SecurityContext = {}) => {
+  const runAsUser = own.runAsUser ?? pool.runAsUser
+  const runAsGroup = own.runAsGroup ?? (own.runAsUser === undefined ? pool.runAsGroup : undefined)
+  return {
+    ...(runAsUser === undefined ? {} : { runAsUser }),
+    ...(runAsGroup === undefined ? {} : { runAsGroup }),
+    runAsNonRoot: own.runAsNonRoot === true || pool.runAsNonRoot === true,
+    readOnlyRootFilesystem: own.readOnlyRootFilesystem === true || pool.readOnlyRootFilesystem === true
+  }
+}
 
 /** The text of one key of a Secret or a ConfigMap; none when the object does not have it. */
 type Lookup = (key: string) => Option.Option<string>
@@ -116,7 +144,8 @@ export const make: (
       workingDir: spec.workingDir ?? "",
       exposedPorts: [...spec.exposedPorts ?? []],
       terminationGracePeriodSeconds: spec.terminationGracePeriodSeconds,
-      ...(yield* limits(spec.resources, pool.spec.sandboxResources))
+      ...(yield* limits(spec.resources, pool.spec.sandboxResources)),
+      ...security(spec.securityContext, pool.spec.sandboxSecurity)
     }
   }
 )

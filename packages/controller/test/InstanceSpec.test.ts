@@ -57,14 +57,26 @@ describe("InstanceSpec", () => {
   )
 
   run(
-    "limits are the sandbox's own, capped by the pool's, or the pool's",
+    "limits are the sandbox's own, within the pool's, or the pool's",
     Effect.gen(function*() {
       const pool: SandboxPoolSpec = { sandboxResources: { cpu: "1", memory: "1Gi", pids: 100 } }
-      assert.deepInclude(yield* make({ resources: { cpu: "250m", memory: "4Gi" } }, pool), {
+      assert.deepInclude(yield* make({ resources: { cpu: "250m", shm: "1Mi" } }, pool), {
         cpuMillis: 250n,
         memoryBytes: 1073741824n,
-        pids: 100n
+        pids: 100n,
+        shmBytes: 1048576n,
+        diskBytes: 0n
       })
+      for (
+        const [field, resources] of [
+          ["cpu", { cpu: "1001m" }],
+          ["memory", { memory: "4Gi" }],
+          ["pids", { pids: 101 }]
+        ] as const
+      ) {
+        const above = yield* Effect.flip(make({ resources }, pool))
+        assert.deepInclude({ ...above }, { _tag: "InvalidArgument", field: `spec.resources.${field}` })
+      }
       assert.deepInclude(yield* make({ resources: { cpu: "250m", pids: 7 } }), {
         cpuMillis: 250n,
         memoryBytes: 0n,
@@ -72,6 +84,27 @@ describe("InstanceSpec", () => {
       })
       const error = yield* Effect.flip(make({ resources: { cpu: "much" } }))
       assert.deepInclude({ ...error }, { _tag: "InvalidArgument", field: "spec.resources.cpu" })
+    })
+  )
+
+  run(
+    "a sandbox chooses its user, and can't allow itself what its pool forbids",
+    Effect.gen(function*() {
+      const pool: SandboxPoolSpec = {
+        sandboxSecurity: { runAsUser: 1000, runAsGroup: 2000, runAsNonRoot: true, readOnlyRootFilesystem: true }
+      }
+      assert.deepInclude(yield* make({}, pool), {
+        runAsUser: 1000,
+        runAsGroup: 2000,
+        runAsNonRoot: true,
+        readOnlyRootFilesystem: true
+      })
+      const own = yield* make({
+        securityContext: { runAsUser: 7, runAsNonRoot: false, readOnlyRootFilesystem: false }
+      }, pool)
+      assert.deepInclude(own, { runAsUser: 7, runAsNonRoot: true, readOnlyRootFilesystem: true })
+      assert.notProperty(own, "runAsGroup")
+      assert.deepInclude(yield* make({}), { runAsNonRoot: false, readOnlyRootFilesystem: false })
     })
   )
 

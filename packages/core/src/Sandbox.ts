@@ -23,7 +23,9 @@ export const limits = {
   exposedPorts: 64,
   imageLength: 512,
   pathLength: 4096,
-  gracePeriodSeconds: 3600
+  gracePeriodSeconds: 3600,
+  /** A user namespace has ids up to this one. */
+  userId: 65_535
 } as const
 
 /** A TCP port that a program in a sandbox listens on. */
@@ -66,6 +68,25 @@ export type EnvVar = typeof EnvVar.Type
 /** A Kubernetes quantity such as `500m` or `128Mi`. */
 export const QuantityText = Schema.String.check(Schema.isPattern(Quantity.pattern))
 
+const UserId = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: limits.userId }))
+
+/** Who the program is and what it may write to, by Kubernetes' names; what is absent is the pool's. */
+export const SecurityContext = Schema.Struct({
+  runAsUser: Schema.optionalKey(UserId.annotate({ description: "The user; the image's where absent." })),
+  runAsGroup: Schema.optionalKey(UserId.annotate({ description: "The group; the user's where absent." })),
+  runAsNonRoot: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "A sandbox whose user is root is refused." })
+  ),
+  readOnlyRootFilesystem: Schema.optionalKey(
+    Schema.Boolean.annotate({
+      description: "The root file system can't be written to; /tmp, which is in memory then, can."
+    })
+  )
+})
+
+/** Who the program is and what it may write to. */
+export type SecurityContext = typeof SecurityContext.Type
+
 /** Limits of one sandbox; what is absent is the pool's. */
 export const SandboxResources = Schema.Struct({
   cpu: Schema.optionalKey(QuantityText.annotate({ description: "CPU limit, in cores (500m is half of one)." })),
@@ -74,6 +95,10 @@ export const SandboxResources = Schema.Struct({
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)).annotate({
       description: "Limit of processes and threads."
     })
+  ),
+  shm: Schema.optionalKey(QuantityText.annotate({ description: "Size of /dev/shm, which counts as memory (64Mi)." })),
+  ephemeralStorage: Schema.optionalKey(
+    QuantityText.annotate({ description: "What may be written to the root file system (10Gi)." })
   )
 })
 
@@ -147,7 +172,10 @@ export const SandboxSpec = Schema.Struct({
     })
   ),
   resources: Schema.optionalKey(
-    SandboxResources.annotate({ description: "Limits; capped by the pool's." })
+    SandboxResources.annotate({ description: "Limits; none may be above the pool's." })
+  ),
+  securityContext: Schema.optionalKey(
+    SecurityContext.annotate({ description: "Who the program is and what it may write to." })
   )
 })
 

@@ -5,7 +5,7 @@
 import * as Schema from "effect/Schema"
 import * as Names from "./Names.ts"
 import { Condition, ObjectMeta } from "./ObjectMeta.ts"
-import { SandboxResources } from "./Sandbox.ts"
+import { SandboxResources, SecurityContext } from "./Sandbox.ts"
 
 /** Defaults of a SandboxPool's spec. */
 export const defaults = { maxSandboxesPerPod: 5, runtimeType: "container", network: "private" } as const
@@ -46,6 +46,17 @@ export const PodTemplate = Schema.Struct({
   spec: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown))
 })
 
+/** What holds for every sandbox of a pool. What it forbids, a sandbox can't allow itself. */
+export const SandboxSecurity = Schema.Struct({
+  ...SecurityContext.fields,
+  hostUsers: Schema.optionalKey(
+    Schema.Boolean.annotate({
+      description: "Sandboxes share the node's users: root in a sandbox is root of the node.",
+      default: false
+    })
+  )
+})
+
 /** What the operator wants. */
 export const SandboxPoolSpec = Schema.Struct({
   capacity: Schema.optionalKey(PoolCapacity),
@@ -68,6 +79,9 @@ export const SandboxPoolSpec = Schema.Struct({
   warmImages: Schema.optionalKey(Schema.Array(WarmImage).annotate({ description: "Images that are kept ready." })),
   sandboxResources: Schema.optionalKey(
     SandboxResources.annotate({ description: "Default and upper limit of each sandbox." })
+  ),
+  sandboxSecurity: Schema.optionalKey(
+    SandboxSecurity.annotate({ description: "Who sandboxes' programs are and what they may write to." })
   ),
   network: Schema.optionalKey(
     Schema.Literals(["private", "pod", "none"]).annotate({

@@ -128,9 +128,18 @@ function* portProblems(ports: ReadonlyArray<number>): Problems {
   }
 }
 
-function* resourceProblems({ cpu, memory, pids }: SandboxResources): Problems {
-  for (const [name, text, example] of [["cpu", cpu, "500m"], ["memory", memory, "128Mi"]] as const) {
-    if (text !== undefined && !Option.exists(Quantity.parse(text), (value) => value > 0)) {
+function* resourceProblems({ cpu, ephemeralStorage, memory, pids, shm }: SandboxResources): Problems {
+  const quantities = [
+    ["cpu", cpu, "500m"],
+    ["memory", memory, "128Mi"],
+    ["shm", shm, "64Mi"],
+    ["ephemeralStorage", ephemeralStorage, "1Gi"]
+  ] as const
+  for (const [name, text, example] of quantities) {
+    if (
+      text !== undefined &&
+      !Option.exists(Quantity.parse(text), (value) => value > 0 && value <= Number.MAX_SAFE_INTEGER)
+    ) {
       yield {
         field: `spec.resources.${name}`,
         problem: `${JSON.stringify(text)} is no quantity above 0 such as ${example}`
@@ -201,6 +210,12 @@ function* specProblems(spec: SandboxSpec): Problems {
     limits.gracePeriodSeconds
   )
   yield* resourceProblems(spec.resources ?? {})
+  const { runAsGroup, runAsNonRoot, runAsUser } = spec.securityContext ?? {}
+  yield* integerProblems("spec.securityContext.runAsUser", runAsUser, 0, limits.userId)
+  yield* integerProblems("spec.securityContext.runAsGroup", runAsGroup, 0, limits.userId)
+  if (runAsNonRoot === true && runAsUser === 0) {
+    yield { field: "spec.securityContext.runAsUser", problem: "is root, which runAsNonRoot forbids" }
+  }
 }
 
 const first = (problems: Problems): Result.Result<void, InvalidArgument> => {

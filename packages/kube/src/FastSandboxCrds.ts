@@ -18,7 +18,8 @@ const immutableFields: ReadonlyArray<keyof Core.SandboxSpec> = [
   "workingDir",
   "exposedPorts",
   "consistencyMode",
-  "resources"
+  "resources",
+  "securityContext"
 ]
 
 /** Rules of fields would not see a field come or go, so they are rules of the spec. */

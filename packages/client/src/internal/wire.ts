@@ -106,9 +106,12 @@ export const createRequest = (options: CreateOptions, namespace: string, request
   resources: options.resources === undefined ? undefined : {
     cpu: options.resources.cpu ?? "",
     memory: options.resources.memory ?? "",
-    pids: BigInt(options.resources.pids ?? 0)
+    pids: BigInt(options.resources.pids ?? 0),
+    shm: options.resources.shm ?? "",
+    ephemeralStorage: options.resources.ephemeralStorage ?? ""
   },
   labels: { ...options.labels },
+  securityContext: options.securityContext,
   requestId
 })
 

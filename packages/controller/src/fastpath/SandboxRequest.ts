@@ -12,9 +12,14 @@ import {
   finalizer,
   requestIdAnnotation
 } from "@fast-sandbox/core/Names"
-import { type Sandbox, type SandboxSpec, withDefaults } from "@fast-sandbox/core/Sandbox"
+import { type Sandbox, type SandboxSpec, type SecurityContext, withDefaults } from "@fast-sandbox/core/Sandbox"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
-import { ConsistencyMode, type CreateRequest, FailurePolicy } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import {
+  ConsistencyMode,
+  type CreateRequest,
+  FailurePolicy,
+  type SecurityContext as SecurityContextMessage
+} from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import { GrpcCaller } from "@fast-sandbox/grpc/GrpcCaller"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
@@ -75,14 +80,25 @@ export const expireTimeOf = (seconds: bigint): Effect.Effect<string, InvalidArgu
     ? Effect.fail(refuse("spec.expireTime", `${seconds} are no Unix seconds`))
     : Effect.succeed(Instant.format(Number(seconds) * 1000))
 
+const securityContextOf = (
+  { readOnlyRootFilesystem, runAsGroup, runAsNonRoot, runAsUser }: SecurityContextMessage
+): SecurityContext => ({
+  ...(runAsUser === undefined ? {} : { runAsUser }),
+  ...(runAsGroup === undefined ? {} : { runAsGroup }),
+  ...(runAsNonRoot === undefined ? {} : { runAsNonRoot }),
+  ...(readOnlyRootFilesystem === undefined ? {} : { readOnlyRootFilesystem })
+})
+
 /** The Sandbox that a request asks for, checked. */
 export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effect.fn.Return<Wanted, InvalidArgument> {
   const namespace = request.namespace === "" ? defaultNamespace : request.namespace
-  const { cpu = "", memory = "", pids = 0n } = request.resources ?? {}
+  const { cpu = "", ephemeralStorage = "", memory = "", pids = 0n, shm = "" } = request.resources ?? {}
   const resources = {
     ...(cpu === "" ? {} : { cpu }),
     ...(memory === "" ? {} : { memory }),
-    ...(pids === 0n ? {} : { pids: Number(pids) })
+    ...(pids === 0n ? {} : { pids: Number(pids) }),
+    ...(shm === "" ? {} : { shm }),
+    ...(ephemeralStorage === "" ? {} : { ephemeralStorage })
   }
   const spec: SandboxSpec = {
     image: request.image,
@@ -102,7 +118,10 @@ export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effec
     ...(request.terminationGracePeriodSeconds === undefined
       ? {}
       : { terminationGracePeriodSeconds: Number(request.terminationGracePeriodSeconds) }),
-    ...(Object.keys(resources).length === 0 ? {} : { resources })
+    ...(Object.keys(resources).length === 0 ? {} : { resources }),
+    ...(request.securityContext === undefined
+      ? {}
+      : { securityContext: securityContextOf(request.securityContext) })
   }
   const claimUid = yield* Identifier.fresh
   const { name: creator } = yield* GrpcCaller

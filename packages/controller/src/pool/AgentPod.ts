@@ -56,6 +56,7 @@ const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
     ["FSB_RUNTIME_BINARY", spec.runtimeBinary],
     ["FSB_RUNTIME_TYPE", spec.runtimeType ?? defaults.runtimeType],
     ["FSB_NETWORK", spec.network ?? defaults.network],
+    ["FSB_HOST_USERS", spec.sandboxSecurity?.hostUsers === true ? "true" : undefined],
     ["FSB_DEFAULT_CPU", cpu],
     ["FSB_DEFAULT_MEMORY", memory],
     ["FSB_DEFAULT_PIDS", pids === undefined ? undefined : String(pids)]

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file fastpath/v1/fastpath.proto.
  */
 export const file_fastpath_v1_fastpath: GenFile = /*@__PURE__*/
-  fileDesc("ChpmYXN0cGF0aC92MS9mYXN0cGF0aC5wcm90bxILZmFzdHBhdGgudjEitwUKDUNyZWF0ZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSFQoNZXhwb3NlZF9wb3J0cxgDIAMoBRIPCgdjb21tYW5kGAQgAygJEgwKBGFyZ3MYBSADKAkSEQoJbmFtZXNwYWNlGAYgASgJEjYKEGNvbnNpc3RlbmN5X21vZGUYByABKA4yHC5mYXN0cGF0aC52MS5Db25zaXN0ZW5jeU1vZGUSDAoEbmFtZRgIIAEoCRIyCgRlbnZzGAkgAygLMiQuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5FbnZzRW50cnkSEwoLd29ya2luZ19kaXIYCiABKAkSEgoKcmVxdWVzdF9pZBgUIAEoCRIyCg5mYWlsdXJlX3BvbGljeRgVIAEoDjIaLmZhc3RwYXRoLnYxLkZhaWx1cmVQb2xpY3kSIAoYcmVjb3ZlcnlfdGltZW91dF9zZWNvbmRzGBYgASgFEhsKE2V4cGlyZV90aW1lX3NlY29uZHMYFyABKAMSEwoLdHRsX3NlY29uZHMYGCABKAMSLQogdGVybWluYXRpb25fZ3JhY2VfcGVyaW9kX3NlY29uZHMYGSABKANIAIgBARIpCglyZXNvdXJjZXMYGiABKAsyFi5mYXN0cGF0aC52MS5SZXNvdXJjZXMSNgoGbGFiZWxzGBsgAygLMiYuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5MYWJlbHNFbnRyeRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQiMKIV90ZXJtaW5hdGlvbl9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI2CglSZXNvdXJjZXMSCwoDY3B1GAEgASgJEg4KBm1lbW9yeRgCIAEoCRIMCgRwaWRzGAMgASgDIpoBCg5DcmVhdGVSZXNwb25zZRISCgpzYW5kYm94X2lkGAEgASgJEhEKCWFnZW50X3BvZBgCIAEoCRIRCgllbmRwb2ludHMYAyADKAkSFAoMc2FuZGJveF9uYW1lGAQgASgJEiUKB3N0YXJ0dXAYFCABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhEKCW5hbWVzcGFjZRgVIAEoCSJACgdTdGFydHVwEgwKBHRpZXIYASABKAkSJwoFc3RlcHMYAiADKAsyGC5mYXN0cGF0aC52MS5TdGFydHVwU3RlcCIrCgtTdGFydHVwU3RlcBIMCgRuYW1lGAEgASgJEg4KBm1pbGxpcxgCIAEoASJHCg1EZWxldGVSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSDQoFZm9yY2UYFCABKAgiIQoORGVsZXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCCI1CgpHZXRSZXF1ZXN0EhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOAoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDmxhYmVsX3NlbGVjdG9yGBQgASgJIjcKDExpc3RSZXNwb25zZRInCgVpdGVtcxgBIAMoCzIYLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvIq8ECgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg0KBXBoYXNlGAIgASgJEhEKCWFnZW50X3BvZBgDIAEoCRIRCgllbmRwb2ludHMYBCADKAkSEgoKY3JlYXRlZF9hdBgFIAEoAxINCgVpbWFnZRgGIAEoCRIQCghwb29sX3JlZhgHIAEoCRIUCgxzYW5kYm94X25hbWUYCCABKAkSEQoJbmFtZXNwYWNlGBQgASgJEhEKCW5vZGVfbmFtZRgVIAEoCRIWCglleGl0X2NvZGUYFiABKAVIAIgBARIOCgZzaWduYWwYFyABKAUSDgoGcmVhc29uGBggASgJEg8KB21lc3NhZ2UYGSABKAkSLgoKc3RhcnRlZF9hdBgaIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHJlc3RhcnRzGBwgASgFEjQKBmxhYmVscxgdIAMoCzIkLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvLkxhYmVsc0VudHJ5EiUKB3N0YXJ0dXAYHiABKAsyFC5mYXN0cGF0aC52MS5TdGFydHVwEhAKCHJlc291cmNlGB8gASgMGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSK8AgoNVXBkYXRlUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEh0KE2V4cGlyZV90aW1lX3NlY29uZHMYAyABKANIABIYCg5yZXNldF9yZXZpc2lvbhgEIAEoCUgAEjQKDmZhaWx1cmVfcG9saWN5GAUgASgOMhouZmFzdHBhdGgudjEuRmFpbHVyZVBvbGljeUgAEiIKGHJlY292ZXJ5X3RpbWVvdXRfc2Vjb25kcxgGIAEoBUgAEjYKBmxhYmVscxgHIAMoCzImLmZhc3RwYXRoLnYxLlVwZGF0ZVJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZ1cGRhdGUiXQoOVXBkYXRlUmVzcG9uc2USDwoHc3VjY2VzcxgBIAEoCBIPCgdtZXNzYWdlGAIgASgJEikKB3NhbmRib3gYAyABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJPCgxXYXRjaFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIWCg5sYWJlbF9zZWxlY3RvchgDIAEoCSKzAQoKV2F0Y2hFdmVudBIqCgR0eXBlGAEgASgOMhwuZmFzdHBhdGgudjEuV2F0Y2hFdmVudC5UeXBlEikKB3NhbmRib3gYAiABKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyJOCgRUeXBlEhQKEFRZUEVfVU5TUEVDSUZJRUQQABIJCgVBRERFRBABEgwKCE1PRElGSUVEEAISCwoHREVMRVRFRBADEgoKBlNZTkNFRBAEIjcKDFJlc2V0UmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIvwBCgtMb2dzUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg4KBmZvbGxvdxgDIAEoCBIXCgp0YWlsX2xpbmVzGAQgASgDSACIAQESKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZzdHJlYW0YByABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjMKDExvZ3NSZXNwb25zZRIjCgVsaW5lcxgBIAMoCzIULmZhc3RwYXRoLnYxLkxvZ0xpbmUiegoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgZzdHJlYW0YAiABKA4yFi5mYXN0cGF0aC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIjgKEUxpc3RJbWFnZXNSZXF1ZXN0EhAKCHBvb2xfcmVmGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSI7ChJMaXN0SW1hZ2VzUmVzcG9uc2USJQoFaXRlbXMYASADKAsyFi5mYXN0cGF0aC52MS5JbWFnZUluZm8iTAoJSW1hZ2VJbmZvEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDQoFbm9kZXMYBCADKAkiRgoQUHVsbEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCRIQCghwb29sX3JlZhgCIAEoCRIRCgluYW1lc3BhY2UYAyABKAkiWgoQTG9hZEltYWdlUmVxdWVzdBIuCgZoZWFkZXIYASABKAsyHC5mYXN0cGF0aC52MS5Mb2FkSW1hZ2VIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJECg9Mb2FkSW1hZ2VIZWFkZXISEAoIcG9vbF9yZWYYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEgwKBG5hbWUYAyABKAkieAoNSW1hZ2VQcm9ncmVzcxIMCgRub2RlGAEgASgJEg0KBWltYWdlGAIgASgJEg4KBnN0YXR1cxgDIAEoCRIVCg1jdXJyZW50X2J5dGVzGAQgASgDEhMKC3RvdGFsX2J5dGVzGAUgASgDEg4KBmRpZ2VzdBgGIAEoCSJIChJSZW1vdmVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSEQoJbmFtZXNwYWNlGAMgASgJIiQKE1JlbW92ZUltYWdlUmVzcG9uc2USDQoFbm9kZXMYASADKAkiJQoQTGlzdFBvb2xzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkiOQoRTGlzdFBvb2xzUmVzcG9uc2USJAoFaXRlbXMYASADKAsyFS5mYXN0cGF0aC52MS5Qb29sSW5mbyIxCg5HZXRQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSIlChFDcmVhdGVQb29sUmVxdWVzdBIQCghyZXNvdXJjZRgBIAEoDCLLAQoQU2NhbGVQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIVCghwb29sX21pbhgDIAEoBUgAiAEBEhUKCHBvb2xfbWF4GAQgASgFSAGIAQESFwoKYnVmZmVyX21pbhgFIAEoBUgCiAEBEhcKCmJ1ZmZlcl9tYXgYBiABKAVIA4gBAUILCglfcG9vbF9taW5CCwoJX3Bvb2xfbWF4Qg0KC19idWZmZXJfbWluQg0KC19idWZmZXJfbWF4IkMKEURlbGV0ZVBvb2xSZXF1ZXN0EgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg0KBWZvcmNlGAMgASgIIhQKEkRlbGV0ZVBvb2xSZXNwb25zZSLPAQoIUG9vbEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFAoMYWdlbnRzX3JlYWR5GAMgASgFEhYKDmFnZW50c19kZXNpcmVkGAQgASgFEhIKCnNsb3RzX3VzZWQYBSABKAUSEwoLc2xvdHNfdG90YWwYBiABKAUSFAoMc2xvdHNfcGFya2VkGAcgASgFEhIKCmNyZWF0ZWRfYXQYCCABKAMSDwoHcHJvYmxlbRgJIAEoCRIQCghyZXNvdXJjZRgKIAEoDCI4ChFMaXN0QWdlbnRzUmVxdWVzdBIQCghwb29sX3JlZhgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOwoSTGlzdEFnZW50c1Jlc3BvbnNlEiUKBWl0ZW1zGAEgAygLMhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvIqgCCglBZ2VudEluZm8SDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSEAoIcG9vbF9yZWYYAyABKAkSEQoJbm9kZV9uYW1lGAQgASgJEisKBXN0YXRlGAUgASgOMhwuZmFzdHBhdGgudjEuQWdlbnRJbmZvLlN0YXRlEhIKCnNsb3RzX3VzZWQYBiABKAUSEwoLc2xvdHNfdG90YWwYByABKAUSDgoGaW1hZ2VzGAggASgFEg0KBXNpbmNlGAkgASgDEg0KBW5vdGVzGAogAygJIlEKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIU1RBUlRJTkcQARIJCgVSRUFEWRACEgoKBlNJTEVOVBADEgwKCERSQUlOSU5HEAQiNAoRRHJhaW5BZ2VudFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiNQoSUmVzdW1lQWdlbnRSZXF1ZXN0EgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIlMKEldhdGNoRXZlbnRzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDAoEa2luZBgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBmZvbGxvdxgEIAEoCCLqAQoJRXZlbnRJbmZvEhEKCW5hbWVzcGFjZRgBIAEoCRIMCgRraW5kGAIgASgJEgwKBG5hbWUYAyABKAkSDAoEdHlwZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDwoHbWVzc2FnZRgGIAEoCRINCgVjb3VudBgHIAEoBRIpCgVmaXJzdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoEbGFzdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAogASgJEgsKA3VpZBgLIAEoCSITChFHZXRWZXJzaW9uUmVxdWVzdCIzChJHZXRWZXJzaW9uUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJKicKD0NvbnNpc3RlbmN5TW9kZRIICgRGQVNUEAASCgoGU1RST05HEAEqLgoNRmFpbHVyZVBvbGljeRIKCgZNQU5VQUwQABIRCg1BVVRPX1JFQ1JFQVRFEAEqIwoJTG9nU3RyZWFtEgoKBlNURE9VVBAAEgoKBlNUREVSUhABMoYQCg9GYXN0UGF0aFNlcnZpY2USSAoNQ3JlYXRlU2FuZGJveBIaLmZhc3RwYXRoLnYxLkNyZWF0ZVJlcXVlc3QaGy5mYXN0cGF0aC52MS5DcmVhdGVSZXNwb25zZRJICg1EZWxldGVTYW5kYm94EhouZmFzdHBhdGgudjEuRGVsZXRlUmVxdWVzdBobLmZhc3RwYXRoLnYxLkRlbGV0ZVJlc3BvbnNlEkgKDVVwZGF0ZVNhbmRib3gSGi5mYXN0cGF0aC52MS5VcGRhdGVSZXF1ZXN0GhsuZmFzdHBhdGgudjEuVXBkYXRlUmVzcG9uc2USRAoNTGlzdFNhbmRib3hlcxIYLmZhc3RwYXRoLnYxLkxpc3RSZXF1ZXN0GhkuZmFzdHBhdGgudjEuTGlzdFJlc3BvbnNlEj8KCkdldFNhbmRib3gSFy5mYXN0cGF0aC52MS5HZXRSZXF1ZXN0GhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8SRgoOV2F0Y2hTYW5kYm94ZXMSGS5mYXN0cGF0aC52MS5XYXRjaFJlcXVlc3QaFy5mYXN0cGF0aC52MS5XYXRjaEV2ZW50MAESQwoMUmVzZXRTYW5kYm94EhkuZmFzdHBhdGgudjEuUmVzZXRSZXF1ZXN0GhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8SPQoETG9ncxIYLmZhc3RwYXRoLnYxLkxvZ3NSZXF1ZXN0GhkuZmFzdHBhdGgudjEuTG9nc1Jlc3BvbnNlMAESPwoERXhlYxIYLmZhc3RwYXRoLnYxLkV4ZWNSZXF1ZXN0GhkuZmFzdHBhdGgudjEuRXhlY1Jlc3BvbnNlKAEwARJDCgZDb3B5VG8SGi5mYXN0cGF0aC52MS5Db3B5VG9SZXF1ZXN0GhsuZmFzdHBhdGgudjEuQ29weVRvUmVzcG9uc2UoARJJCghDb3B5RnJvbRIcLmZhc3RwYXRoLnYxLkNvcHlGcm9tUmVxdWVzdBodLmZhc3RwYXRoLnYxLkNvcHlGcm9tUmVzcG9uc2UwARJUCgtQb3J0Rm9yd2FyZBIfLmZhc3RwYXRoLnYxLlBvcnRGb3J3YXJkUmVxdWVzdBogLmZhc3RwYXRoLnYxLlBvcnRGb3J3YXJkUmVzcG9uc2UoATABEkAKBVN0YXRzEhkuZmFzdHBhdGgudjEuU3RhdHNSZXF1ZXN0GhouZmFzdHBhdGgudjEuU3RhdHNSZXNwb25zZTABEkoKCVByb2Nlc3NlcxIdLmZhc3RwYXRoLnYxLlByb2Nlc3Nlc1JlcXVlc3QaHi5mYXN0cGF0aC52MS5Qcm9jZXNzZXNSZXNwb25zZRJNCgpMaXN0SW1hZ2VzEh4uZmFzdHBhdGgudjEuTGlzdEltYWdlc1JlcXVlc3QaHy5mYXN0cGF0aC52MS5MaXN0SW1hZ2VzUmVzcG9uc2USSAoJUHVsbEltYWdlEh0uZmFzdHBhdGgudjEuUHVsbEltYWdlUmVxdWVzdBoaLmZhc3RwYXRoLnYxLkltYWdlUHJvZ3Jlc3MwARJKCglMb2FkSW1hZ2USHS5mYXN0cGF0aC52MS5Mb2FkSW1hZ2VSZXF1ZXN0GhouZmFzdHBhdGgudjEuSW1hZ2VQcm9ncmVzcygBMAESUAoLUmVtb3ZlSW1hZ2USHy5mYXN0cGF0aC52MS5SZW1vdmVJbWFnZVJlcXVlc3QaIC5mYXN0cGF0aC52MS5SZW1vdmVJbWFnZVJlc3BvbnNlEkoKCUxpc3RQb29scxIdLmZhc3RwYXRoLnYxLkxpc3RQb29sc1JlcXVlc3QaHi5mYXN0cGF0aC52MS5MaXN0UG9vbHNSZXNwb25zZRI9CgdHZXRQb29sEhsuZmFzdHBhdGgudjEuR2V0UG9vbFJlcXVlc3QaFS5mYXN0cGF0aC52MS5Qb29sSW5mbxJDCgpDcmVhdGVQb29sEh4uZmFzdHBhdGgudjEuQ3JlYXRlUG9vbFJlcXVlc3QaFS5mYXN0cGF0aC52MS5Qb29sSW5mbxJBCglTY2FsZVBvb2wSHS5mYXN0cGF0aC52MS5TY2FsZVBvb2xSZXF1ZXN0GhUuZmFzdHBhdGgudjEuUG9vbEluZm8STQoKRGVsZXRlUG9vbBIeLmZhc3RwYXRoLnYxLkRlbGV0ZVBvb2xSZXF1ZXN0Gh8uZmFzdHBhdGgudjEuRGVsZXRlUG9vbFJlc3BvbnNlEk0KCkxpc3RBZ2VudHMSHi5mYXN0cGF0aC52MS5MaXN0QWdlbnRzUmVxdWVzdBofLmZhc3RwYXRoLnYxLkxpc3RBZ2VudHNSZXNwb25zZRJECgpEcmFpbkFnZW50Eh4uZmFzdHBhdGgudjEuRHJhaW5BZ2VudFJlcXVlc3QaFi5mYXN0cGF0aC52MS5BZ2VudEluZm8SRgoLUmVzdW1lQWdlbnQSHy5mYXN0cGF0aC52MS5SZXN1bWVBZ2VudFJlcXVlc3QaFi5mYXN0cGF0aC52MS5BZ2VudEluZm8SSAoLV2F0Y2hFdmVudHMSHy5mYXN0cGF0aC52MS5XYXRjaEV2ZW50c1JlcXVlc3QaFi5mYXN0cGF0aC52MS5FdmVudEluZm8wARJNCgpHZXRWZXJzaW9uEh4uZmFzdHBhdGgudjEuR2V0VmVyc2lvblJlcXVlc3QaHy5mYXN0cGF0aC52MS5HZXRWZXJzaW9uUmVzcG9uc2ViBnByb3RvMw", [file_fastpath_v1_session, file_google_protobuf_timestamp]);
+  fileDesc("ChpmYXN0cGF0aC92MS9mYXN0cGF0aC5wcm90bxILZmFzdHBhdGgudjEi7wUKDUNyZWF0ZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSFQoNZXhwb3NlZF9wb3J0cxgDIAMoBRIPCgdjb21tYW5kGAQgAygJEgwKBGFyZ3MYBSADKAkSEQoJbmFtZXNwYWNlGAYgASgJEjYKEGNvbnNpc3RlbmN5X21vZGUYByABKA4yHC5mYXN0cGF0aC52MS5Db25zaXN0ZW5jeU1vZGUSDAoEbmFtZRgIIAEoCRIyCgRlbnZzGAkgAygLMiQuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5FbnZzRW50cnkSEwoLd29ya2luZ19kaXIYCiABKAkSEgoKcmVxdWVzdF9pZBgUIAEoCRIyCg5mYWlsdXJlX3BvbGljeRgVIAEoDjIaLmZhc3RwYXRoLnYxLkZhaWx1cmVQb2xpY3kSIAoYcmVjb3ZlcnlfdGltZW91dF9zZWNvbmRzGBYgASgFEhsKE2V4cGlyZV90aW1lX3NlY29uZHMYFyABKAMSEwoLdHRsX3NlY29uZHMYGCABKAMSLQogdGVybWluYXRpb25fZ3JhY2VfcGVyaW9kX3NlY29uZHMYGSABKANIAIgBARIpCglyZXNvdXJjZXMYGiABKAsyFi5mYXN0cGF0aC52MS5SZXNvdXJjZXMSNgoGbGFiZWxzGBsgAygLMiYuZmFzdHBhdGgudjEuQ3JlYXRlUmVxdWVzdC5MYWJlbHNFbnRyeRI2ChBzZWN1cml0eV9jb250ZXh0GCggASgLMhwuZmFzdHBhdGgudjEuU2VjdXJpdHlDb250ZXh0GisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCIwohX3Rlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzIt8BCg9TZWN1cml0eUNvbnRleHQSGAoLcnVuX2FzX3VzZXIYASABKA1IAIgBARIZCgxydW5fYXNfZ3JvdXAYAiABKA1IAYgBARIcCg9ydW5fYXNfbm9uX3Jvb3QYAyABKAhIAogBARImChlyZWFkX29ubHlfcm9vdF9maWxlc3lzdGVtGAQgASgISAOIAQFCDgoMX3J1bl9hc191c2VyQg8KDV9ydW5fYXNfZ3JvdXBCEgoQX3J1bl9hc19ub25fcm9vdEIcChpfcmVhZF9vbmx5X3Jvb3RfZmlsZXN5c3RlbSJeCglSZXNvdXJjZXMSCwoDY3B1GAEgASgJEg4KBm1lbW9yeRgCIAEoCRIMCgRwaWRzGAMgASgDEgsKA3NobRgEIAEoCRIZChFlcGhlbWVyYWxfc3RvcmFnZRgFIAEoCSKaAQoOQ3JlYXRlUmVzcG9uc2USEgoKc2FuZGJveF9pZBgBIAEoCRIRCglhZ2VudF9wb2QYAiABKAkSEQoJZW5kcG9pbnRzGAMgAygJEhQKDHNhbmRib3hfbmFtZRgEIAEoCRIlCgdzdGFydHVwGBQgASgLMhQuZmFzdHBhdGgudjEuU3RhcnR1cBIRCgluYW1lc3BhY2UYFSABKAkiQAoHU3RhcnR1cBIMCgR0aWVyGAEgASgJEicKBXN0ZXBzGAIgAygLMhguZmFzdHBhdGgudjEuU3RhcnR1cFN0ZXAiKwoLU3RhcnR1cFN0ZXASDAoEbmFtZRgBIAEoCRIOCgZtaWxsaXMYAiABKAEiRwoNRGVsZXRlUmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEg0KBWZvcmNlGBQgASgIIiEKDkRlbGV0ZVJlc3BvbnNlEg8KB3N1Y2Nlc3MYASABKAgiNQoKR2V0UmVxdWVzdBIUCgxzYW5kYm94X25hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIjgKC0xpc3RSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIWCg5sYWJlbF9zZWxlY3RvchgUIAEoCSI3CgxMaXN0UmVzcG9uc2USJwoFaXRlbXMYASADKAsyGC5mYXN0cGF0aC52MS5TYW5kYm94SW5mbyKvBAoLU2FuZGJveEluZm8SEgoKc2FuZGJveF9pZBgBIAEoCRINCgVwaGFzZRgCIAEoCRIRCglhZ2VudF9wb2QYAyABKAkSEQoJZW5kcG9pbnRzGAQgAygJEhIKCmNyZWF0ZWRfYXQYBSABKAMSDQoFaW1hZ2UYBiABKAkSEAoIcG9vbF9yZWYYByABKAkSFAoMc2FuZGJveF9uYW1lGAggASgJEhEKCW5hbWVzcGFjZRgUIAEoCRIRCglub2RlX25hbWUYFSABKAkSFgoJZXhpdF9jb2RlGBYgASgFSACIAQESDgoGc2lnbmFsGBcgASgFEg4KBnJlYXNvbhgYIAEoCRIPCgdtZXNzYWdlGBkgASgJEi4KCnN0YXJ0ZWRfYXQYGiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GBsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghyZXN0YXJ0cxgcIAEoBRI0CgZsYWJlbHMYHSADKAsyJC5mYXN0cGF0aC52MS5TYW5kYm94SW5mby5MYWJlbHNFbnRyeRIlCgdzdGFydHVwGB4gASgLMhQuZmFzdHBhdGgudjEuU3RhcnR1cBIQCghyZXNvdXJjZRgfIAEoDBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUivAIKDVVwZGF0ZVJlcXVlc3QSFAoMc2FuZGJveF9uYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIdChNleHBpcmVfdGltZV9zZWNvbmRzGAMgASgDSAASGAoOcmVzZXRfcmV2aXNpb24YBCABKAlIABI0Cg5mYWlsdXJlX3BvbGljeRgFIAEoDjIaLmZhc3RwYXRoLnYxLkZhaWx1cmVQb2xpY3lIABIiChhyZWNvdmVyeV90aW1lb3V0X3NlY29uZHMYBiABKAVIABI2CgZsYWJlbHMYByADKAsyJi5mYXN0cGF0aC52MS5VcGRhdGVSZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGdXBkYXRlIl0KDlVwZGF0ZVJlc3BvbnNlEg8KB3N1Y2Nlc3MYASABKAgSDwoHbWVzc2FnZRgCIAEoCRIpCgdzYW5kYm94GAMgASgLMhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8iTwoMV2F0Y2hSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIUCgxzYW5kYm94X25hbWUYAiABKAkSFgoObGFiZWxfc2VsZWN0b3IYAyABKAkiswEKCldhdGNoRXZlbnQSKgoEdHlwZRgBIAEoDjIcLmZhc3RwYXRoLnYxLldhdGNoRXZlbnQuVHlwZRIpCgdzYW5kYm94GAIgASgLMhguZmFzdHBhdGgudjEuU2FuZGJveEluZm8iTgoEVHlwZRIUChBUWVBFX1VOU1BFQ0lGSUVEEAASCQoFQURERUQQARIMCghNT0RJRklFRBACEgsKB0RFTEVURUQQAxIKCgZTWU5DRUQQBCI3CgxSZXNldFJlcXVlc3QSFAoMc2FuZGJveF9uYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSL8AQoLTG9nc1JlcXVlc3QSFAoMc2FuZGJveF9uYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIOCgZmb2xsb3cYAyABKAgSFwoKdGFpbF9saW5lcxgEIAEoA0gAiAEBEikKBXNpbmNlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoGc3RyZWFtGAcgASgOMhYuZmFzdHBhdGgudjEuTG9nU3RyZWFtSAGIAQFCDQoLX3RhaWxfbGluZXNCCQoHX3N0cmVhbSIzCgxMb2dzUmVzcG9uc2USIwoFbGluZXMYASADKAsyFC5mYXN0cGF0aC52MS5Mb2dMaW5lInoKB0xvZ0xpbmUSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoGc3RyZWFtGAIgASgOMhYuZmFzdHBhdGgudjEuTG9nU3RyZWFtEgwKBHRleHQYAyABKAwSDwoHcGFydGlhbBgEIAEoCCI4ChFMaXN0SW1hZ2VzUmVxdWVzdBIQCghwb29sX3JlZhgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiOwoSTGlzdEltYWdlc1Jlc3BvbnNlEiUKBWl0ZW1zGAEgAygLMhYuZmFzdHBhdGgudjEuSW1hZ2VJbmZvIkwKCUltYWdlSW5mbxIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEg0KBW5vZGVzGAQgAygJIkYKEFB1bGxJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkSEAoIcG9vbF9yZWYYAiABKAkSEQoJbmFtZXNwYWNlGAMgASgJIloKEExvYWRJbWFnZVJlcXVlc3QSLgoGaGVhZGVyGAEgASgLMhwuZmFzdHBhdGgudjEuTG9hZEltYWdlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiRAoPTG9hZEltYWdlSGVhZGVyEhAKCHBvb2xfcmVmGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIMCgRuYW1lGAMgASgJIngKDUltYWdlUHJvZ3Jlc3MSDAoEbm9kZRgBIAEoCRINCgVpbWFnZRgCIAEoCRIOCgZzdGF0dXMYAyABKAkSFQoNY3VycmVudF9ieXRlcxgEIAEoAxITCgt0b3RhbF9ieXRlcxgFIAEoAxIOCgZkaWdlc3QYBiABKAkiSAoSUmVtb3ZlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJEhAKCHBvb2xfcmVmGAIgASgJEhEKCW5hbWVzcGFjZRgDIAEoCSIkChNSZW1vdmVJbWFnZVJlc3BvbnNlEg0KBW5vZGVzGAEgAygJIiUKEExpc3RQb29sc1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJIjkKEUxpc3RQb29sc1Jlc3BvbnNlEiQKBWl0ZW1zGAEgAygLMhUuZmFzdHBhdGgudjEuUG9vbEluZm8iMQoOR2V0UG9vbFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkiJQoRQ3JlYXRlUG9vbFJlcXVlc3QSEAoIcmVzb3VyY2UYASABKAwiywEKEFNjYWxlUG9vbFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFQoIcG9vbF9taW4YAyABKAVIAIgBARIVCghwb29sX21heBgEIAEoBUgBiAEBEhcKCmJ1ZmZlcl9taW4YBSABKAVIAogBARIXCgpidWZmZXJfbWF4GAYgASgFSAOIAQFCCwoJX3Bvb2xfbWluQgsKCV9wb29sX21heEINCgtfYnVmZmVyX21pbkINCgtfYnVmZmVyX21heCJDChFEZWxldGVQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRINCgVmb3JjZRgDIAEoCCIUChJEZWxldGVQb29sUmVzcG9uc2UizwEKCFBvb2xJbmZvEgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEhQKDGFnZW50c19yZWFkeRgDIAEoBRIWCg5hZ2VudHNfZGVzaXJlZBgEIAEoBRISCgpzbG90c191c2VkGAUgASgFEhMKC3Nsb3RzX3RvdGFsGAYgASgFEhQKDHNsb3RzX3BhcmtlZBgHIAEoBRISCgpjcmVhdGVkX2F0GAggASgDEg8KB3Byb2JsZW0YCSABKAkSEAoIcmVzb3VyY2UYCiABKAwiOAoRTGlzdEFnZW50c1JlcXVlc3QSEAoIcG9vbF9yZWYYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIjsKEkxpc3RBZ2VudHNSZXNwb25zZRIlCgVpdGVtcxgBIAMoCzIWLmZhc3RwYXRoLnYxLkFnZW50SW5mbyKoAgoJQWdlbnRJbmZvEgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEhAKCHBvb2xfcmVmGAMgASgJEhEKCW5vZGVfbmFtZRgEIAEoCRIrCgVzdGF0ZRgFIAEoDjIcLmZhc3RwYXRoLnYxLkFnZW50SW5mby5TdGF0ZRISCgpzbG90c191c2VkGAYgASgFEhMKC3Nsb3RzX3RvdGFsGAcgASgFEg4KBmltYWdlcxgIIAEoBRINCgVzaW5jZRgJIAEoAxINCgVub3RlcxgKIAMoCSJRCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgwKCFNUQVJUSU5HEAESCQoFUkVBRFkQAhIKCgZTSUxFTlQQAxIMCghEUkFJTklORxAEIjQKEURyYWluQWdlbnRSZXF1ZXN0EgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJIjUKElJlc3VtZUFnZW50UmVxdWVzdBIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCSJTChJXYXRjaEV2ZW50c1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgwKBGtpbmQYAiABKAkSDAoEbmFtZRgDIAEoCRIOCgZmb2xsb3cYBCABKAgi6gEKCUV2ZW50SW5mbxIRCgluYW1lc3BhY2UYASABKAkSDAoEa2luZBgCIAEoCRIMCgRuYW1lGAMgASgJEgwKBHR5cGUYBCABKAkSDgoGcmVhc29uGAUgASgJEg8KB21lc3NhZ2UYBiABKAkSDQoFY291bnQYByABKAUSKQoFZmlyc3QYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBGxhc3QYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNvdXJjZRgKIAEoCRILCgN1aWQYCyABKAkiEwoRR2V0VmVyc2lvblJlcXVlc3QiMwoSR2V0VmVyc2lvblJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSDAoEbm9kZRgCIAEoCSonCg9Db25zaXN0ZW5jeU1vZGUSCAoERkFTVBAAEgoKBlNUUk9ORxABKi4KDUZhaWx1cmVQb2xpY3kSCgoGTUFOVUFMEAASEQoNQVVUT19SRUNSRUFURRABKiMKCUxvZ1N0cmVhbRIKCgZTVERPVVQQABIKCgZTVERFUlIQATKGEAoPRmFzdFBhdGhTZXJ2aWNlEkgKDUNyZWF0ZVNhbmRib3gSGi5mYXN0cGF0aC52MS5DcmVhdGVSZXF1ZXN0GhsuZmFzdHBhdGgudjEuQ3JlYXRlUmVzcG9uc2USSAoNRGVsZXRlU2FuZGJveBIaLmZhc3RwYXRoLnYxLkRlbGV0ZVJlcXVlc3QaGy5mYXN0cGF0aC52MS5EZWxldGVSZXNwb25zZRJICg1VcGRhdGVTYW5kYm94EhouZmFzdHBhdGgudjEuVXBkYXRlUmVxdWVzdBobLmZhc3RwYXRoLnYxLlVwZGF0ZVJlc3BvbnNlEkQKDUxpc3RTYW5kYm94ZXMSGC5mYXN0cGF0aC52MS5MaXN0UmVxdWVzdBoZLmZhc3RwYXRoLnYxLkxpc3RSZXNwb25zZRI/CgpHZXRTYW5kYm94EhcuZmFzdHBhdGgudjEuR2V0UmVxdWVzdBoYLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvEkYKDldhdGNoU2FuZGJveGVzEhkuZmFzdHBhdGgudjEuV2F0Y2hSZXF1ZXN0GhcuZmFzdHBhdGgudjEuV2F0Y2hFdmVudDABEkMKDFJlc2V0U2FuZGJveBIZLmZhc3RwYXRoLnYxLlJlc2V0UmVxdWVzdBoYLmZhc3RwYXRoLnYxLlNhbmRib3hJbmZvEj0KBExvZ3MSGC5mYXN0cGF0aC52MS5Mb2dzUmVxdWVzdBoZLmZhc3RwYXRoLnYxLkxvZ3NSZXNwb25zZTABEj8KBEV4ZWMSGC5mYXN0cGF0aC52MS5FeGVjUmVxdWVzdBoZLmZhc3RwYXRoLnYxLkV4ZWNSZXNwb25zZSgBMAESQwoGQ29weVRvEhouZmFzdHBhdGgudjEuQ29weVRvUmVxdWVzdBobLmZhc3RwYXRoLnYxLkNvcHlUb1Jlc3BvbnNlKAESSQoIQ29weUZyb20SHC5mYXN0cGF0aC52MS5Db3B5RnJvbVJlcXVlc3QaHS5mYXN0cGF0aC52MS5Db3B5RnJvbVJlc3BvbnNlMAESVAoLUG9ydEZvcndhcmQSHy5mYXN0cGF0aC52MS5Qb3J0Rm9yd2FyZFJlcXVlc3QaIC5mYXN0cGF0aC52MS5Qb3J0Rm9yd2FyZFJlc3BvbnNlKAEwARJACgVTdGF0cxIZLmZhc3RwYXRoLnYxLlN0YXRzUmVxdWVzdBoaLmZhc3RwYXRoLnYxLlN0YXRzUmVzcG9uc2UwARJKCglQcm9jZXNzZXMSHS5mYXN0cGF0aC52MS5Qcm9jZXNzZXNSZXF1ZXN0Gh4uZmFzdHBhdGgudjEuUHJvY2Vzc2VzUmVzcG9uc2USTQoKTGlzdEltYWdlcxIeLmZhc3RwYXRoLnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh8uZmFzdHBhdGgudjEuTGlzdEltYWdlc1Jlc3BvbnNlEkgKCVB1bGxJbWFnZRIdLmZhc3RwYXRoLnYxLlB1bGxJbWFnZVJlcXVlc3QaGi5mYXN0cGF0aC52MS5JbWFnZVByb2dyZXNzMAESSgoJTG9hZEltYWdlEh0uZmFzdHBhdGgudjEuTG9hZEltYWdlUmVxdWVzdBoaLmZhc3RwYXRoLnYxLkltYWdlUHJvZ3Jlc3MoATABElAKC1JlbW92ZUltYWdlEh8uZmFzdHBhdGgudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0GiAuZmFzdHBhdGgudjEuUmVtb3ZlSW1hZ2VSZXNwb25zZRJKCglMaXN0UG9vbHMSHS5mYXN0cGF0aC52MS5MaXN0UG9vbHNSZXF1ZXN0Gh4uZmFzdHBhdGgudjEuTGlzdFBvb2xzUmVzcG9uc2USPQoHR2V0UG9vbBIbLmZhc3RwYXRoLnYxLkdldFBvb2xSZXF1ZXN0GhUuZmFzdHBhdGgudjEuUG9vbEluZm8SQwoKQ3JlYXRlUG9vbBIeLmZhc3RwYXRoLnYxLkNyZWF0ZVBvb2xSZXF1ZXN0GhUuZmFzdHBhdGgudjEuUG9vbEluZm8SQQoJU2NhbGVQb29sEh0uZmFzdHBhdGgudjEuU2NhbGVQb29sUmVxdWVzdBoVLmZhc3RwYXRoLnYxLlBvb2xJbmZvEk0KCkRlbGV0ZVBvb2wSHi5mYXN0cGF0aC52MS5EZWxldGVQb29sUmVxdWVzdBofLmZhc3RwYXRoLnYxLkRlbGV0ZVBvb2xSZXNwb25zZRJNCgpMaXN0QWdlbnRzEh4uZmFzdHBhdGgudjEuTGlzdEFnZW50c1JlcXVlc3QaHy5mYXN0cGF0aC52MS5MaXN0QWdlbnRzUmVzcG9uc2USRAoKRHJhaW5BZ2VudBIeLmZhc3RwYXRoLnYxLkRyYWluQWdlbnRSZXF1ZXN0GhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvEkYKC1Jlc3VtZUFnZW50Eh8uZmFzdHBhdGgudjEuUmVzdW1lQWdlbnRSZXF1ZXN0GhYuZmFzdHBhdGgudjEuQWdlbnRJbmZvEkgKC1dhdGNoRXZlbnRzEh8uZmFzdHBhdGgudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GhYuZmFzdHBhdGgudjEuRXZlbnRJbmZvMAESTQoKR2V0VmVyc2lvbhIeLmZhc3RwYXRoLnYxLkdldFZlcnNpb25SZXF1ZXN0Gh8uZmFzdHBhdGgudjEuR2V0VmVyc2lvblJlc3BvbnNlYgZwcm90bzM", [file_fastpath_v1_session, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message fastpath.v1.CreateRequest
@@ -129,6 +129,11 @@ export type CreateRequest = Message<"fastpath.v1.CreateRequest"> & {
    * @generated from field: map<string, string> labels = 27;
    */
   labels: { [key: string]: string };
+
+  /**
+   * @generated from field: fastpath.v1.SecurityContext security_context = 40;
+   */
+  securityContext?: SecurityContext | undefined;
 };
 
 /**
@@ -137,6 +142,40 @@ export type CreateRequest = Message<"fastpath.v1.CreateRequest"> & {
  */
 export const CreateRequestSchema: GenMessage<CreateRequest> = /*@__PURE__*/
   messageDesc(file_fastpath_v1_fastpath, 0);
+
+/**
+ * As Kubernetes names and means them. What is not set is the pool's.
+ *
+ * @generated from message fastpath.v1.SecurityContext
+ */
+export type SecurityContext = Message<"fastpath.v1.SecurityContext"> & {
+  /**
+   * @generated from field: optional uint32 run_as_user = 1;
+   */
+  runAsUser?: number | undefined;
+
+  /**
+   * @generated from field: optional uint32 run_as_group = 2;
+   */
+  runAsGroup?: number | undefined;
+
+  /**
+   * @generated from field: optional bool run_as_non_root = 3;
+   */
+  runAsNonRoot?: boolean | undefined;
+
+  /**
+   * @generated from field: optional bool read_only_root_filesystem = 4;
+   */
+  readOnlyRootFilesystem?: boolean | undefined;
+};
+
+/**
+ * Describes the message fastpath.v1.SecurityContext.
+ * Use `create(SecurityContextSchema)` to create a new message.
+ */
+export const SecurityContextSchema: GenMessage<SecurityContext> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_fastpath, 1);
 
 /**
  * Limits as Kubernetes quantities ("500m", "128Mi"); empty: the pool's.
@@ -158,6 +197,20 @@ export type Resources = Message<"fastpath.v1.Resources"> & {
    * @generated from field: int64 pids = 3;
    */
   pids: bigint;
+
+  /**
+   * Size of /dev/shm.
+   *
+   * @generated from field: string shm = 4;
+   */
+  shm: string;
+
+  /**
+   * What may be written to the root file system.
+   *
+   * @generated from field: string ephemeral_storage = 5;
+   */
+  ephemeralStorage: string;
 };
 
 /**
@@ -165,7 +218,7 @@ export type Resources = Message<"fastpath.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 1);
+  messageDesc(file_fastpath_v1_fastpath, 2);
 
 /**
  * @generated from message fastpath.v1.CreateResponse
@@ -211,7 +264,7 @@ export type CreateResponse = Message<"fastpath.v1.CreateResponse"> & {
  * Use `create(CreateResponseSchema)` to create a new message.
  */
 export const CreateResponseSchema: GenMessage<CreateResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 2);
+  messageDesc(file_fastpath_v1_fastpath, 3);
 
 /**
  * Which tier served a start and where its time went.
@@ -237,7 +290,7 @@ export type Startup = Message<"fastpath.v1.Startup"> & {
  * Use `create(StartupSchema)` to create a new message.
  */
 export const StartupSchema: GenMessage<Startup> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 3);
+  messageDesc(file_fastpath_v1_fastpath, 4);
 
 /**
  * @generated from message fastpath.v1.StartupStep
@@ -259,7 +312,7 @@ export type StartupStep = Message<"fastpath.v1.StartupStep"> & {
  * Use `create(StartupStepSchema)` to create a new message.
  */
 export const StartupStepSchema: GenMessage<StartupStep> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 4);
+  messageDesc(file_fastpath_v1_fastpath, 5);
 
 /**
  * @generated from message fastpath.v1.DeleteRequest
@@ -288,7 +341,7 @@ export type DeleteRequest = Message<"fastpath.v1.DeleteRequest"> & {
  * Use `create(DeleteRequestSchema)` to create a new message.
  */
 export const DeleteRequestSchema: GenMessage<DeleteRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 5);
+  messageDesc(file_fastpath_v1_fastpath, 6);
 
 /**
  * @generated from message fastpath.v1.DeleteResponse
@@ -305,7 +358,7 @@ export type DeleteResponse = Message<"fastpath.v1.DeleteResponse"> & {
  * Use `create(DeleteResponseSchema)` to create a new message.
  */
 export const DeleteResponseSchema: GenMessage<DeleteResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 6);
+  messageDesc(file_fastpath_v1_fastpath, 7);
 
 /**
  * @generated from message fastpath.v1.GetRequest
@@ -327,7 +380,7 @@ export type GetRequest = Message<"fastpath.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 7);
+  messageDesc(file_fastpath_v1_fastpath, 8);
 
 /**
  * @generated from message fastpath.v1.ListRequest
@@ -353,7 +406,7 @@ export type ListRequest = Message<"fastpath.v1.ListRequest"> & {
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 8);
+  messageDesc(file_fastpath_v1_fastpath, 9);
 
 /**
  * @generated from message fastpath.v1.ListResponse
@@ -370,7 +423,7 @@ export type ListResponse = Message<"fastpath.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 9);
+  messageDesc(file_fastpath_v1_fastpath, 10);
 
 /**
  * @generated from message fastpath.v1.SandboxInfo
@@ -492,7 +545,7 @@ export type SandboxInfo = Message<"fastpath.v1.SandboxInfo"> & {
  * Use `create(SandboxInfoSchema)` to create a new message.
  */
 export const SandboxInfoSchema: GenMessage<SandboxInfo> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 10);
+  messageDesc(file_fastpath_v1_fastpath, 11);
 
 /**
  * @generated from message fastpath.v1.UpdateRequest
@@ -554,7 +607,7 @@ export type UpdateRequest = Message<"fastpath.v1.UpdateRequest"> & {
  * Use `create(UpdateRequestSchema)` to create a new message.
  */
 export const UpdateRequestSchema: GenMessage<UpdateRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 11);
+  messageDesc(file_fastpath_v1_fastpath, 12);
 
 /**
  * @generated from message fastpath.v1.UpdateResponse
@@ -581,7 +634,7 @@ export type UpdateResponse = Message<"fastpath.v1.UpdateResponse"> & {
  * Use `create(UpdateResponseSchema)` to create a new message.
  */
 export const UpdateResponseSchema: GenMessage<UpdateResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 12);
+  messageDesc(file_fastpath_v1_fastpath, 13);
 
 /**
  * @generated from message fastpath.v1.WatchRequest
@@ -612,7 +665,7 @@ export type WatchRequest = Message<"fastpath.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 13);
+  messageDesc(file_fastpath_v1_fastpath, 14);
 
 /**
  * @generated from message fastpath.v1.WatchEvent
@@ -634,7 +687,7 @@ export type WatchEvent = Message<"fastpath.v1.WatchEvent"> & {
  * Use `create(WatchEventSchema)` to create a new message.
  */
 export const WatchEventSchema: GenMessage<WatchEvent> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 14);
+  messageDesc(file_fastpath_v1_fastpath, 15);
 
 /**
  * @generated from enum fastpath.v1.WatchEvent.Type
@@ -677,7 +730,7 @@ export type WatchEvent_Type = (typeof WatchEvent_Type)[keyof typeof WatchEvent_T
  * Describes the enum fastpath.v1.WatchEvent.Type.
  */
 export const WatchEvent_TypeSchema: GenEnum<WatchEvent_Type> = /*@__PURE__*/
-  enumDesc(file_fastpath_v1_fastpath, 14, 0);
+  enumDesc(file_fastpath_v1_fastpath, 15, 0);
 
 /**
  * @generated from message fastpath.v1.ResetRequest
@@ -699,7 +752,7 @@ export type ResetRequest = Message<"fastpath.v1.ResetRequest"> & {
  * Use `create(ResetRequestSchema)` to create a new message.
  */
 export const ResetRequestSchema: GenMessage<ResetRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 15);
+  messageDesc(file_fastpath_v1_fastpath, 16);
 
 /**
  * @generated from message fastpath.v1.LogsRequest
@@ -752,7 +805,7 @@ export type LogsRequest = Message<"fastpath.v1.LogsRequest"> & {
  * Use `create(LogsRequestSchema)` to create a new message.
  */
 export const LogsRequestSchema: GenMessage<LogsRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 16);
+  messageDesc(file_fastpath_v1_fastpath, 17);
 
 /**
  * @generated from message fastpath.v1.LogsResponse
@@ -769,7 +822,7 @@ export type LogsResponse = Message<"fastpath.v1.LogsResponse"> & {
  * Use `create(LogsResponseSchema)` to create a new message.
  */
 export const LogsResponseSchema: GenMessage<LogsResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 17);
+  messageDesc(file_fastpath_v1_fastpath, 18);
 
 /**
  * @generated from message fastpath.v1.LogLine
@@ -805,7 +858,7 @@ export type LogLine = Message<"fastpath.v1.LogLine"> & {
  * Use `create(LogLineSchema)` to create a new message.
  */
 export const LogLineSchema: GenMessage<LogLine> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 18);
+  messageDesc(file_fastpath_v1_fastpath, 19);
 
 /**
  * @generated from message fastpath.v1.ListImagesRequest
@@ -829,7 +882,7 @@ export type ListImagesRequest = Message<"fastpath.v1.ListImagesRequest"> & {
  * Use `create(ListImagesRequestSchema)` to create a new message.
  */
 export const ListImagesRequestSchema: GenMessage<ListImagesRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 19);
+  messageDesc(file_fastpath_v1_fastpath, 20);
 
 /**
  * @generated from message fastpath.v1.ListImagesResponse
@@ -846,7 +899,7 @@ export type ListImagesResponse = Message<"fastpath.v1.ListImagesResponse"> & {
  * Use `create(ListImagesResponseSchema)` to create a new message.
  */
 export const ListImagesResponseSchema: GenMessage<ListImagesResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 20);
+  messageDesc(file_fastpath_v1_fastpath, 21);
 
 /**
  * @generated from message fastpath.v1.ImageInfo
@@ -884,7 +937,7 @@ export type ImageInfo = Message<"fastpath.v1.ImageInfo"> & {
  * Use `create(ImageInfoSchema)` to create a new message.
  */
 export const ImageInfoSchema: GenMessage<ImageInfo> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 21);
+  messageDesc(file_fastpath_v1_fastpath, 22);
 
 /**
  * @generated from message fastpath.v1.PullImageRequest
@@ -911,7 +964,7 @@ export type PullImageRequest = Message<"fastpath.v1.PullImageRequest"> & {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 22);
+  messageDesc(file_fastpath_v1_fastpath, 23);
 
 /**
  * @generated from message fastpath.v1.LoadImageRequest
@@ -940,7 +993,7 @@ export type LoadImageRequest = Message<"fastpath.v1.LoadImageRequest"> & {
  * Use `create(LoadImageRequestSchema)` to create a new message.
  */
 export const LoadImageRequestSchema: GenMessage<LoadImageRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 23);
+  messageDesc(file_fastpath_v1_fastpath, 24);
 
 /**
  * @generated from message fastpath.v1.LoadImageHeader
@@ -969,7 +1022,7 @@ export type LoadImageHeader = Message<"fastpath.v1.LoadImageHeader"> & {
  * Use `create(LoadImageHeaderSchema)` to create a new message.
  */
 export const LoadImageHeaderSchema: GenMessage<LoadImageHeader> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 24);
+  messageDesc(file_fastpath_v1_fastpath, 25);
 
 /**
  * @generated from message fastpath.v1.ImageProgress
@@ -1017,7 +1070,7 @@ export type ImageProgress = Message<"fastpath.v1.ImageProgress"> & {
  * Use `create(ImageProgressSchema)` to create a new message.
  */
 export const ImageProgressSchema: GenMessage<ImageProgress> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 25);
+  messageDesc(file_fastpath_v1_fastpath, 26);
 
 /**
  * @generated from message fastpath.v1.RemoveImageRequest
@@ -1044,7 +1097,7 @@ export type RemoveImageRequest = Message<"fastpath.v1.RemoveImageRequest"> & {
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 26);
+  messageDesc(file_fastpath_v1_fastpath, 27);
 
 /**
  * @generated from message fastpath.v1.RemoveImageResponse
@@ -1063,7 +1116,7 @@ export type RemoveImageResponse = Message<"fastpath.v1.RemoveImageResponse"> & {
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 27);
+  messageDesc(file_fastpath_v1_fastpath, 28);
 
 /**
  * @generated from message fastpath.v1.ListPoolsRequest
@@ -1082,7 +1135,7 @@ export type ListPoolsRequest = Message<"fastpath.v1.ListPoolsRequest"> & {
  * Use `create(ListPoolsRequestSchema)` to create a new message.
  */
 export const ListPoolsRequestSchema: GenMessage<ListPoolsRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 28);
+  messageDesc(file_fastpath_v1_fastpath, 29);
 
 /**
  * @generated from message fastpath.v1.ListPoolsResponse
@@ -1099,7 +1152,7 @@ export type ListPoolsResponse = Message<"fastpath.v1.ListPoolsResponse"> & {
  * Use `create(ListPoolsResponseSchema)` to create a new message.
  */
 export const ListPoolsResponseSchema: GenMessage<ListPoolsResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 29);
+  messageDesc(file_fastpath_v1_fastpath, 30);
 
 /**
  * @generated from message fastpath.v1.GetPoolRequest
@@ -1121,7 +1174,7 @@ export type GetPoolRequest = Message<"fastpath.v1.GetPoolRequest"> & {
  * Use `create(GetPoolRequestSchema)` to create a new message.
  */
 export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 30);
+  messageDesc(file_fastpath_v1_fastpath, 31);
 
 /**
  * @generated from message fastpath.v1.CreatePoolRequest
@@ -1140,7 +1193,7 @@ export type CreatePoolRequest = Message<"fastpath.v1.CreatePoolRequest"> & {
  * Use `create(CreatePoolRequestSchema)` to create a new message.
  */
 export const CreatePoolRequestSchema: GenMessage<CreatePoolRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 31);
+  messageDesc(file_fastpath_v1_fastpath, 32);
 
 /**
  * Only what is set changes.
@@ -1188,7 +1241,7 @@ export type ScalePoolRequest = Message<"fastpath.v1.ScalePoolRequest"> & {
  * Use `create(ScalePoolRequestSchema)` to create a new message.
  */
 export const ScalePoolRequestSchema: GenMessage<ScalePoolRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 32);
+  messageDesc(file_fastpath_v1_fastpath, 33);
 
 /**
  * @generated from message fastpath.v1.DeletePoolRequest
@@ -1215,7 +1268,7 @@ export type DeletePoolRequest = Message<"fastpath.v1.DeletePoolRequest"> & {
  * Use `create(DeletePoolRequestSchema)` to create a new message.
  */
 export const DeletePoolRequestSchema: GenMessage<DeletePoolRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 33);
+  messageDesc(file_fastpath_v1_fastpath, 34);
 
 /**
  * @generated from message fastpath.v1.DeletePoolResponse
@@ -1228,7 +1281,7 @@ export type DeletePoolResponse = Message<"fastpath.v1.DeletePoolResponse"> & {
  * Use `create(DeletePoolResponseSchema)` to create a new message.
  */
 export const DeletePoolResponseSchema: GenMessage<DeletePoolResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 34);
+  messageDesc(file_fastpath_v1_fastpath, 35);
 
 /**
  * @generated from message fastpath.v1.PoolInfo
@@ -1296,7 +1349,7 @@ export type PoolInfo = Message<"fastpath.v1.PoolInfo"> & {
  * Use `create(PoolInfoSchema)` to create a new message.
  */
 export const PoolInfoSchema: GenMessage<PoolInfo> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 35);
+  messageDesc(file_fastpath_v1_fastpath, 36);
 
 /**
  * @generated from message fastpath.v1.ListAgentsRequest
@@ -1322,7 +1375,7 @@ export type ListAgentsRequest = Message<"fastpath.v1.ListAgentsRequest"> & {
  * Use `create(ListAgentsRequestSchema)` to create a new message.
  */
 export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 36);
+  messageDesc(file_fastpath_v1_fastpath, 37);
 
 /**
  * @generated from message fastpath.v1.ListAgentsResponse
@@ -1339,7 +1392,7 @@ export type ListAgentsResponse = Message<"fastpath.v1.ListAgentsResponse"> & {
  * Use `create(ListAgentsResponseSchema)` to create a new message.
  */
 export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 37);
+  messageDesc(file_fastpath_v1_fastpath, 38);
 
 /**
  * @generated from message fastpath.v1.AgentInfo
@@ -1407,7 +1460,7 @@ export type AgentInfo = Message<"fastpath.v1.AgentInfo"> & {
  * Use `create(AgentInfoSchema)` to create a new message.
  */
 export const AgentInfoSchema: GenMessage<AgentInfo> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 38);
+  messageDesc(file_fastpath_v1_fastpath, 39);
 
 /**
  * @generated from enum fastpath.v1.AgentInfo.State
@@ -1454,7 +1507,7 @@ export type AgentInfo_State = (typeof AgentInfo_State)[keyof typeof AgentInfo_St
  * Describes the enum fastpath.v1.AgentInfo.State.
  */
 export const AgentInfo_StateSchema: GenEnum<AgentInfo_State> = /*@__PURE__*/
-  enumDesc(file_fastpath_v1_fastpath, 38, 0);
+  enumDesc(file_fastpath_v1_fastpath, 39, 0);
 
 /**
  * @generated from message fastpath.v1.DrainAgentRequest
@@ -1476,7 +1529,7 @@ export type DrainAgentRequest = Message<"fastpath.v1.DrainAgentRequest"> & {
  * Use `create(DrainAgentRequestSchema)` to create a new message.
  */
 export const DrainAgentRequestSchema: GenMessage<DrainAgentRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 39);
+  messageDesc(file_fastpath_v1_fastpath, 40);
 
 /**
  * @generated from message fastpath.v1.ResumeAgentRequest
@@ -1498,7 +1551,7 @@ export type ResumeAgentRequest = Message<"fastpath.v1.ResumeAgentRequest"> & {
  * Use `create(ResumeAgentRequestSchema)` to create a new message.
  */
 export const ResumeAgentRequestSchema: GenMessage<ResumeAgentRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 40);
+  messageDesc(file_fastpath_v1_fastpath, 41);
 
 /**
  * @generated from message fastpath.v1.WatchEventsRequest
@@ -1536,7 +1589,7 @@ export type WatchEventsRequest = Message<"fastpath.v1.WatchEventsRequest"> & {
  * Use `create(WatchEventsRequestSchema)` to create a new message.
  */
 export const WatchEventsRequestSchema: GenMessage<WatchEventsRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 41);
+  messageDesc(file_fastpath_v1_fastpath, 42);
 
 /**
  * @generated from message fastpath.v1.EventInfo
@@ -1615,7 +1668,7 @@ export type EventInfo = Message<"fastpath.v1.EventInfo"> & {
  * Use `create(EventInfoSchema)` to create a new message.
  */
 export const EventInfoSchema: GenMessage<EventInfo> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 42);
+  messageDesc(file_fastpath_v1_fastpath, 43);
 
 /**
  * @generated from message fastpath.v1.GetVersionRequest
@@ -1628,7 +1681,7 @@ export type GetVersionRequest = Message<"fastpath.v1.GetVersionRequest"> & {
  * Use `create(GetVersionRequestSchema)` to create a new message.
  */
 export const GetVersionRequestSchema: GenMessage<GetVersionRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 43);
+  messageDesc(file_fastpath_v1_fastpath, 44);
 
 /**
  * @generated from message fastpath.v1.GetVersionResponse
@@ -1652,7 +1705,7 @@ export type GetVersionResponse = Message<"fastpath.v1.GetVersionResponse"> & {
  * Use `create(GetVersionResponseSchema)` to create a new message.
  */
 export const GetVersionResponseSchema: GenMessage<GetVersionResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_fastpath, 44);
+  messageDesc(file_fastpath_v1_fastpath, 45);
 
 /**
  * @generated from enum fastpath.v1.ConsistencyMode
