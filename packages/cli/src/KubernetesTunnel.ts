@@ -13,6 +13,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Net from "node:net"
+import type { Duplex } from "node:stream"
 import { LocalError } from "./Failure.ts"
 import type { KubernetesTarget } from "./KubernetesTarget.ts"
 
@@ -66,6 +67,32 @@ const find = Effect.fnUntraced(function*(target: KubernetesTarget) {
   return { pod: { namespace, name: pod.metadata.name }, port: number }
 })
 
+/** A server that is there speaks first, as HTTP/2 has it. */
+const FIRST_WORD_LIMIT = "10 seconds"
+
+/** Waits until the other end has said something, or fails with why it does not. */
+const firstWord = (remote: Duplex, what: string): Effect.Effect<void, LocalError> =>
+  Effect.callback<void, LocalError>((resume) => {
+    const settle = (outcome: Effect.Effect<void, LocalError>) => {
+      remote.off("close", failed)
+      remote.off("readable", spoke)
+      resume(outcome)
+    }
+    const failed = () =>
+      settle(Effect.fail(
+        new LocalError({ problem: `${what}: ${remote.errored?.message ?? "it closed the connection at once"}` })
+      ))
+    const spoke = () => {
+      if (remote.readableLength > 0) settle(Effect.void)
+    }
+    remote.once("close", failed)
+    remote.on("readable", spoke)
+    if (remote.destroyed) failed()
+  }).pipe(Effect.timeoutOrElse({
+    duration: FIRST_WORD_LIMIT,
+    orElse: () => Effect.fail(new LocalError({ problem: `${what}: it does not answer` }))
+  }))
+
 /** Opens the way; gives its endpoint. It closes with the scope. */
 export const open = Effect.fn("KubernetesTunnel.open")(function*(target: KubernetesTarget) {
   const files = yield* FileSystem.FileSystem
@@ -87,7 +114,8 @@ export const open = Effect.fn("KubernetesTunnel.open")(function*(target: Kuberne
   const first = yield* Scope.provide(connect(found.pod, found.port), scope).pipe(
     Effect.mapError(({ message }) => new LocalError({ problem: message }))
   )
-  let ready: typeof first | undefined = first
+  yield* firstWord(first, `port ${found.port} of Pod ${found.pod.namespace}/${found.pod.name}`)
+  let ready: Duplex | undefined = first
   const context = yield* Effect.context<never>()
   const serve = (socket: Net.Socket) =>
     Effect.runForkWith(context)(

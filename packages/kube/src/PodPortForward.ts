@@ -81,6 +81,8 @@ const duplexOf = (socket: WebSocket): Duplex => {
   })
   socket.addEventListener("close", () => duplex.push(null))
   socket.addEventListener("error", () => duplex.destroy(new Error("the connection to the Kubernetes API broke")))
+  // an error that nobody listens to yet would end the process; it stays in `errored`
+  duplex.on("error", () => {})
   return duplex
 }
 
