@@ -30,7 +30,8 @@ const stack = Layer.effectDiscard(Stack.firstAgent).pipe(
     containerd: "own",
     agentCommand: [process.execPath, built("agent.mjs")],
     loggerBinary: built("fsb-logger"),
-    idmapBinary: built("fsb-idmap")
+    idmapBinary: built("fsb-idmap"),
+    networkBinary: built("fsb-network")
   })),
   Layer.provide(NodeServices.layer)
 )

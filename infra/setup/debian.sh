@@ -13,7 +13,7 @@ if [ "${1-}" = -y ]; then
 fi
 
 # command (or file) that proves the package : package
-run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun)
+run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun /usr/sbin/nft:nftables)
 build=("${run[@]}" cc:gcc make:make)
 test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip runsc:runsc ip:iproute2 tmux:tmux ps:procps git:git)
 bench=("${test[@]}" podman:podman)

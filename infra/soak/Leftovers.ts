@@ -58,6 +58,7 @@ const anonymous = (line: string): string =>
     .replaceAll(/anchor-(\d+)-[0-9a-f]{8}/g, "anchor-$1")
     .replaceAll(/agent-[0-9a-z]{5}\b/g, "agent-NAME")
     .replaceAll(/^netns .*$/g, "netns")
+    .replaceAll(/^mount \/run\/netns\/.*$/g, "mount of netns")
 
 /** What `after` has more than `before`, with its whole names. */
 export const added = (before: ReadonlyArray<string>, after: ReadonlyArray<string>): ReadonlyArray<string> => {

@@ -62,7 +62,12 @@ enum {
   SYS_getrandom = 318,
   SYS_statx = 332,
   SYS_pidfd_send_signal = 424,
-  SYS_pidfd_open = 434
+  SYS_pidfd_open = 434,
+  SYS_ioctl = 16,
+  SYS_sendto = 44,
+  SYS_recvfrom = 45,
+  SYS_mount = 165,
+  SYS_unshare = 272
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {
@@ -129,7 +134,12 @@ enum {
   SYS_getrandom = 278,
   SYS_statx = 291,
   SYS_pidfd_send_signal = 424,
-  SYS_pidfd_open = 434
+  SYS_pidfd_open = 434,
+  SYS_ioctl = 29,
+  SYS_sendto = 206,
+  SYS_recvfrom = 207,
+  SYS_mount = 40,
+  SYS_unshare = 97
 };
 
 static inline isize call6(isize n, isize a, isize b, isize c, isize d, isize e, isize f) {

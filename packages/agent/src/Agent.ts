@@ -30,6 +30,7 @@ import { ImageCatalog } from "./ImageCatalog.ts"
 import { Instances } from "./Instances.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as NativePrograms from "./NativePrograms.ts"
+import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { NodeEvents } from "./NodeEvents.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
@@ -120,7 +121,7 @@ export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer)
   Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
   Layer.provideMerge(Traffic.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
-  Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer)),
+  Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer, SandboxNetwork.layer)),
   Layer.provideMerge(SlotFiles.layer),
   Layer.provideMerge(WatchHub.layer)
 )

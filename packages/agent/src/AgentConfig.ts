@@ -2,6 +2,7 @@
  * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
  */
 import * as ImageName from "@fast-sandbox/core/ImageName"
+import * as NetworkPolicy from "@fast-sandbox/core/NetworkPolicy"
 import * as Quantity from "@fast-sandbox/core/Quantity"
 import { RuntimeType } from "@fast-sandbox/core/SandboxPool"
 import * as Config from "effect/Config"
@@ -11,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { isIP } from "node:net"
 import { isAbsolute } from "node:path"
 import type { WarmImage } from "./parked/Warmth.ts"
 
@@ -83,6 +85,16 @@ export interface Settings {
   readonly initBinary: string | undefined
   /** Images of which slots wait parked. Without any, those that were asked for lately. */
   readonly warmImages: ReadonlyArray<WarmImage>
+  /** What sandboxes share with others: nothing but rules (private), the agent's network (pod), nothing at all (none). */
+  readonly network: "private" | "pod" | "none"
+  /** Absolute path of `fsb-network`. Without it sandboxes have loopback only. */
+  readonly networkBinary: string | undefined
+  /** Where sandboxes with a private network may connect to. */
+  readonly egress: NetworkPolicy.Egress
+  /** How they find names. */
+  readonly dns: NetworkPolicy.Dns
+  /** The node's own address, where it is not the agent's. Sandboxes can't connect to it. */
+  readonly nodeIp: string | undefined
   readonly limits: DefaultLimits
   /** Shims that sandboxes share; 0 gives each sandbox a shim of its own. */
   readonly shimGroups: number
@@ -131,6 +143,10 @@ const orEmpty = <S extends Schema.Codec<string, string>>(schema: S) => Schema.Un
 const optionalPath = (name: string): Config.Config<string | undefined> =>
   Config.schema(orEmpty(AbsolutePath), name).pipe(Config.withDefault(""), Config.map((path) => path || undefined))
 
+const AddressText = Schema.String.check(
+  Schema.makeFilter((text: string) => isIP(text) !== 0 || "must be an IP address")
+)
+
 const PositiveInt = Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThan(0))
 
 const SlotsText = PositiveInt.check(Schema.isLessThanOrEqualTo(maxSlots))
@@ -156,7 +172,7 @@ const variables = Config.all({
   podName: Config.NonEmptyString("POD_NAME"),
   podUid: Config.NonEmptyString("POD_UID"),
   podNamespace: Config.NonEmptyString("POD_NAMESPACE"),
-  podIp: Config.String("POD_IP").pipe(Config.withDefault("127.0.0.1")),
+  podIp: Config.schema(AddressText, "POD_IP").pipe(Config.withDefault("127.0.0.1")),
   nodeName: Config.String("NODE_NAME").pipe(Config.withDefault("")),
   pool: Config.String("FSB_POOL").pipe(Config.withDefault("")),
   slots: Config.schema(SlotsText, "FSB_SLOTS").pipe(Config.withDefault(defaultSlots)),
@@ -177,6 +193,11 @@ const variables = Config.all({
   hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),
   initBinary: optionalPath("FSB_INIT_BINARY"),
   warmImages: Config.schema(WarmImagesText, "FSB_WARM_IMAGES").pipe(Config.withDefault([])),
+  network: Config.Literals(["private", "pod", "none"], "FSB_NETWORK").pipe(Config.withDefault("private")),
+  networkBinary: optionalPath("FSB_NETWORK_BINARY"),
+  egress: Config.schema(Schema.fromJsonString(NetworkPolicy.Egress), "FSB_EGRESS").pipe(Config.withDefault({})),
+  dns: Config.schema(Schema.fromJsonString(NetworkPolicy.Dns), "FSB_DNS").pipe(Config.withDefault({})),
+  nodeIp: Config.option(Config.schema(AddressText, "FSB_NODE_IP")).pipe(Config.map(Option.getOrUndefined)),
   cpuMillis: quantity("FSB_DEFAULT_CPU", Quantity.parseCpuMillis),
   memoryBytes: quantity("FSB_DEFAULT_MEMORY", Quantity.parseBytes),
   pids: Config.option(Config.schema(PositiveInt, "FSB_DEFAULT_PIDS")).pipe(Config.map(Option.getOrUndefined)),
@@ -199,7 +220,8 @@ const toSettings = (
   ...(settings.nativeDirectory === undefined ? {} : {
     loggerBinary: settings.loggerBinary ?? nativeBinary(settings, "fsb-logger"),
     idmapBinary: settings.idmapBinary ?? nativeBinary(settings, "fsb-idmap"),
-    initBinary: settings.initBinary ?? `${settings.nativeDirectory}/fsb-init`
+    initBinary: settings.initBinary ?? `${settings.nativeDirectory}/fsb-init`,
+    networkBinary: settings.networkBinary ?? nativeBinary(settings, "fsb-network")
   }),
   warmImages: warmImages.map(({ image, parked = 0 }) => ({
     image: Result.match(ImageName.parse(image), { onFailure: () => image, onSuccess: ImageName.format }),

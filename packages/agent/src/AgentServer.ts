@@ -26,6 +26,7 @@ import { toBoundary } from "./ContainerdFailure.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
+import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
@@ -209,13 +210,14 @@ const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
 const identity: Effect.Effect<
   Identity,
   never,
-  AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile | UserNamespaces
+  AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile | SandboxNetwork | UserNamespaces
 > = Effect.gen(
   function*() {
     const settings = yield* AgentConfig
     const { format } = yield* LogDirectory
     const { optimisations, runtime } = yield* RuntimeProfile.RuntimeProfile
     const { range, reason } = yield* UserNamespaces
+    const { notes } = yield* SandboxNetwork
     return {
       agentUid: settings.podUid,
       agentName: settings.podName,
@@ -227,7 +229,8 @@ const identity: Effect.Effect<
         runtime.problem ?? `${runtime.name} ${runtime.version} at ${runtime.path}`,
         ...optimisations.map(({ isOn, name, reason }) => `${name} ${isOn ? "on" : "off"}: ${reason}`),
         `userNamespace ${range === undefined ? "off" : "on"}: ${reason}`,
-        `logger ${format === "records" ? "on" : "off: output goes to plain files"}`
+        `logger ${format === "records" ? "on" : "off: output goes to plain files"}`,
+        ...notes
       ]
     }
   }

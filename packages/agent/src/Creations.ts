@@ -35,11 +35,11 @@ import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import { availableParallelism } from "node:os"
-import { AgentConfig } from "./AgentConfig.ts"
 import { Endings } from "./Endings.ts"
 import { ImageCatalog, type PreparedImage } from "./ImageCatalog.ts"
 import { type Entry, Instances } from "./Instances.ts"
 import * as Metrics from "./Metrics.ts"
+import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { Traffic } from "./parked/Traffic.ts"
 import { type Around, SandboxContainer } from "./SandboxContainer.ts"
@@ -81,7 +81,7 @@ export class Creations extends Context.Service<Creations, {
   static readonly layer: Layer.Layer<
     Creations,
     never,
-    AgentConfig | Endings | ImageCatalog | Instances | ParkedSlots | SandboxContainer | Slots | Traffic
+    Endings | ImageCatalog | Instances | ParkedSlots | SandboxContainer | SandboxNetwork | Slots | Traffic
   > = Layer.effect(Creations, Effect.suspend(() => make))
 }
 
@@ -170,10 +170,10 @@ interface Creation {
 }
 
 const make = Effect.gen(function*() {
-  const { podIp } = yield* AgentConfig
   const catalog = yield* ImageCatalog
   const endings = yield* Endings
   const instances = yield* Instances
+  const network = yield* SandboxNetwork
   const sandboxes = yield* SandboxContainer
   const slots = yield* Slots
   const parked = yield* ParkedSlots
@@ -202,7 +202,7 @@ const make = Effect.gen(function*() {
       spec: request.spec,
       state: InstanceState.CREATING,
       createdAt,
-      endpoints: ports.map((port) => `${podIp}:${port}`)
+      endpoints: [...network.endpoints(ports)]
     }
     const entry = instances.add(instance)
     yield* reservation.handOver

@@ -23,6 +23,7 @@ import { Endings } from "./Endings.ts"
 import { ImageCatalog } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { Instances, type ProgramExit } from "./Instances.ts"
+import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Slots } from "./Slots.ts"
@@ -48,6 +49,7 @@ export class NodeEvents extends Context.Service<NodeEvents, {
     | Instances
     | ParkedSlots
     | RuntimeProfile
+    | SandboxNetwork
     | SlotFiles
     | Slots
     | Snapshots
@@ -79,6 +81,7 @@ const make = Effect.gen(function*() {
   const events = yield* Events
   const instances = yield* Instances
   const { snapshotter } = yield* RuntimeProfile
+  const network = yield* SandboxNetwork
   const slots = yield* Slots
   const slotFiles = yield* SlotFiles
   const snapshots = yield* Snapshots
@@ -99,12 +102,14 @@ const make = Effect.gen(function*() {
       yield* Deferred.succeed(entry.ended, undefined)
       return
     }
-    yield* slots.restore(instance.instanceId, instance.spec?.exposedPorts ?? [])
+    const ports = instance.spec?.exposedPorts ?? []
+    yield* slots.restore(instance.instanceId, ports)
     if (instance.state === InstanceState.CREATING && !wasStarted(process)) {
       // Nobody was told that it exists.
       yield* endings.unmake(instances.add(instance, containerId), true)
       return
     }
+    yield* Effect.ignore(network.publish(containerId, ports), { log: "Error" })
     const now = yield* Clock.currentTimeMillis
     const isStopping = instance.state === InstanceState.STOPPING
     const entry = instances.add({

@@ -1,9 +1,10 @@
 /**
  * What a sandbox is in containerd, and the order in which it is made and unmade.
  *
- * Made: container record, log directory and snapshot, task, start. The record comes first: it is what protects the
- * snapshot from the garbage collector, and what a restarted agent finds after a crash between any two lines. Unmade: the
- * task, the snapshot, the cgroup; last the log and the record. Every step may be repeated; what is gone counts as done.
+ * Made: network, container record, log directory and snapshot, task, start. The record comes first among what is in
+ * containerd: it is what protects the snapshot from the garbage collector, and what a restarted agent finds after a crash
+ * between any two lines; a network that no record names is taken for unused. Unmade: the task, the snapshot, the cgroup,
+ * the network; last the log and the record. Every step may be repeated; what is gone counts as done.
  *
  * No call is ever cancelled half-way, because containerd may carry out a cancelled call later. Whoever makes a sandbox
  * may be interrupted between two steps only.
@@ -33,6 +34,7 @@ import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { LogDirectory } from "./LogDirectory.ts"
+import { type Attachment, SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import * as SandboxSecurity from "./SandboxSecurity.ts"
 import { fromStart } from "./StartFailure.ts"
@@ -46,7 +48,7 @@ const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ tim
  */
 export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
   containerId: Schema.String,
-  what: Schema.Literals(["record", "task", "cgroup", "log"]),
+  what: Schema.Literals(["record", "task", "cgroup", "network", "log"]),
   problem: Schema.String
 }) {
   override get message(): string {
@@ -62,7 +64,7 @@ export class LeftBehind extends Schema.TaggedError<LeftBehind>()("LeftBehind", {
 }
 
 /** The names of the steps of {@link SandboxContainer.make}, in order. */
-export type Step = "record" | "snapshot" | "task" | "start"
+export type Step = "network" | "record" | "snapshot" | "task" | "start"
 
 /** Runs around each step: measures it, lets an interruption in before it. */
 export type Around = (
@@ -84,7 +86,7 @@ export interface Observed {
  *   spec from the one of an instance that asks for nothing. After a failure `reclaim` and `forget` must follow.
  * - `limit` sets a container's limits at once, in the kernel itself.
  * - `signal` and `kill` (every process) succeed also when there is nobody left to hear them.
- * - `reclaim` removes task, snapshot and cgroup, and has proof of it.
+ * - `reclaim` removes task, snapshot, cgroup and network, and has proof of it.
  * - `forget` removes the log, the record and, of a slot, its claim.
  */
 export class SandboxContainer extends Context.Service<SandboxContainer, {
@@ -113,6 +115,7 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
     | Containers
     | LogDirectory
     | RuntimeProfile.RuntimeProfile
+    | SandboxNetwork
     | ShimGroups
     | SlotFiles
     | Snapshots
@@ -127,6 +130,12 @@ const maxHostnameLength = 63
 const hostnameOf = (instance: Instance): string =>
   (instance.claim?.sandboxName || instance.instanceId).slice(0, maxHostnameLength).replace(/[^A-Za-z0-9]+$/, "")
 
+/** The spec of a container with its network, which is told from all others and so is no part of what an instance asks for. */
+const attached = (spec: OciSpec.Spec, { mounts, netnsPath }: Attachment): OciSpec.Spec => {
+  const joined = netnsPath === undefined ? spec : OciSpec.joinNetwork(spec, netnsPath)
+  return { ...joined, mounts: [...joined.mounts, ...mounts] }
+}
+
 /** The instance that a slot is made for: nobody's, with a program that is never executed. */
 const parkedInstance = (slotId: string): Instance => ({
   ...createMessage(InstanceSchema),
@@ -137,6 +146,9 @@ const parkedInstance = (slotId: string): Instance => ({
 const imageVanished = (image: string): Unavailable =>
   new Unavailable({ target: `image ${image}`, problem: "it was just removed or changed on this node; try again" })
 
+const noNetwork = ({ message }: { readonly message: string }): Unavailable =>
+  new Unavailable({ target: "the sandbox's network", problem: `${message}; try again` })
+
 const left = (containerId: string, what: LeftBehind["what"]) => (error: { readonly message: string }) =>
   new LeftBehind({ containerId, what, problem: error.message })
 
@@ -144,6 +156,7 @@ const make = Effect.gen(function*() {
   const settings = yield* AgentConfig
   const containers = yield* Containers
   const logs = yield* LogDirectory
+  const network = yield* SandboxNetwork
   const profile = yield* RuntimeProfile.RuntimeProfile
   const shims = yield* ShimGroups
   const slotFiles = yield* SlotFiles
@@ -182,14 +195,17 @@ const make = Effect.gen(function*() {
     })).pipe(Effect.mapError(toBoundary))
   })
 
-  const makeContainer = Effect.fnUntraced(function*({ around, id, image: { image }, record, spec }: {
+  const makeContainer = Effect.fnUntraced(function*({ around, id, image: { image }, ports, record, spec: bare }: {
     readonly id: string
     readonly record: Pick<NewContainer, "labels" | "extensions">
     readonly spec: OciSpec.Spec
     readonly image: PreparedImage
+    readonly ports: ReadonlyArray<number>
     readonly around: Around
   }): Effect.fn.Return<void, BoundaryError> {
     const runtime = yield* shims.next
+    const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
+    const spec = attached(bare, attachment)
     const startFailure = fromStart(spec.process.args[0] ?? "")
     yield* containers.create({
       id,
@@ -204,6 +220,8 @@ const make = Effect.gen(function*() {
           ? new AlreadyExists({ kind: "container", name: id, hint: "choose another instance id" })
           : toBoundary(error)
       ),
+      // What has this id already is not ours to remove, but what was just taken is.
+      Effect.tapError(() => Effect.ignore(network.release(id), { log: "Warn" })),
       around("record")
     )
     const [stdio, mounts] = yield* Effect.all([
@@ -215,8 +233,9 @@ const make = Effect.gen(function*() {
         Effect.flatMap((mounts) =>
           Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
         )
-      )
-    ], { concurrency: 2 }).pipe(around("snapshot"))
+      ),
+      network.publish(id, ports).pipe(Effect.mapError(noNetwork))
+    ], { concurrency: 3 }).pipe(around("snapshot"))
     yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
       Effect.mapError(startFailure),
       around("task")
@@ -230,7 +249,9 @@ const make = Effect.gen(function*() {
     around: Around
   ): Effect.fn.Return<void, BoundaryError> {
     const record = InstanceRecord.recordOf(settings, { instance, stopSignal: image.stopSignal })
-    yield* makeContainer({ id: instance.instanceId, record, spec: yield* specOf(instance, image), image, around })
+    const spec = yield* specOf(instance, image)
+    const ports = instance.spec?.exposedPorts ?? []
+    yield* makeContainer({ id: instance.instanceId, record, spec, image, ports, around })
   })
 
   const makeSlot = Effect.fn("SandboxContainer.makeSlot")(function*(
@@ -240,7 +261,7 @@ const make = Effect.gen(function*() {
   ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
     const served = yield* specOf(parkedInstance(id), image)
     const record = { labels: InstanceRecord.slotLabelsOf(settings, image.stopSignal) }
-    yield* makeContainer({ id, record, spec: toSlot(served), image, around: () => identity })
+    yield* makeContainer({ id, record, spec: toSlot(served), image, ports: [], around: () => identity })
     return served
   })
 
@@ -278,6 +299,7 @@ const make = Effect.gen(function*() {
         Effect.provideContext(context),
         Effect.mapError(left(containerId, "task")),
         Effect.andThen(proveCgroupGone(containerId)),
+        Effect.andThen(Effect.mapError(network.release(containerId), left(containerId, "network"))),
         Effect.asVoid,
         Effect.retry(reclaimPolicy)
       )

@@ -51,6 +51,7 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
         assert.deepStrictEqual(instance?.startup?.steps.map(({ name }) => name), [
           "admit",
           "image",
+          "network",
           "record",
           "snapshot",
           "task",

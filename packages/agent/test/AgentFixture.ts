@@ -21,7 +21,7 @@ import { Health } from "@fast-sandbox/grpc/gen/grpc/health/v1/health_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import { census, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { ConfigProvider, Effect, Layer, Queue, Schedule, type Scope, Stream } from "effect"
+import { ConfigProvider, Effect, FileSystem, Layer, Queue, Schedule, type Scope, Stream } from "effect"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import { fileURLToPath } from "node:url"
@@ -68,6 +68,7 @@ export const environmentOf = Effect.fnUntraced(function*(changes: Environment) {
     FSB_CGROUP_PARENT: cgroupsPath,
     FSB_LOGGER_BINARY: `${directory}/bin/fsb-logger`,
     FSB_IDMAP_BINARY: `${directory}/bin/fsb-idmap`,
+    FSB_NETWORK_BINARY: `${directory}/bin/fsb-network`,
     FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/crun`,
     FSB_SHIM_GROUPS: "1",
     ...changes
@@ -190,10 +191,17 @@ export const loadBehindItsBack = Effect.fnUntraced(function*(name: string) {
   yield* Images.use((images) => images.load(OciArchive.make([recipe])))
 })
 
+/** The ids of the containers that have a network. */
+const networksInUse = Effect.gen(function*() {
+  const { directory } = yield* PrivateContainerd
+  const files = yield* FileSystem.FileSystem
+  return yield* Effect.orElseSucceed(files.readDirectory(`${directory}/agent/networks`), (): Array<string> => [])
+})
+
 const own = (names: ReadonlyArray<string>) => names.filter((name) => !/anchor|\/agent\/layers\//.test(name))
 
-/** What there is beside agents' own things (anchors, layers, sockets). */
-export const world = Effect.map(census, (all) => ({
+/** What there is beside agents' own things (anchors, layers, sockets, networks made ahead). */
+export const world = Effect.map(Effect.all([census, networksInUse]), ([all, networks]) => ({
   containers: own(all.containers),
   tasks: own(all.tasks),
   snapshots: all.snapshots,
@@ -201,7 +209,8 @@ export const world = Effect.map(census, (all) => ({
   mounts: own(all.mounts),
   cgroups: own(all.cgroups),
   runtimeState: own(all.runtimeState),
-  networkNamespaces: all.networkNamespaces
+  networks,
+  networkNamespacesTooMany: all.networkNamespaces.slice(slots)
 }))
 
 export const logsOf = (client: AgentClient, instanceId: string, follow = false) =>

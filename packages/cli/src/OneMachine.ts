@@ -34,7 +34,8 @@ export const stack: LocalStack = {
       containerd,
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
       loggerBinary: join(buildDirectory(), "fsb-logger"),
-      idmapBinary: join(buildDirectory(), "fsb-idmap")
+      idmapBinary: join(buildDirectory(), "fsb-idmap"),
+      networkBinary: join(buildDirectory(), "fsb-network")
     })).pipe(
       Effect.flatMap((context) => Effect.provide(Stack.firstAgent, context)),
       Effect.andThen(onReady),

@@ -14,15 +14,16 @@ import { type CommandError, run } from "./internal/command.ts"
 import type { System } from "./MachineSetup.ts"
 
 /** Where iproute2 and OCI runtimes look for named network namespaces. */
-const directory = "/run/netns"
+export const directory = "/run/netns"
 
 const linksDirectory = "/sys/class/net"
 
 /** Eight hex digits: Linux takes names of interfaces of 15 bytes, and the prefix and a counter need the rest. */
 const keyLength = 8
 
-const namespacePattern = /^fsb-([0-9a-f]{8})-[0-9a-z]+$/
-const linkPattern = /^fsb([0-9a-f]{8})[0-9a-z]{1,4}$/
+const namespacePattern = /^fsb-([0-9a-f]{8})-([0-9a-z]+)$/
+const linkPattern = /^fsb([0-9a-f]{8})([0-9a-z]{1,4})$/
+const tablePattern = /^table inet fsb_([0-9a-f]{8})$/
 
 /** What the names of an agent's namespaces and links contain, made from the absolute path of its state directory. */
 export const keyOf = (stateDirectory: string): string =>
@@ -32,12 +33,24 @@ export const keyOf = (stateDirectory: string): string =>
 export const nameOf = (stateDirectory: string, n: number): string => `fsb-${keyOf(stateDirectory)}-${n.toString(36)}`
 
 /** The name of the near end of the `n`th pair. */
-export const linkOf = (stateDirectory: string, n: number): string => `fsb${keyOf(stateDirectory)}${n.toString(36)}`
+export const linkOf = (stateDirectory: string, n: number): string => `${linkPrefixOf(stateDirectory)}${n.toString(36)}`
 
-/** A namespace or a link that an agent made, and the key of that agent. */
+/** The start that the names of all links of an agent have in common. */
+export const linkPrefixOf = (stateDirectory: string): string => `fsb${keyOf(stateDirectory)}`
+
+/** The name of the nftables table (family inet) with an agent's rules. */
+export const tableOf = (stateDirectory: string): string => `fsb_${keyOf(stateDirectory)}`
+
+/** A namespace, link or table that an agent made, and the key of that agent. */
 export interface Named {
   readonly name: string
   readonly ownerKey: string
+}
+
+/** The `n` of an agent's namespace. */
+export const numberOf = (stateDirectory: string, name: string): number | undefined => {
+  const [, ownerKey, digits] = namespacePattern.exec(name) ?? []
+  return ownerKey === keyOf(stateDirectory) && digits !== undefined ? Number.parseInt(digits, 36) : undefined
 }
 
 const named = (path: string, pattern: RegExp) =>
@@ -62,6 +75,17 @@ export const links: Effect.Effect<ReadonlyArray<Named>, never, FileSystem.FileSy
   linkPattern
 )
 
+/** The tables of ours in this program's own network namespace; none where nftables is missing. */
+export const tables: Effect.Effect<ReadonlyArray<Named>, never, System> = run("nft", "list", "tables", "inet").pipe(
+  Effect.orElseSucceed(() => ""),
+  Effect.map((output) =>
+    output.split("\n").flatMap((line): ReadonlyArray<Named> => {
+      const ownerKey = tablePattern.exec(line.trim())?.[1]
+      return ownerKey === undefined ? [] : [{ name: `fsb_${ownerKey}`, ownerKey }]
+    })
+  )
+)
+
 /** Takes the name away; the namespace ends with its last process. Safe to repeat. */
 export const remove = Effect.fn("NetworkNamespaces.remove")(function*(
   name: string
@@ -80,4 +104,25 @@ export const removeLink = Effect.fn("NetworkNamespaces.removeLink")(function*(
   if (yield* fileSystem.exists(`${linksDirectory}/${name}`)) {
     yield* run("ip", "link", "delete", name)
   }
+})
+
+/** Removes a table of an agent with all its rules. Safe to repeat. */
+export const removeTable = Effect.fn("NetworkNamespaces.removeTable")(function*(
+  name: string
+): Effect.fn.Return<void, CommandError, System> {
+  // Made first, because only what is there can be deleted; both in one transaction.
+  yield* run("nft", `table inet ${name}; delete table inet ${name}`)
+})
+
+/**
+ * Removes all networks of an agent that is no more, then its rules: what still runs in a network loses it before it loses
+ * what holds it back. Safe to repeat.
+ */
+export const removeAll = Effect.fn("NetworkNamespaces.removeAll")(function*(
+  stateDirectory: string
+): Effect.fn.Return<void, CommandError | PlatformError.PlatformError, System> {
+  const isOwn = ({ ownerKey }: Named) => ownerKey === keyOf(stateDirectory)
+  yield* Effect.forEach((yield* list).filter(isOwn), ({ name }) => remove(name), { discard: true })
+  yield* Effect.forEach((yield* links).filter(isOwn), ({ name }) => Effect.ignore(removeLink(name)), { discard: true })
+  yield* Effect.forEach((yield* tables).filter(isOwn), ({ name }) => removeTable(name), { discard: true })
 })

@@ -430,20 +430,37 @@ const mappingsOf = ({ hostId, size }: IdRange): ReadonlyArray<IdMapping> => [
   { containerID: 0, hostID: hostId, size }
 ]
 
+/**
+ * The same container in a network namespace that was made beforehand. That one belongs to the host's users, so that who
+ * has other users sees the host's /sys, without its networks.
+ */
+export const joinNetwork = (spec: Spec, netnsPath: string): Spec => {
+  const isForeign = spec.linux.namespaces.some(({ type }) => type === "user")
+  return {
+    ...spec,
+    mounts: spec.mounts.map((mount) => isForeign && mount.destination === sysfs.destination ? hostSysfs : mount),
+    linux: {
+      ...spec.linux,
+      namespaces: spec.linux.namespaces.map((namespace) =>
+        namespace.type === "network" ? { type: "network", path: netnsPath } : namespace
+      ),
+      maskedPaths: isForeign ? [...spec.linux.maskedPaths, ...hostNetworkPaths] : spec.linux.maskedPaths
+    }
+  }
+}
+
 /** The spec of a sandbox: namespaces, cgroup and file system of its own, and as few privileges as programs bear. */
 export const make = (sandbox: SandboxSpec): Result.Result<Spec, NoCommand> =>
   Result.map(makeProcess(sandbox.image, sandbox.hostname, sandbox), (process) => {
     const { netnsPath, users } = sandbox
-    // A network namespace that was made beforehand belongs to the host's users.
-    const isForeignNetwork = users !== undefined && netnsPath !== undefined
-    return {
+    const spec: Spec = {
       ociVersion: "1.0.2",
       process,
       root: { path: "rootfs", readonly: sandbox.readonlyRoot ?? false },
       hostname: sandbox.hostname,
       mounts: [
         ...mountsOf(sandbox.resources?.shmBytes ?? defaultResources.shmBytes),
-        isForeignNetwork ? hostSysfs : sysfs,
+        sysfs,
         cgroupfs,
         ...(sandbox.readonlyRoot === true ? [scratch] : []),
         ...(sandbox.mounts ?? [])
@@ -457,14 +474,15 @@ export const make = (sandbox: SandboxSpec): Result.Result<Spec, NoCommand> =>
           { type: "uts" },
           { type: "mount" },
           { type: "cgroup" },
-          netnsPath === undefined ? { type: "network" } : { type: "network", path: netnsPath }
+          { type: "network" }
         ],
         ...(users === undefined ? {} : { uidMappings: mappingsOf(users), gidMappings: mappingsOf(users) }),
         cgroupsPath: sandbox.cgroupsPath,
         resources: makeResources(sandbox.resources ?? {}),
         ...(sandbox.seccomp === undefined ? {} : { seccomp: sandbox.seccomp }),
-        maskedPaths: isForeignNetwork ? [...maskedPaths, ...hostNetworkPaths] : maskedPaths,
+        maskedPaths,
         readonlyPaths
       }
     }
+    return netnsPath === undefined ? spec : joinNetwork(spec, netnsPath)
   })

@@ -90,15 +90,19 @@ const bindingOf = (container: Container): Binding =>
         : { _tag: "Bound", resourceUid: claim.resourceUid }
   })
 
-const decodeSpec = Schema.decodeUnknownOption(
-  Schema.fromJsonString(Schema.Struct({ linux: Schema.Struct({ cgroupsPath: Schema.String }) }))
-)
+const Linux = Schema.Struct({
+  cgroupsPath: Schema.String,
+  namespaces: Schema.Array(Schema.Struct({ type: Schema.String, path: Schema.optionalKey(Schema.String) }))
+})
 
-const cgroupsPathOf = ({ spec }: Container): string =>
-  Option.match(decodeSpec(new TextDecoder().decode(spec?.value)), {
-    onNone: () => "",
-    onSome: ({ linux }) => linux.cgroupsPath
-  })
+const decodeSpec = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Struct({ linux: Linux })))
+
+const linuxOf = ({ spec }: Container): typeof Linux.Type | undefined =>
+  Option.getOrUndefined(decodeSpec(new TextDecoder().decode(spec?.value)))?.linux
+
+/** The file of the network namespace that a container joins; `undefined` where it has one of its own making. */
+export const networkNamespaceOf = (container: Container): string | undefined =>
+  linuxOf(container)?.namespaces.find(({ type }) => type === "network")?.path
 
 const kindOf = ({ labels }: Container): OwnedContainer["kind"] =>
   labels[anchorLabel] !== undefined
@@ -122,6 +126,6 @@ export const read = (container: Container): OwnedContainer | undefined => {
     sandboxName: labels[containerLabels.sandboxName] ?? "",
     claimUid: labels[containerLabels.claimUid] ?? "",
     binding: bindingOf(container),
-    cgroupsPath: cgroupsPathOf(container)
+    cgroupsPath: linuxOf(container)?.cgroupsPath ?? ""
   }
 }

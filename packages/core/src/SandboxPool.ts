@@ -4,6 +4,7 @@
  */
 import * as Schema from "effect/Schema"
 import * as Names from "./Names.ts"
+import { Dns, Egress } from "./NetworkPolicy.ts"
 import { Condition, ObjectMeta } from "./ObjectMeta.ts"
 import { SandboxResources, SecurityContext } from "./Sandbox.ts"
 
@@ -88,7 +89,11 @@ export const SandboxPoolSpec = Schema.Struct({
       description: "private: each sandbox has a network of its own; pod: they share the agent's; none: loopback only.",
       default: defaults.network
     })
-  )
+  ),
+  egress: Schema.optionalKey(
+    Egress.annotate({ description: "Where sandboxes with a private network may connect to." })
+  ),
+  dns: Schema.optionalKey(Dns.annotate({ description: "How sandboxes with a private network find names." }))
 })
 
 /** What the operator wants. */

@@ -56,6 +56,8 @@ export interface NodeState {
   readonly leases: ReadonlyArray<OwnedLease>
   readonly networkNamespaces: ReadonlyArray<NetworkNamespaces.Named>
   readonly links: ReadonlyArray<NetworkNamespaces.Named>
+  /** nftables' tables. */
+  readonly tables: ReadonlyArray<NetworkNamespaces.Named>
   readonly cgroups: ReadonlyArray<OwnCgroup>
   /** Names of directories below our log directory. */
   readonly logDirectories: ReadonlyArray<string>
@@ -72,6 +74,7 @@ export const emptyNode: NodeState = {
   leases: [],
   networkNamespaces: [],
   links: [],
+  tables: [],
   cgroups: [],
   logDirectories: [],
   agentDirectories: []
@@ -107,6 +110,7 @@ export const kinds = [
   "Lease",
   "NetworkNamespace",
   "Link",
+  "Table",
   "Cgroup",
   "LogDirectory",
   "AgentDirectory"
@@ -236,7 +240,7 @@ const ofLease = ({ expiresAtMillis, id }: OwnedLease, nowMillis: number): Readon
     : []
 
 const ofNetwork = (
-  kind: "NetworkNamespace" | "Link",
+  kind: "NetworkNamespace" | "Link" | "Table",
   all: ReadonlyArray<NetworkNamespaces.Named>,
   { agentDirectories }: NodeState,
   isDeparted: (agentName: string) => boolean
@@ -271,7 +275,8 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
   const agentNames = new Set(node.containers.map(({ agentName }) => agentName))
   // Its containers go first.
   const isDeparted = (agentName: string) => !podNames.has(agentName) && !agentNames.has(agentName)
-  const networkKeys = new Set([...node.networkNamespaces, ...node.links].map(({ ownerKey }) => ownerKey))
+  const networks = [...node.networkNamespaces, ...node.links, ...node.tables]
+  const networkKeys = new Set(networks.map(({ ownerKey }) => ownerKey))
   return [
     ...[...node.taskIds]
       // A task has no labels: ours is known by its cgroup or its log.
@@ -286,6 +291,7 @@ export const suspicions = (node: NodeState, api: Answered, nowMillis: number): R
     ...node.leases.flatMap((lease) => ofLease(lease, nowMillis)),
     ...ofNetwork("NetworkNamespace", node.networkNamespaces, node, isDeparted),
     ...ofNetwork("Link", node.links, node, isDeparted),
+    ...ofNetwork("Table", node.tables, node, isDeparted),
     ...node.cgroups.filter(({ name }) => isFree(name)).map(ofCgroup),
     ...node.logDirectories.filter((id) => isFree(id) && !instances.has(id))
       .map((id) => left("LogDirectory", id, "NoContainer", "no container, task or Sandbox has its name")),
@@ -318,6 +324,7 @@ const everything = (node: NodeState): ReadonlyArray<readonly [Kind, string]> => 
   ...node.leases.map(({ id }) => ["Lease", id] as const),
   ...node.networkNamespaces.map(({ name }) => ["NetworkNamespace", name] as const),
   ...node.links.map(({ name }) => ["Link", name] as const),
+  ...node.tables.map(({ name }) => ["Table", name] as const),
   ...node.cgroups.map(({ name }) => ["Cgroup", name] as const),
   ...node.logDirectories.map((name) => ["LogDirectory", name] as const),
   ...node.agentDirectories.map(({ name }) => ["AgentDirectory", name] as const)

@@ -8,6 +8,7 @@ import { ContainerdClient } from "@fast-sandbox/containerd/ContainerdClient"
 import { type ContainerdError, isNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { type Container, Containers } from "@fast-sandbox/containerd/Containers"
 import { type Lease, Leases } from "@fast-sandbox/containerd/Leases"
+import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
 import * as Proc from "@fast-sandbox/containerd/Proc"
@@ -31,7 +32,7 @@ export interface Places {
 }
 
 /** What is needed to look. */
-export type Requirements = ContainerdClient | Containers | Leases | Snapshots | Tasks | FileSystem.FileSystem
+export type Requirements = ContainerdClient | Containers | Leases | Snapshots | Tasks | System
 
 /** Leases that unpack images are named so. */
 const leasePrefix = "fast-sandbox-"
@@ -107,6 +108,7 @@ export const look = Effect.fn("Inventory.look")(function*(
   const agentDirectories = yield* agentDirectoriesOf(places)
   const networkNamespaces = yield* NetworkNamespaces.list
   const links = yield* NetworkNamespaces.links
+  const tables = yield* NetworkNamespaces.tables
   const leases = ownedLeases(yield* (yield* Leases).list)
   const snapshots = yield* ownedSnapshots
   const shims = yield* shimsHere
@@ -123,6 +125,7 @@ export const look = Effect.fn("Inventory.look")(function*(
     leases,
     networkNamespaces,
     links,
+    tables,
     cgroups,
     logDirectories,
     agentDirectories
@@ -174,11 +177,13 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
     }
     case "NetworkNamespace":
     case "Link":
+    case "Table":
     case "AgentDirectory": {
       const agentDirectories = yield* agentDirectoriesOf(places)
       const networkNamespaces = yield* NetworkNamespaces.list
       const links = yield* NetworkNamespaces.links
-      return { ...(yield* withAllContainers(places)), agentDirectories, networkNamespaces, links }
+      const tables = yield* NetworkNamespaces.tables
+      return { ...(yield* withAllContainers(places)), agentDirectories, networkNamespaces, links, tables }
     }
   }
 })

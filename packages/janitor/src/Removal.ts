@@ -74,6 +74,8 @@ const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: 
       return yield* NetworkNamespaces.remove(subject)
     case "Link":
       return yield* NetworkNamespaces.removeLink(subject)
+    case "Table":
+      return yield* NetworkNamespaces.removeTable(subject)
     case "Cgroup":
       // Whoever moved in since it was looked at stays; there is nothing to report then.
       return yield* Effect.asVoid(Cgroups.removeEmpty(`${places.cgroupParent}/${subject}`))

@@ -194,13 +194,24 @@ const table: ReadonlyArray<
     onceConfirmed("Link AgentGone")
   ],
   [
+    "the rules of a departed agent",
+    { agentDirectories: [directory], tables: [network] },
+    nobody,
+    onceConfirmed("Table AgentGone")
+  ],
+  [
     "a network whose agent has containers left",
     { agentDirectories: [directory], networkNamespaces: [network], containers: [owned({ agentUid: "" })] },
     nobody,
     never("Container Unclear")
   ],
   ["a network of a living agent", { agentDirectories: [directory], networkNamespaces: [network] }, api(), none],
-  ["a network of another installation", { networkNamespaces: [network], links: [network] }, nobody, none],
+  [
+    "a network of another installation",
+    { networkNamespaces: [network], links: [network], tables: [network] },
+    nobody,
+    none
+  ],
   ["an agent's directory", { agentDirectories: [directory] }, api(), none],
   [
     "a departed agent's directory",

@@ -4,6 +4,7 @@
  */
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
 import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
 import { Agents } from "@fast-sandbox/controller/agents/Agents"
 import * as Controller from "@fast-sandbox/controller/Controller"
@@ -39,6 +40,8 @@ export interface StackOptions {
   readonly loggerBinary: string
   /** Absolute path of `fsb-idmap`. */
   readonly idmapBinary: string
+  /** Absolute path of `fsb-network`. */
+  readonly networkBinary: string
 }
 
 /** The processes that `down` waits for get this long to end their sandboxes: the Pods' grace period and some. */
@@ -82,6 +85,7 @@ const podRunner = (home: Home.Home, options: StackOptions) =>
           FSB_CONTAINERD_SOCKET: socket,
           FSB_LOGGER_BINARY: options.loggerBinary,
           FSB_IDMAP_BINARY: options.idmapBinary,
+          FSB_NETWORK_BINARY: options.networkBinary,
           FSB_CGROUP_PARENT: home.cgroupParent,
           ...(runtimeDirectory === undefined ? {} : { FSB_RUNTIME_DIR: runtimeDirectory })
         }
@@ -164,6 +168,20 @@ export const firstAgent: Effect.Effect<void, never, Agents> = Effect.gen(functio
   )
 })
 
+/** The networks of agents that were killed: whose they are is told by the agents' directories. */
+const removeNetworks = Effect.fnUntraced(function*(home: Home.Home) {
+  const files = yield* FileSystem.FileSystem
+  const names = yield* Effect.orElseSucceed(files.readDirectory(home.agentsDirectory), (): ReadonlyArray<string> => [])
+  yield* Effect.forEach(
+    names,
+    (name) =>
+      NetworkNamespaces.removeAll(Home.agentDirectory(home, name)).pipe(
+        Effect.ignore({ log: "Warn" })
+      ),
+    { discard: true }
+  )
+})
+
 /**
  * Ends the stack of a home, with its agents, their sandboxes and the containerd that it started. `wipe` also removes
  * the home. Gives whether a stack ran. Safe to repeat, and after a crash.
@@ -193,6 +211,7 @@ export const down = Effect.fn("Stack.down")(function*(options: {
     )
   }
   yield* MachineContainerd.stop(home)
+  yield* removeNetworks(home)
   yield* MachineSetup.removeCgroups(home.cgroupParent)
   // What an agent that was killed has mounted: layers of images, which must not be removed through it.
   yield* MachineSetup.unmountBelow(home.agentsDirectory)

@@ -2,6 +2,8 @@
  * What sandboxes and the programs around them could leave on a machine. A test counts before and after, and asserts that
  * nothing came to stay.
  */
+import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -13,6 +15,8 @@ export interface MachineCensus {
   readonly processes: ReadonlyArray<string>
   readonly mounts: ReadonlyArray<string>
   readonly networkNamespaces: ReadonlyArray<string>
+  /** Network interfaces, and tables of rules. */
+  readonly network: ReadonlyArray<string>
   readonly cgroups: ReadonlyArray<string>
   /** State of OCI runtimes and shims, which all containerds of a machine share. */
   readonly runtimeState: ReadonlyArray<string>
@@ -23,6 +27,9 @@ const isOurs = ({ args }: Proc.ProcessInfo): boolean =>
   /^(containerd|containerd-shim.*|crun|runc|fsb-.*)$/.test(basename(args[0] ?? "")) ||
   args.some((arg) => /\/(agent\.mjs|fsb-ctl\.cjs)$/.test(arg))
 
+/** Agents number their networks, use no number twice, and keep some ahead: how many there are is what counts. */
+const unnumbered = (name: string): string => name.replace(/(fsb-?[0-9a-f]{8}-?)[0-9a-z]+$/, "$1n")
+
 const cgroupRoot = "/sys/fs/cgroup"
 
 const below = (files: FileSystem.FileSystem, directory: string) =>
@@ -32,15 +39,22 @@ const below = (files: FileSystem.FileSystem, directory: string) =>
   )
 
 /** Counts now. */
-export const take: Effect.Effect<MachineCensus, never, FileSystem.FileSystem> = Effect.gen(function*() {
+export const take: Effect.Effect<MachineCensus, never, System> = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
   const processes = yield* Proc.processes
   const mounts = yield* Proc.mounts
   const cgroups = yield* below(files, cgroupRoot)
   return {
     processes: processes.filter(isOurs).map(({ args }) => args.join(" ").trim()).toSorted(),
-    mounts: mounts.map(({ path }) => path).toSorted(),
-    networkNamespaces: yield* below(files, "/run/netns"),
+    mounts: mounts.map(({ path }) => unnumbered(path)).toSorted(),
+    networkNamespaces: (yield* below(files, "/run/netns")).map(unnumbered),
+    network: [
+      // Not what is below them: links lead from there through all devices.
+      ...(yield* Effect.orElseSucceed(files.readDirectory("/sys/class/net"), (): ReadonlyArray<string> => [])).map(
+        unnumbered
+      ),
+      ...(yield* NetworkNamespaces.tables).map(({ name }) => name)
+    ],
     // Only folders have this file, and each has it.
     cgroups: cgroups.filter((path) => path.endsWith("/cgroup.procs")).toSorted(),
     runtimeState: (yield* below(files, "/run/containerd")).filter((path) => /^(runc|s)\//.test(path)).toSorted()
@@ -64,6 +78,7 @@ export const added = (before: MachineCensus, after: MachineCensus): MachineCensu
     processes: more("processes"),
     mounts: more("mounts"),
     networkNamespaces: more("networkNamespaces"),
+    network: more("network"),
     cgroups: more("cgroups"),
     runtimeState: more("runtimeState")
   }
@@ -74,6 +89,7 @@ export const empty: MachineCensus = {
   processes: [],
   mounts: [],
   networkNamespaces: [],
+  network: [],
   cgroups: [],
   runtimeState: []
 }

@@ -26,6 +26,7 @@ import { freemem } from "node:os"
 import { AgentConfig } from "../AgentConfig.ts"
 import { ImageCatalog, type PreparedImage } from "../ImageCatalog.ts"
 import { type Entry, Instances } from "../Instances.ts"
+import { SandboxNetwork } from "../network/SandboxNetwork.ts"
 import { type LeftBehind, SandboxContainer } from "../SandboxContainer.ts"
 import { Slots } from "../Slots.ts"
 import { fromReport } from "../StartFailure.ts"
@@ -60,7 +61,9 @@ const burialConcurrency = 2
 const closesWithin = "10 seconds"
 
 /** Measures a step of a create under its name. */
-export type Measure = (name: "claim" | "limits" | "exec") => <A, E>(self: Effect.Effect<A, E>) => Effect.Effect<A, E>
+export type Measure = (
+  name: "claim" | "limits" | "network" | "exec"
+) => <A, E>(self: Effect.Effect<A, E>) => Effect.Effect<A, E>
 
 /**
  * - `claim` makes a slot of the image an instance's container and answers true when its program was executed; false when
@@ -78,7 +81,7 @@ export class ParkedSlots extends Context.Service<ParkedSlots, {
   static readonly layer: Layer.Layer<
     ParkedSlots,
     never,
-    AgentConfig | ImageCatalog | Instances | SandboxContainer | SlotFiles | Slots | Traffic
+    AgentConfig | ImageCatalog | Instances | SandboxContainer | SandboxNetwork | SlotFiles | Slots | Traffic
   > = Layer.effect(ParkedSlots, Effect.suspend(() => make))
 }
 
@@ -96,6 +99,7 @@ const make = Effect.gen(function*() {
   const catalog = yield* ImageCatalog
   const files = yield* SlotFiles
   const instances = yield* Instances
+  const network = yield* SandboxNetwork
   const sandboxes = yield* SandboxContainer
   const slots = yield* Slots
   const traffic = yield* Traffic
@@ -252,6 +256,15 @@ const make = Effect.gen(function*() {
     spec: OciSpec.Spec,
     measure: Measure
   ): Effect.fn.Return<boolean, BoundaryError> {
+    // Before the claim: of a slot that nobody claimed nothing is taken up.
+    const isConnected = yield* network.rename(slot.id, spec.hostname).pipe(
+      Effect.andThen(network.publish(slot.id, entry.instance.spec?.exposedPorts ?? [])),
+      Effect.isSuccess,
+      measure("network")
+    )
+    if (!isConnected) {
+      return false
+    }
     yield* files.claim(slot.id, entry.instance).pipe(measure("claim"))
     if (!sameLimits(slot.resources, spec.linux.resources)) {
       const isSet = yield* Effect.isSuccess(sandboxes.limit(slot.id, spec.linux.resources)).pipe(measure("limits"))

@@ -39,6 +39,7 @@ const identity: ReadonlyArray<EnvVar> = [
   fromField("POD_NAMESPACE", "metadata.namespace"),
   fromField("POD_IP", "status.podIP"),
   fromField("NODE_NAME", "spec.nodeName"),
+  fromField("FSB_NODE_IP", "status.hostIP"),
   // The kubelet puts the Pod's own fields in; several agents share a node's folders.
   { name: "FSB_AGENT_LISTEN", value: `$(POD_IP):${ports.agent}` },
   { name: "FSB_STATE_DIR", value: `${directories["fast-sandbox-state"].path}/agents/$(POD_NAME)` },
@@ -57,6 +58,8 @@ const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
     ["FSB_RUNTIME_TYPE", spec.runtimeType ?? defaults.runtimeType],
     ["FSB_NETWORK", spec.network ?? defaults.network],
     ["FSB_HOST_USERS", spec.sandboxSecurity?.hostUsers === true ? "true" : undefined],
+    ["FSB_EGRESS", spec.egress === undefined ? undefined : JSON.stringify(spec.egress)],
+    ["FSB_DNS", spec.dns === undefined ? undefined : JSON.stringify(spec.dns)],
     ["FSB_DEFAULT_CPU", cpu],
     ["FSB_DEFAULT_MEMORY", memory],
     ["FSB_DEFAULT_PIDS", pids === undefined ? undefined : String(pids)]

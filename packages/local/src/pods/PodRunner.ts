@@ -5,6 +5,8 @@
  *
  * Sandboxes are not its business: an agent that dies is started again and finds its sandboxes in containerd.
  */
+import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as Names from "@fast-sandbox/core/Names"
 import {
   Health,
@@ -154,6 +156,7 @@ const make = (options: PodRunnerOptions) =>
   Effect.gen(function*() {
     const kube = yield* KubeClient
     const files = yield* FileSystem.FileSystem
+    const system = yield* Effect.context<System>()
     const processes = new Map<string, number>()
     const taken = new Set<number>()
     const deletions = new Map<string, Deferred.Deferred<Duration.Duration>>()
@@ -252,6 +255,13 @@ const make = (options: PodRunnerOptions) =>
         Effect.catchIf(isGone, () => Effect.void),
         Effect.retry(writePolicy),
         Effect.orDie,
+        // An agent that was killed left them, and its directory is what tells whose they are.
+        Effect.andThen(
+          NetworkNamespaces.removeAll(Home.agentDirectory(options.home, pod.metadata.name)).pipe(
+            Effect.provideContext(system),
+            Effect.ignore({ log: "Warn" })
+          )
+        ),
         Effect.andThen(
           Effect.forEach(
             [Home.agentDirectory(options.home, pod.metadata.name), Home.agentSocket(options.home, pod.metadata.name)],
@@ -340,5 +350,5 @@ const make = (options: PodRunnerOptions) =>
   })
 
 /** Runs the agent Pods of the API that {@link KubeClient} points to; closing it ends them in order. */
-export const layer = (options: PodRunnerOptions): Layer.Layer<PodRunner, never, KubeClient | FileSystem.FileSystem> =>
+export const layer = (options: PodRunnerOptions): Layer.Layer<PodRunner, never, KubeClient | System> =>
   Layer.effect(PodRunner, make(options))
