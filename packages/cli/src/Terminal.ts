@@ -39,8 +39,10 @@ export const raw: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(
   )
 )
 
-/** What comes on stdin. */
-export const input: Stream.Stream<Uint8Array, LocalError> = Stream.fromAsyncIterable<Uint8Array, LocalError>(
-  process.stdin,
-  (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
+/** What comes on stdin: that of the process that runs, which is not the one in which a start-up snapshot was made. */
+export const input: Stream.Stream<Uint8Array, LocalError> = Stream.suspend(() =>
+  Stream.fromAsyncIterable<Uint8Array, LocalError>(
+    process.stdin,
+    (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
+  )
 )

@@ -5,15 +5,11 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Stream from "effect/Stream"
 import { LocalError } from "./Failure.ts"
+import * as Terminal from "./Terminal.ts"
 
 const STDIN = "-"
 
-const readStdin = Stream.suspend(() =>
-  Stream.fromAsyncIterable(
-    process.stdin,
-    (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
-  )
-).pipe(Stream.decodeText(), Stream.mkString)
+const readStdin = Terminal.input.pipe(Stream.decodeText(), Stream.mkString)
 
 /** What a text from there is called in messages. */
 export const nameOf = (path: string): string => path === STDIN ? "stdin" : path

@@ -114,6 +114,11 @@ layer(TestStack.layer, TestStack.options)("sessions", (it) => {
         `${LocalStack.fsbCtlPath} exec ${name} -- yes 2>&1 | head -1`
       ], { env: { FSB_HOME: home } })
       assert.deepStrictEqual([closed.code, closed.stdout], [0, "y\n"])
+      const fed = yield* LocalStack.run(LocalStack.fsbCtlPath, ["exec", "-i", name, "--", "sort"], {
+        env: { FSB_HOME: home },
+        input: "b\na\n"
+      })
+      assert.deepStrictEqual([fed.code, fed.stdout], [0, "a\nb\n"])
 
       const folder = yield* files.makeTempDirectoryScoped()
       yield* files.makeDirectory(`${folder}/tree/empty`, { recursive: true })

@@ -16,6 +16,7 @@ import * as Output from "../Output.ts"
 import * as Progress from "../Progress.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
+import * as Terminal from "../Terminal.ts"
 
 const pool = Flag.String("pool").pipe(
   Flag.withMetavar("POOL"),
@@ -90,10 +91,7 @@ const STDIN = "-"
 
 const readArchive = (path: string) =>
   path === STDIN
-    ? Stream.fromAsyncIterable<Uint8Array, LocalError>(
-      process.stdin,
-      (cause) => new LocalError({ problem: `can't read stdin: ${String(cause)}` })
-    )
+    ? Terminal.input
     : Stream.unwrap(Effect.map(FileSystem.FileSystem, (files) => files.stream(path))).pipe(
       Stream.mapError(({ message, reason }) =>
         new LocalError({
