@@ -31,7 +31,8 @@ const stack = Layer.effectDiscard(Stack.firstAgent).pipe(
     agentCommand: [process.execPath, built("agent.mjs")],
     loggerBinary: built("fsb-logger"),
     idmapBinary: built("fsb-idmap"),
-    networkBinary: built("fsb-network")
+    networkBinary: built("fsb-network"),
+    initBinary: built("fsb-init")
   })),
   Layer.provide(NodeServices.layer)
 )

@@ -27,6 +27,7 @@ import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
 import { SandboxNetwork } from "./network/SandboxNetwork.ts"
+import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
@@ -152,6 +153,15 @@ const pullImage = (image: string) =>
       Stream.mapError(toBoundary)
     )))
 
+/** Whoever brings an image is about to use it. */
+const expected = <A extends { readonly image: string; readonly status: string }, E, R>(
+  progress: Stream.Stream<A, E, R>
+): Stream.Stream<A, E, R | ParkedSlots> =>
+  Stream.tap(
+    progress,
+    ({ image, status }) => status === "done" ? ParkedSlots.use((parked) => parked.expect(image)) : Effect.void
+  )
+
 /** The bytes of the archive behind the header. */
 const archiveOf = (
   requests: Stream.Stream<LoadImageRequest, BoundaryError>,
@@ -261,8 +271,8 @@ export const service = GrpcService.make(AgentService, {
       const hub = yield* WatchHub
       return hub.watch(yield* identity)
     })).pipe(Stream.map((event) => ({ event }))),
-  pullImage: ({ image }) => pullImage(image),
-  loadImage,
+  pullImage: ({ image }) => expected(pullImage(image)),
+  loadImage: (requests) => expected(loadImage(requests)),
   removeImage: ({ image }) =>
     Images.use((images) => images.remove(image)).pipe(Effect.mapError(toBoundary), Effect.as({}))
 })

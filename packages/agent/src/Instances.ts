@@ -4,6 +4,7 @@
  */
 import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
 import { Containers } from "@fast-sandbox/containerd/Containers"
+import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import type { Unavailable } from "@fast-sandbox/core/Errors"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
@@ -41,6 +42,8 @@ export interface Entry {
   readonly id: string
   /** Its container: of its own name, or a parked slot's. Log, snapshot and cgroup are named after the container. */
   readonly containerId: string
+  /** What its container has become, where that was made as something else: a parked slot. */
+  readonly spec: OciSpec.Spec | undefined
   readonly instance: Instance
   /** The signal by which the program is asked to end. */
   stopSignal: number
@@ -55,7 +58,7 @@ export interface Entry {
   isOverDisk: boolean
   /** How the instance is recorded: as it is, or, once its program has ended, as what it is about to become. */
   asRecorded: (instance: Instance) => Instance
-  /** The program's end. */
+  /** The program's end. A container that could not serve takes its own with it, see `place`. */
   readonly exit: Deferred.Deferred<ProgramExit>
   /** Task, snapshot and cgroup are proven gone, and the slot is back. */
   readonly ended: Deferred.Deferred<void>
@@ -67,6 +70,9 @@ export interface Entry {
 
 interface MutableEntry extends Entry {
   containerId: string
+  spec: OciSpec.Spec | undefined
+  isSpecRecorded: boolean
+  exit: Deferred.Deferred<ProgramExit>
   instance: Instance
 }
 
@@ -76,7 +82,7 @@ export type Change = Partial<Omit<Instance, "$typeName" | "instanceId" | "spec">
 /**
  * - `ofContainer` gives the instance that a container serves.
  * - `add` takes a new or found instance up.
- * - `place` says in which container an instance is.
+ * - `place` says in which container an instance is, before it is followed; `spec` where its record says something else.
  * - `update` changes and publishes. An illegal transition is a defect of this program.
  * - `save` writes the instance to its container; `saveLater` does so soon, in the background, together with the changes
  *   until then.
@@ -87,7 +93,7 @@ export class Instances extends Context.Service<Instances, {
   readonly ofContainer: (containerId: string) => Entry | undefined
   readonly all: () => ReadonlyArray<Entry>
   readonly add: (instance: Instance, containerId?: string) => Entry
-  readonly place: (entry: Entry, containerId: string) => void
+  readonly place: (entry: Entry, containerId: string, spec?: OciSpec.Spec) => void
   readonly update: (entry: Entry, change: Change) => Instance
   readonly save: (entry: Entry) => Effect.Effect<void, ContainerdError>
   readonly saveLater: (entry: Entry) => Effect.Effect<void>
@@ -121,11 +127,20 @@ export class Instances extends Context.Service<Instances, {
         Effect.suspend(() => {
           unsaved.delete(entry.id)
           const instance = entry.asRecorded(entry.instance)
-          const record = InstanceRecord.recordOf(settings, { instance, stopSignal: entry.stopSignal })
+          const known = table.get(entry.id)
+          const record = {
+            ...InstanceRecord.recordOf(settings, { instance, stopSignal: entry.stopSignal }),
+            ...(entry.spec === undefined || known?.isSpecRecorded === true ? {} : { spec: entry.spec })
+          }
           return Effect.tap(
             containers.update(entry.containerId, record),
             // The container tells it from now on.
-            () => slotFiles.settle(entry.containerId)
+            () => {
+              if (known !== undefined) {
+                known.isSpecRecorded = true
+              }
+              return slotFiles.settle(entry.containerId)
+            }
           )
         }).pipe(ignoreNotFound, entry.record.withPermits(1), Effect.asVoid)
 
@@ -148,6 +163,8 @@ export class Instances extends Context.Service<Instances, {
           const entry: MutableEntry = {
             id: instance.instanceId,
             containerId,
+            spec: undefined,
+            isSpecRecorded: false,
             instance,
             stopSignal: defaultStopSignal,
             isStopRequested: false,
@@ -167,12 +184,15 @@ export class Instances extends Context.Service<Instances, {
           hub.publishUnsafe({ case: "instanceChanged", value: instance })
           return entry
         },
-        place: ({ containerId: before, id }, containerId) => {
+        place: ({ containerId: before, id }, containerId, spec) => {
           const entry = table.get(id)
           if (entry !== undefined) {
             byContainer.delete(before)
             byContainer.set(containerId, entry)
             entry.containerId = containerId
+            entry.spec = spec
+            // What was heard until now was about the other one.
+            entry.exit = Deferred.makeUnsafe()
           }
         },
         update: ({ id, instance: { state } }, change) => {

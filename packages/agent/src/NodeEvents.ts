@@ -6,6 +6,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt"
 import { type Container, Containers } from "@fast-sandbox/containerd/Containers"
 import { type ContainerdEvent, Events } from "@fast-sandbox/containerd/Events"
+import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { anchorLabel } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
@@ -93,6 +94,7 @@ const make = Effect.gen(function*() {
   const takeUp = Effect.fnUntraced(function*(
     containerId: string,
     { instance, stopSignal }: InstanceRecord.Recorded,
+    spec: OciSpec.Spec | undefined,
     process: Process | undefined,
     hasSnapshot: boolean
   ) {
@@ -117,6 +119,7 @@ const make = Effect.gen(function*() {
       state: isStopping ? InstanceState.STOPPING : InstanceState.RUNNING,
       startedAt: instance.startedAt ?? instance.createdAt
     }, containerId)
+    instances.place(entry, containerId, spec)
     entry.stopSignal = stopSignal
     entry.isStopRequested = isStopping || instance.reason === "Stopped"
     entry.oomKills = instance.reason === "OOMKilled" ? 1 : 0
@@ -143,9 +146,15 @@ const make = Effect.gen(function*() {
     yield* Effect.forEach(
       unknown.filter((container) => !isUnclaimed(container)),
       (container) =>
-        InstanceRecord.read(container, claims.get(container.id)).pipe(
+        InstanceRecord.read(container, claims.get(container.id)?.instance).pipe(
           Effect.flatMap((record) =>
-            takeUp(container.id, record, running.get(container.id), keys.has(container.snapshotKey))
+            takeUp(
+              container.id,
+              record,
+              claims.get(container.id)?.spec,
+              running.get(container.id),
+              keys.has(container.snapshotKey)
+            )
           ),
           // Left alone: what can't be understood must not be destroyed.
           Effect.catchTag("UnreadableInstance", (error) => Effect.logError(error.message))

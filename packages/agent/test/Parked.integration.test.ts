@@ -213,11 +213,8 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       yield* untilParked(client, 2)
       yield* Fixture.eventually(
         "the dead are gone and replaced",
-        Effect.map(
-          Effect.tap(parkedPids, (p) =>
-            Effect.logInfo(p, first)),
-          (now) => now.length === 3 && !now.some((pid) => first.includes(pid))
-        )
+        Effect.map(parkedPids, (now) =>
+          now.length === 3 && !now.some((pid) => first.includes(pid)))
       )
       yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
     }).pipe(Effect.scoped))

@@ -35,7 +35,8 @@ export const stack: LocalStack = {
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
       loggerBinary: join(buildDirectory(), "fsb-logger"),
       idmapBinary: join(buildDirectory(), "fsb-idmap"),
-      networkBinary: join(buildDirectory(), "fsb-network")
+      networkBinary: join(buildDirectory(), "fsb-network"),
+      initBinary: join(buildDirectory(), "fsb-init")
     })).pipe(
       Effect.flatMap((context) => Effect.provide(Stack.firstAgent, context)),
       Effect.andThen(onReady),

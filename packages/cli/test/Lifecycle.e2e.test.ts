@@ -40,7 +40,8 @@ describe("the life of a sandbox", () => {
             )))
           assert.strictEqual(spec.consistencyMode, mode)
           assert.include(metadata.finalizers ?? [], "sandbox.fast.io/cleanup")
-          assert.deepStrictEqual(yield* Machine.containers("life"), [status?.sandboxID ?? ""])
+          yield* eventually(Effect.map(Machine.containers("life"), (all) =>
+            assert.deepStrictEqual(all, [status?.sandboxID ?? ""])))
           assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("delete", "life")), "life\n")
           assert.deepStrictEqual(yield* Machine.containers("life"), [])
           const gone = yield* kubectl("get", "sandbox", "life")
@@ -201,7 +202,9 @@ describe("the life of a sandbox", () => {
         const revived = yield* sandboxes.wait("brief", { for: new Set(["Running"]) })
         assert.notStrictEqual(revived.instanceId, expired.instanceId)
         yield* eventually(Effect.gen(function*() {
-          assert.deepStrictEqual(yield* Machine.containers("brief"), [revived.instanceId])
+          yield* eventually(
+            Effect.map(Machine.containers("brief"), (all) => assert.deepStrictEqual(all, [revived.instanceId]))
+          )
         }))
         yield* remove("brief")
         yield* Resources.deleteAll("sandboxpool", "short")

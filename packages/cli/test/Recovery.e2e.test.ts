@@ -98,7 +98,7 @@ describe("recovery", () => {
           previous = status.sandboxID ?? ""
           // The same revision once more is no reset.
           yield* Resources.patchSpec("sandbox", "reset", { resetRevision })
-          assert.deepStrictEqual(yield* Machine.containers("reset"), [previous])
+          yield* eventually(Effect.map(Machine.containers("reset"), (all) => assert.deepStrictEqual(all, [previous])))
         }
         assert.strictEqual((yield* Resources.status("reset")).sandboxID, previous)
         yield* Resources.deleteAll("sandbox", "reset")

@@ -44,7 +44,9 @@ describe("kill -9", () => {
         assert.notStrictEqual(yield* Machine.agentProcess(ticker.agentPod), pid)
         const { instanceId, phase } = yield* sandboxes.get("ticker")
         assert.deepStrictEqual({ instanceId, phase }, { instanceId: ticker.instanceId, phase: "Running" })
-        assert.deepStrictEqual(yield* Machine.containers("ticker"), [ticker.instanceId])
+        yield* eventually(
+          Effect.map(Machine.containers("ticker"), (all) => assert.deepStrictEqual(all, [ticker.instanceId]))
+        )
         const { fsbCtl } = yield* LocalStack.LocalStack
         const before = (yield* Resources.stdoutOf(fsbCtl("logs", "ticker"))).trim().split("\n")
         yield* eventually(Effect.gen(function*() {

@@ -53,7 +53,7 @@ describe("scheduling", () => {
         assert.lengthOf(created, 2)
         assert.strictEqual(new Set(created.map(({ agentPod }) => agentPod)).size, 2)
         assert.strictEqual(new Set(created.flatMap(({ endpoints }) => endpoints)).size, 2)
-        assert.lengthOf(yield* Machine.containers(), 2)
+        yield* eventually(Effect.map(Machine.containers(), (all) => assert.lengthOf(all, 2)))
         yield* Resources.deleteAll("sandbox", ...created.map(({ name }) => name))
         yield* Resources.deleteAll("sandboxpool", "two")
       }))

@@ -47,7 +47,7 @@ export interface NewContainer {
  * The records of one containerd namespace.
  *
  * `list` takes containerd's filter language, each filter an alternative (`labels."fast-sandbox.io/managed"==true`).
- * `update` sets the given labels and extensions and leaves the others; a label with an empty value is removed. `delete` is
+ * `update` sets what is given of labels, extensions and spec, and leaves the others; a label with an empty value is removed. `delete` is
  * accepted by containerd while a task lives (which then can't be killed any more): delete the task first.
  */
 export class Containers extends Context.Service<Containers, {
@@ -56,7 +56,7 @@ export class Containers extends Context.Service<Containers, {
   readonly list: (...filters: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Container>, ContainerdError>
   readonly update: (
     id: string,
-    changes: Pick<NewContainer, "labels" | "extensions">
+    changes: Partial<Pick<NewContainer, "labels" | "extensions" | "spec">>
   ) => Effect.Effect<Container, ContainerdError>
   readonly delete: (id: string) => Effect.Effect<void, ContainerdError>
 }>()("@fast-sandbox/containerd/Containers") {
@@ -96,13 +96,19 @@ export class Containers extends Context.Service<Containers, {
             named("Containers.list")
           )
         ),
-        update: Effect.fn("Containers.update")((id, { extensions = {}, labels = {} }) =>
+        update: Effect.fn("Containers.update")((id, { extensions = {}, labels = {}, spec }) =>
           containers.update({
-            container: { id, labels: { ...labels }, extensions: { ...extensions } },
+            container: {
+              id,
+              labels: { ...labels },
+              extensions: { ...extensions },
+              ...(spec === undefined ? {} : { spec: fromJson(spec, specTypeUrl) })
+            },
             updateMask: {
               paths: [
                 ...Object.keys(labels).map((key) => `labels.${key}`),
-                ...Object.keys(extensions).map((key) => `extensions.${key}`)
+                ...Object.keys(extensions).map((key) => `extensions.${key}`),
+                ...(spec === undefined ? [] : ["spec"])
               ]
             }
           }, options.call).pipe(Effect.map(({ container }) => fromRaw(container)), named("Containers.update"))

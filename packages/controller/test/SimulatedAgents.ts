@@ -257,6 +257,7 @@ const make = Effect.gen(function*() {
           slotsUsed: 0,
           portsUsed: new Set(),
           instances: new Map(),
+          parked: new Map(),
           images: new Map(),
           runtimeNotes: [],
           runtimeProblem: undefined,

@@ -42,6 +42,8 @@ export interface StackOptions {
   readonly idmapBinary: string
   /** Absolute path of `fsb-network`. */
   readonly networkBinary: string
+  /** Absolute path of `fsb-init`. */
+  readonly initBinary: string
 }
 
 /** The processes that `down` waits for get this long to end their sandboxes: the Pods' grace period and some. */
@@ -86,6 +88,7 @@ const podRunner = (home: Home.Home, options: StackOptions) =>
           FSB_LOGGER_BINARY: options.loggerBinary,
           FSB_IDMAP_BINARY: options.idmapBinary,
           FSB_NETWORK_BINARY: options.networkBinary,
+          FSB_INIT_BINARY: options.initBinary,
           FSB_CGROUP_PARENT: home.cgroupParent,
           ...(runtimeDirectory === undefined ? {} : { FSB_RUNTIME_DIR: runtimeDirectory })
         }

@@ -68,12 +68,14 @@ export type Measure = (
 /**
  * - `claim` makes a slot of the image an instance's container and answers true when its program was executed; false when
  *   there was no slot that could serve. A failure is the program's: the instance's container is then to be unmade.
+ * - `expect` says that an image was brought here, which is done for those who will ask for it.
  * - `imagesChanged` says that an image that could not be parked may be another one now.
  * - `bury` clears away, in the background, a container that an earlier life parked.
  * - `close` parks no more and clears all slots away.
  */
 export class ParkedSlots extends Context.Service<ParkedSlots, {
   readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<boolean, BoundaryError>
+  readonly expect: (image: string) => Effect.Effect<void>
   readonly imagesChanged: Effect.Effect<void>
   readonly bury: (containerId: string) => Effect.Effect<void>
   readonly close: Effect.Effect<void>
@@ -90,6 +92,7 @@ interface Slot {
   readonly image: PreparedImage
   readonly fixedPart: string
   readonly resources: OciSpec.LinuxResources
+  readonly cgroupsPath: string
   readonly channel: SlotChannel.SlotChannel
   readonly scope: Scope.Closeable
 }
@@ -165,6 +168,7 @@ const make = Effect.gen(function*() {
           image,
           fixedPart: Orders.fixedPart(served),
           resources: served.linux.resources,
+          cgroupsPath: served.linux.cgroupsPath,
           channel: yield* init,
           scope: slotScope
         }
@@ -194,6 +198,11 @@ const make = Effect.gen(function*() {
     shown = text
     return slots.park(images)
   }
+
+  const ask = (image: string) =>
+    Effect.map(Clock.currentTimeMillis, (nowMillis) => {
+      asked = Warmth.ask(asked, image, nowMillis)
+    })
 
   const wantedNow = Effect.gen(function*() {
     const nowMillis = yield* Clock.currentTimeMillis
@@ -265,7 +274,7 @@ const make = Effect.gen(function*() {
     if (!isConnected) {
       return false
     }
-    yield* files.claim(slot.id, entry.instance).pipe(measure("claim"))
+    yield* files.claim(slot.id, { instance: entry.instance, spec: entry.spec ?? spec }).pipe(measure("claim"))
     if (!sameLimits(slot.resources, spec.linux.resources)) {
       const isSet = yield* Effect.isSuccess(sandboxes.limit(slot.id, spec.linux.resources)).pipe(measure("limits"))
       if (!isSet) {
@@ -293,7 +302,7 @@ const make = Effect.gen(function*() {
     image: PreparedImage,
     measure: Measure
   ): Effect.fn.Return<boolean, BoundaryError> {
-    asked = Warmth.ask(asked, image.image.name, yield* Clock.currentTimeMillis)
+    yield* ask(image.image.name)
     const spec = yield* sandboxes.specOf(entry.instance, image)
     const fixedPart = Orders.fixedPart(spec)
     for (let tries = 0; tries < maxTries; tries++) {
@@ -301,7 +310,7 @@ const make = Effect.gen(function*() {
       if (slot === undefined) {
         break
       }
-      instances.place(entry, slot.id)
+      instances.place(entry, slot.id, { ...spec, linux: { ...spec.linux, cgroupsPath: slot.cgroupsPath } })
       const isServed = yield* serve(slot, entry, spec, measure)
       yield* Scope.close(slot.scope, Exit.void)
       if (isServed) {
@@ -321,6 +330,7 @@ const make = Effect.gen(function*() {
 
   return ParkedSlots.of({
     claim,
+    expect: (image) => Effect.andThen(ask(image), wake),
     imagesChanged: Effect.andThen(Effect.sync(() => problems.clear()), wake),
     bury: buryLater,
     // What is just being parked is finished first.

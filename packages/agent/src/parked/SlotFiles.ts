@@ -3,11 +3,12 @@
  * reboot, which ends the slots too:
  *
  * - `slots/ID/`: mounted into the slot's container; init and, until it has connected, the socket on which it is awaited
- * - `claims/ID`: the instance that a slot was given to. Written before the slot is given its orders, so that an agent that
+ * - `claims/ID`: the instance that a slot was given to, and the spec of what it becomes. Written before the slot is given its orders, so that an agent that
  *   was killed in between can tell who is whose, and kept until the container's own record tells it
  */
 import { fromBinary, toBinary } from "@bufbuild/protobuf"
 import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
+import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import { type Instance, InstanceSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -35,6 +36,30 @@ export class NoParking extends Schema.TaggedError<NoParking>()("NoParking", { pr
   }
 }
 
+/** Whose a slot is, and what it becomes. */
+export interface Claim {
+  readonly instance: Instance
+  readonly spec: OciSpec.Spec
+}
+
+/** The instance's bytes, preceded by their number, then the spec as JSON. */
+const encodeClaim = ({ instance, spec }: Claim): Uint8Array => {
+  const bytes = toBinary(InstanceSchema, instance)
+  const length = Buffer.alloc(lengthBytes)
+  length.writeUInt32LE(bytes.length)
+  return Buffer.concat([length, bytes, Buffer.from(JSON.stringify(spec))])
+}
+
+const lengthBytes = 4
+
+const decodeClaim = (record: Buffer): Claim => {
+  const end = lengthBytes + record.readUInt32LE()
+  return {
+    instance: fromBinary(InstanceSchema, record.subarray(lengthBytes, end)),
+    spec: JSON.parse(record.subarray(end).toString())
+  }
+}
+
 /** For the agent's own user; a slot's container sees its own directory alone. */
 const privateMode = 0o700
 const recordMode = 0o600
@@ -56,9 +81,9 @@ export class SlotFiles extends Context.Service<SlotFiles, {
   readonly parking: NoParking | undefined
   readonly make: (slotId: string) => Effect.Effect<string>
   readonly remove: (slotId: string) => Effect.Effect<void>
-  readonly claim: (slotId: string, instance: Instance) => Effect.Effect<void>
+  readonly claim: (slotId: string, claim: Claim) => Effect.Effect<void>
   readonly settle: (slotId: string) => Effect.Effect<void>
-  readonly claims: Effect.Effect<ReadonlyMap<string, Instance>>
+  readonly claims: Effect.Effect<ReadonlyMap<string, Claim>>
 }>()("@fast-sandbox/agent/parked/SlotFiles") {
   static readonly layer: Layer.Layer<SlotFiles, never, AgentConfig | MachineSetup.System> = Layer.effect(
     SlotFiles,
@@ -109,9 +134,9 @@ const make = Effect.gen(function*() {
   const readClaims = (): ReadonlyArray<string> =>
     existsSync(claims) ? readdirSync(claims).filter((name) => !name.startsWith(".")) : []
 
-  const readClaim = (slotId: string): ReadonlyArray<readonly [string, Instance]> => {
+  const readClaim = (slotId: string): ReadonlyArray<readonly [string, Claim]> => {
     try {
-      return [[slotId, fromBinary(InstanceSchema, readFileSync(`${claims}/${slotId}`))]]
+      return [[slotId, decodeClaim(readFileSync(`${claims}/${slotId}`))]]
     } catch {
       return []
     }
@@ -127,10 +152,10 @@ const make = Effect.gen(function*() {
         return directory
       }),
     remove: (slotId) => Effect.sync(() => rmSync(`${slots}/${slotId}`, { recursive: true, force: true })),
-    claim: (slotId, instance) =>
+    claim: (slotId, claim) =>
       Effect.sync(() => {
         // Whole or not at all.
-        writeFileSync(`${claims}/.${slotId}`, toBinary(InstanceSchema, instance), { mode: recordMode })
+        writeFileSync(`${claims}/.${slotId}`, encodeClaim(claim), { mode: recordMode })
         renameSync(`${claims}/.${slotId}`, `${claims}/${slotId}`)
       }),
     settle: (slotId) => Effect.sync(() => rmSync(`${claims}/${slotId}`, { force: true })),

@@ -46,7 +46,7 @@ export class Targets extends Context.Service<Targets, {
       const pidOf = Effect.fnUntraced(function*(entry: Entry) {
         const known = pids.get(entry)
         if (known !== undefined) return known
-        const { pid } = yield* tasks.get({ containerId: entry.id }).pipe(Effect.mapError(toBoundary))
+        const { pid } = yield* tasks.get({ containerId: entry.containerId }).pipe(Effect.mapError(toBoundary))
         pids.set(entry, pid)
         return pid
       })
@@ -69,8 +69,10 @@ export class Targets extends Context.Service<Targets, {
         processOf: Effect.fn("Targets.processOf")(function*({ containerId, entry }) {
           const known = processes.get(entry)
           if (known !== undefined) return known
-          const { spec } = yield* containers.get(containerId).pipe(Effect.mapError(toBoundary))
-          const { process } = yield* (spec === undefined ? Effect.succeed(undefined) : toJson(spec)).pipe(
+          const { spec } = entry.spec === undefined
+            ? yield* containers.get(containerId).pipe(Effect.mapError(toBoundary))
+            : { spec: undefined }
+          const { process } = yield* (spec === undefined ? Effect.succeed<unknown>(entry.spec) : toJson(spec)).pipe(
             Effect.flatMap(ExecProcess.decode),
             Effect.mapError((error) =>
               new Internal({ problem: `the spec of container ${containerId} can't be read: ${error.message}` })

@@ -16,12 +16,34 @@ const ctr = (...args: ReadonlyArray<string>) =>
       LocalStack.run("ctr", ["-a", `${home}/containerd/containerd.sock`, "-n", "k8s.io", ...args])
     ))
 
-/** The instance ids of all sandboxes that have a container; of one sandbox when its name is given. */
+const decodeLabels = Schema.decodeUnknownEffect(
+  Schema.fromJsonString(Schema.Struct({ Labels: Schema.Record(Schema.String, Schema.String) }))
+)
+
+const listed = (...filters: ReadonlyArray<string>) => Effect.map(ctr("containers", "list", "-q", ...filters), words)
+
+/**
+ * The instance ids of all sandboxes that have a container; of one sandbox when its name is given. A parked slot is told
+ * whose it is a moment after it was claimed.
+ */
 export const containers = (sandboxName?: string) => {
   const label = "labels.\"fast-sandbox.io/sandbox-name\""
-  const filter = sandboxName === undefined ? label : `${label}==${sandboxName}`
-  return Effect.map(ctr("containers", "list", "-q", filter), words)
+  return Effect.flatMap(
+    listed(sandboxName === undefined ? label : `${label}==${sandboxName}`),
+    (ids) =>
+      Effect.forEach(ids, (id) =>
+        ctr("containers", "info", id).pipe(
+          Effect.flatMap(decodeLabels),
+          Effect.map(({ Labels }) => Labels["fast-sandbox.io/id"] ?? id)
+        ))
+  )
 }
+
+/** The ids of containers that are no sandboxes: parked slots and what holds shims. */
+export const waiting = Effect.gen(function*() {
+  const sandboxes = new Set(yield* listed("labels.\"fast-sandbox.io/sandbox-name\""))
+  return (yield* listed()).filter((id) => !sandboxes.has(id))
+})
 
 /** The process of an agent: it lives in its Pod's folder. */
 export const agentProcess = Effect.fnUntraced(function*(pod: string) {

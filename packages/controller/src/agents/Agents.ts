@@ -4,7 +4,13 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import { type BoundaryError, Unavailable } from "@fast-sandbox/core/Errors"
-import type { Image, ImageProgress, Instance, LogsResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type {
+  Image,
+  ImageProgress,
+  Instance,
+  LogsResponse,
+  ParkedImage
+} from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { CreateRequestSchema, LogsRequestSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -36,6 +42,8 @@ export interface AgentView {
   readonly instances: ReadonlyMap<string, Instance>
   /** By normalised name. */
   readonly images: ReadonlyMap<string, Image>
+  /** What waits ready, by the image's normalised name. */
+  readonly parked: ReadonlyMap<string, ParkedImage>
   /** What its runtime can do and what it fell back from. */
   readonly runtimeNotes: ReadonlyArray<string>
   /** Why its node can't run sandboxes; undefined where it can. */

@@ -100,7 +100,16 @@ const nodesOf = (views: ReadonlyArray<AgentView>): number => new Set(views.map((
 const images = ({ pool, views }: PoolStatusInput): SandboxPoolStatus["images"] =>
   pool.spec.warmImages?.map(({ image }) => {
     const name = Result.match(ImageName.parse(image), { onFailure: () => image, onSuccess: ImageName.format })
-    return { image, nodes: nodesOf(views), ready: nodesOf(views.filter((view) => view.images.has(name))) }
+    const problem = views.flatMap(({ node, parked }) => {
+      const said = parked.get(name)?.problem ?? ""
+      return said === "" ? [] : [`${node}: ${said}`]
+    })[0]
+    return {
+      image,
+      nodes: nodesOf(views),
+      ready: nodesOf(views.filter((view) => view.images.has(name))),
+      ...(problem === undefined ? {} : { message: problem })
+    }
   })
 
 /** The status to report. */
@@ -118,7 +127,11 @@ export const make = (input: PoolStatusInput): SandboxPoolStatus => {
     ready: answering.length,
     idle: existing.filter((agent) => agent.used === 0).length,
     busy: existing.filter((agent) => agent.used > 0).length,
-    slots: { used, total, parked: pool.status?.slots?.parked ?? 0 },
+    slots: {
+      used,
+      total,
+      parked: sum(input.views.flatMap(({ parked }) => [...parked.values()].map(({ ready }) => ready)))
+    },
     slotsUsage: `${used}/${total}`,
     selector: AgentPod.selector(pool.metadata.name ?? ""),
     ...(warm === undefined ? {} : { images: warm }),

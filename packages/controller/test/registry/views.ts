@@ -16,6 +16,7 @@ export const view = (uid: string, fields: Partial<AgentView> = {}): AgentView =>
   slotsUsed: 0,
   portsUsed: new Set(),
   instances: new Map(),
+  parked: new Map(),
   images: new Map(),
   runtimeNotes: [],
   runtimeProblem: undefined,

@@ -25,6 +25,7 @@ export const ofPod = ({ metadata, spec }: Pod, now: number): AgentView => ({
   portsUsed: new Set(),
   instances: new Map(),
   images: new Map(),
+  parked: new Map(),
   runtimeNotes: [],
   runtimeProblem: undefined
 })
@@ -69,15 +70,16 @@ export const isOlder = (instance: Instance, known: Instance | undefined): boolea
 
 const withCapacity = (
   view: AgentView,
-  { portsUsed, slots, slotsUsed }: Pick<Capacity, "portsUsed" | "slots" | "slotsUsed">
+  { parked, portsUsed, slots, slotsUsed }: Pick<Capacity, "parked" | "portsUsed" | "slots" | "slotsUsed">
 ): AgentView => ({
   ...view,
   slots,
   slotsUsed,
-  portsUsed: new Set(portsUsed)
+  portsUsed: new Set(portsUsed),
+  parked: new Map(parked.map((image) => [image.image, image]))
 })
 
-const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [] }
+const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [], parked: [] }
 
 const withState = (
   view: AgentView,

@@ -16,6 +16,7 @@ interface Indexed<A> {
   readonly agent: A
   totals: Totals
   images: AgentView["images"]
+  parked: string
   names: ReadonlyArray<string>
   ports: AgentSlots["ports"]
   pendingPorts: AgentSlots["pendingPorts"]
@@ -50,6 +51,14 @@ const namesOf = (images: AgentView["images"]): ReadonlyArray<string> => {
   return [...names]
 }
 
+/** Under this name an agent is ranked that has slots of an image parked. No image is called so. */
+const parkedName = (image: string): string => `parked ${image}`
+
+const parkedNames = ({ parked }: AgentView): string =>
+  [...parked.values()].filter(({ ready }) => ready > 0).map(({ image }) => parkedName(image)).join(nameSeparator)
+
+const nameSeparator = "\n"
+
 const nothing: Totals = { ready: 0, slots: 0, free: 0 }
 
 const none: AgentView["images"] = new Map()
@@ -79,6 +88,7 @@ export class PoolIndex<A> {
       agent,
       totals: nothing,
       images: none,
+      parked: "",
       names: [],
       ports: new Set(),
       pendingPorts: HashSet.empty()
@@ -90,7 +100,7 @@ export class PoolIndex<A> {
     const entry = this.agents[ordinal]
     if (entry !== undefined) {
       this.put(ordinal, entry, nothing)
-      this.putImages(ordinal, entry, none)
+      this.putImages(ordinal, entry, none, "")
       this.putPorts(ordinal, entry, new Set(), HashSet.empty())
       this.agents[ordinal] = undefined
     }
@@ -104,7 +114,7 @@ export class PoolIndex<A> {
     }
     const { connection, draining, images } = slots.view
     const ready = connection === "synced" && !draining
-    this.putImages(ordinal, entry, images)
+    this.putImages(ordinal, entry, images, parkedNames(slots.view))
     this.putPorts(ordinal, entry, slots.ports, slots.pendingPorts)
     this.put(ordinal, entry, { ready: ready ? 1 : 0, slots: ready ? slots.view.slots : 0, free: slots.free })
   }
@@ -113,14 +123,22 @@ export class PoolIndex<A> {
     return this.agents[ordinal]?.agent
   }
 
-  /** The best agent: one that holds the image, else any; the one with most free slots; -1 when none is left. */
+  /**
+   * The best agent: one that has slots of the image parked, else one that holds it, else any; the one with most free
+   * slots; -1 when none is left.
+   */
   find({ accepts, image, ports }: Wanted): number {
     const holders = ports.map((port) => this.byPort.get(port)).filter((holder) => holder !== undefined)
     const suits = holders.length === 0
       ? accepts
       : (ordinal: number) => !holders.some((holder) => holder.has(ordinal)) && accepts(ordinal)
-    const withImage = this.byImage.get(image)?.find(suits) ?? -1
-    return withImage === -1 ? this.all.find(suits) : withImage
+    for (const ranking of [this.byImage.get(parkedName(image)), this.byImage.get(image)]) {
+      const found = ranking?.find(suits) ?? -1
+      if (found !== -1) {
+        return found
+      }
+    }
+    return this.all.find(suits)
   }
 
   private put(ordinal: number, entry: Indexed<A>, totals: Totals): void {
@@ -150,8 +168,8 @@ export class PoolIndex<A> {
     }
   }
 
-  private putImages(ordinal: number, entry: Indexed<A>, images: AgentView["images"]): void {
-    if (entry.images === images) {
+  private putImages(ordinal: number, entry: Indexed<A>, images: AgentView["images"], parked: string): void {
+    if (entry.images === images && entry.parked === parked) {
       return
     }
     const { free } = entry.totals
@@ -159,7 +177,8 @@ export class PoolIndex<A> {
       this.rank(name, ordinal, free, 0)
     }
     entry.images = images
-    entry.names = namesOf(images)
+    entry.parked = parked
+    entry.names = [...namesOf(images), ...(parked === "" ? [] : parked.split(nameSeparator))]
     for (const name of entry.names) {
       this.rank(name, ordinal, 0, free)
     }
