@@ -163,7 +163,7 @@ const make = Effect.gen(function*() {
     )
     yield* catalog.refresh
     // Nobody waits for what an earlier life had parked.
-    yield* Effect.forEach(unknown.filter(isUnclaimed), ({ id }) => parked.bury(id), { discard: true })
+    yield* parked.begin(unknown.filter(isUnclaimed).map(({ id }) => id))
     yield* Effect.logInfo("took up what was there", { instances: instances.all().length })
   })
 

@@ -12,6 +12,7 @@ import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -70,14 +71,15 @@ export type Measure = (
  *   there was no slot that could serve. A failure is the program's: the instance's container is then to be unmade.
  * - `expect` says that an image was brought here, which is done for those who will ask for it.
  * - `imagesChanged` says that an image that could not be parked may be another one now.
- * - `bury` clears away, in the background, a container that an earlier life parked.
+ * - `begin` clears away, in the background, the containers that an earlier life parked, and parks from then on. Before,
+ *   nobody could tell its slots from those.
  * - `close` parks no more and clears all slots away.
  */
 export class ParkedSlots extends Context.Service<ParkedSlots, {
   readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<boolean, BoundaryError>
   readonly expect: (image: string) => Effect.Effect<void>
   readonly imagesChanged: Effect.Effect<void>
-  readonly bury: (containerId: string) => Effect.Effect<void>
+  readonly begin: (leftovers: ReadonlyArray<string>) => Effect.Effect<void>
   readonly close: Effect.Effect<void>
 }>()("@fast-sandbox/agent/parked/ParkedSlots") {
   static readonly layer: Layer.Layer<
@@ -113,6 +115,7 @@ const make = Effect.gen(function*() {
   const problems = new Map<string, { readonly problem: string; readonly retryAtMillis: number }>()
   const burials = yield* FiberSet.make()
   const undertakers = yield* Semaphore.make(burialConcurrency)
+  const begun = yield* Deferred.make<void>()
   const wakes = yield* Queue.sliding<void>(1)
   let asked: Warmth.Asked = new Map()
   let shown = ""
@@ -326,13 +329,18 @@ const make = Effect.gen(function*() {
     return false
   })
 
-  const keeper = yield* Effect.forkScoped(files.parking === undefined ? keep : Effect.void)
+  const keeper = yield* Effect.forkScoped(
+    files.parking === undefined ? Effect.andThen(Deferred.await(begun), keep) : Effect.void
+  )
 
   return ParkedSlots.of({
     claim,
     expect: (image) => Effect.andThen(ask(image), wake),
     imagesChanged: Effect.andThen(Effect.sync(() => problems.clear()), wake),
-    bury: buryLater,
+    begin: (leftovers) =>
+      Effect.andThen(Effect.forEach(leftovers, buryLater, { discard: true }), Deferred.succeed(begun, undefined)).pipe(
+        Effect.asVoid
+      ),
     // What is just being parked is finished first.
     close: Fiber.interrupt(keeper).pipe(
       Effect.andThen(Effect.suspend(() => Effect.forEach([...parked.values()].flat(), giveUp, { discard: true }))),
