@@ -7,8 +7,6 @@ import { Images } from "@fast-sandbox/containerd/Images"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument } from "@fast-sandbox/core/Errors"
-import * as ImageName from "@fast-sandbox/core/ImageName"
-import { limits } from "@fast-sandbox/core/Sandbox"
 import {
   AgentService,
   type CreateRequest,
@@ -23,6 +21,7 @@ import * as Stream from "effect/Stream"
 import { version } from "@fast-sandbox/core/Version"
 import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
+import * as CreateValidation from "./CreateValidation.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
@@ -31,10 +30,6 @@ import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
 import { type Identity, WatchHub } from "./WatchHub.ts"
-
-/** What containerd accepts as an id; it becomes a file name and a cgroup's name, too. */
-const instanceIdPattern = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
-const maxInstanceIdLength = 76
 
 /** How often the sender of an image hears how much has arrived. */
 const progressInterval = "200 millis"
@@ -48,41 +43,10 @@ const progressFromBytes = 1024 * 1024
 /** What an archive is called until its images are known, when its sender gave it no name. */
 const namelessArchive = "archive"
 
-const maxPort = 65_535
-
 const invalid = (field: string, problem: string): InvalidArgument => new InvalidArgument({ field, problem })
 
-/** What is wrong with a create, if anything is. */
-const problemOf = ({ instanceId, spec }: CreateRequest): InvalidArgument | undefined => {
-  if (!instanceIdPattern.test(instanceId) || instanceId.length > maxInstanceIdLength) {
-    return invalid(
-      "instance_id",
-      `must be up to ${maxInstanceIdLength} letters and digits, with single dots, dashes or underscores between them`
-    )
-  }
-  if (spec === undefined) {
-    return invalid("spec", "is missing")
-  }
-  const image = ImageName.parse(spec.image)
-  if (image._tag === "Failure") {
-    return invalid("spec.image", image.failure.problem)
-  }
-  const ports = spec.exposedPorts
-  const port = ports.findIndex((port, at) => port < 1 || port > maxPort || ports.indexOf(port) !== at)
-  if (port >= 0) {
-    return invalid(`spec.exposed_ports[${port}]`, `must be between 1 and ${maxPort}, and given once`)
-  }
-  const env = spec.envs.findIndex(({ name, value }) => name === "" || /[=\0]/.test(name) || value.includes("\0"))
-  if (env >= 0) {
-    return invalid(`spec.envs[${env}].name`, "must not be empty and must hold neither = nor a zero byte")
-  }
-  return spec.terminationGracePeriodSeconds > limits.gracePeriodSeconds
-    ? invalid("spec.termination_grace_period_seconds", `must be at most ${limits.gracePeriodSeconds}`)
-    : undefined
-}
-
 const checked = (request: CreateRequest): Effect.Effect<CreateRequest, InvalidArgument> => {
-  const problem = problemOf(request)
+  const problem = CreateValidation.problemOf(request)
   return problem === undefined ? Effect.succeed(request) : Effect.fail(problem)
 }
 

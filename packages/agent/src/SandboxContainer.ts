@@ -170,6 +170,7 @@ const make = Effect.gen(function*() {
   const cgroupOf = (containerId: string): string => `${settings.cgroupParent}/${containerId}`
 
   const openFiles = yield* Effect.sync(SandboxSecurity.ownOpenFiles)
+  const limitsSwap = yield* Cgroups.limitsSwap
 
   const specOf = Effect.fnUntraced(function*(
     instance: Instance,
@@ -189,7 +190,7 @@ const make = Effect.gen(function*() {
       workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
       hostname: hostnameOf(instance),
       cgroupsPath: cgroupOf(instance.instanceId),
-      resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec),
+      resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec, limitsSwap),
       users: users.range,
       seccomp: seccompProfile
     })).pipe(Effect.mapError(toBoundary))

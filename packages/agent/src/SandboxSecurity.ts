@@ -14,14 +14,22 @@ const milliPerCore = 1000
 const limit = (wanted: bigint | undefined, otherwise?: number): number | undefined =>
   wanted === undefined || wanted === 0n ? otherwise : Number(wanted)
 
-/** The limits of a cgroup and of memory file systems. */
-export const resourcesOf = (limits: DefaultLimits, spec: InstanceSpec | undefined): OciSpec.Resources => {
+/** No sandbox is swapped out: it would slow the node's disk for all, and its memory limit would be none. */
+const swapBytes = 0
+
+/** The limits of a cgroup and of memory file systems. `limitsSwap`: whether the kernel can limit swap. */
+export const resourcesOf = (
+  limits: DefaultLimits,
+  spec: InstanceSpec | undefined,
+  limitsSwap: boolean
+): OciSpec.Resources => {
   const cpuMillis = limit(spec?.cpuMillis, limits.cpuMillis)
   return {
     cpu: cpuMillis === undefined ? undefined : cpuMillis / milliPerCore,
     memoryBytes: limit(spec?.memoryBytes, limits.memoryBytes),
     pids: limit(spec?.pids, limits.pids),
-    shmBytes: limit(spec?.shmBytes)
+    shmBytes: limit(spec?.shmBytes),
+    swapBytes: limitsSwap ? swapBytes : undefined
   }
 }
 

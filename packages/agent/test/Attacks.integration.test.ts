@@ -12,7 +12,7 @@ import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/tes
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, FileSystem, Layer } from "effect"
 import { execFileSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as Fixture from "./AgentFixture.ts"
 
@@ -286,6 +286,12 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
             (usage) => (usage?.pids ?? 0) >= 30
           )
         )
+        // What it may not have as memory it does not get as swap.
+        const { cgroupsPath } = yield* PrivateContainerd
+        const legacy = `/sys/fs/cgroup/memory${cgroupsPath}/${bomb.instanceId}/memory.memsw.limit_in_bytes`
+        const unified = `/sys/fs/cgroup${cgroupsPath}/${bomb.instanceId}/memory.swap.max`
+        const [file, most] = existsSync(legacy) ? [legacy, limits.memoryBytes] : [unified, 0n]
+        assert.strictEqual(readFileSync(file, "utf8"), `${most}\n`)
         // The neighbours start meanwhile.
         const files = yield* results(client, ["sh", "-c", "attacker open-forever | sed 's/^/opened /'"], limits)
         const [opened = "", refusal] = files["opened"]?.split(" ") ?? []

@@ -68,6 +68,16 @@ export const oomKills = (path: string): Effect.Effect<number> =>
     return Number(/^oom_kill (\d+)$/m.exec(tolerant(() => readFileSync(file, "utf8"), ""))?.[1] ?? 0)
   })
 
+/** The old hierarchies' limit of memory and swap together; kernels may be built or started without it. */
+const swapFile = "memory.memsw.limit_in_bytes"
+
+/** Whether this kernel can limit the swap of a cgroup. The root of a unified hierarchy has no limits, its children have. */
+export const limitsSwap: Effect.Effect<boolean> = Effect.sync(() =>
+  isUnified()
+    ? directoriesBelow(root).some((directory) => existsSync(`${directory}/memory.swap.max`))
+    : existsSync(`${root}/memory/${swapFile}`)
+)
+
 /** The kernel did not take a limit: it is below what is used already, or the cgroup is gone. */
 export class LimitRefused extends Schema.TaggedError<LimitRefused>()("LimitRefused", {
   file: Schema.String,
@@ -78,11 +88,20 @@ export class LimitRefused extends Schema.TaggedError<LimitRefused>()("LimitRefus
   }
 }
 
+/** The limit of memory and swap together must not be below that of memory, at no time: so it goes, and comes back. */
+const legacyMemory = (
+  { limit, swap }: NonNullable<OciSpec.LinuxResources["memory"]>
+): ReadonlyArray<readonly [string, string, number]> => [
+  ...(swap === undefined ? [] : [["memory", swapFile, -1] as const]),
+  ["memory", "memory.limit_in_bytes", limit],
+  ...(swap === undefined ? [] : [["memory", swapFile, swap] as const])
+]
+
 /** Which file of which controller says what, on the old hierarchies. */
 const legacyLimits = (
   { cpu, memory, pids }: OciSpec.LinuxResources
 ): ReadonlyArray<readonly [string, string, number]> => [
-  ...(memory === undefined ? [] : [["memory", "memory.limit_in_bytes", memory.limit] as const]),
+  ...(memory === undefined ? [] : legacyMemory(memory)),
   ...(cpu?.period === undefined ? [] : [["cpu", "cpu.cfs_period_us", cpu.period] as const]),
   ...(cpu?.quota === undefined ? [] : [["cpu", "cpu.cfs_quota_us", cpu.quota] as const]),
   ...(cpu?.shares === undefined ? [] : [["cpu", "cpu.shares", cpu.shares] as const]),
@@ -94,6 +113,7 @@ const weightOf = (shares: number): number => 1 + Math.floor((shares - 2) * 9999 
 
 const unifiedLimits = ({ cpu, memory, pids }: OciSpec.LinuxResources): ReadonlyArray<readonly [string, string]> => [
   ...(memory === undefined ? [] : [["memory.max", String(memory.limit)] as const]),
+  ...(memory?.swap === undefined ? [] : [["memory.swap.max", String(memory.swap - memory.limit)] as const]),
   ...(cpu?.quota === undefined ? [] : [["cpu.max", `${cpu.quota} ${cpu.period ?? 100_000}`] as const]),
   ...(cpu?.shares === undefined ? [] : [["cpu.weight", String(weightOf(cpu.shares))] as const]),
   ...(pids === undefined ? [] : [["pids.max", String(pids.limit)] as const])

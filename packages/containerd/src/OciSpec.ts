@@ -150,6 +150,8 @@ export interface Resources {
   readonly pids?: number | undefined
   /** The size of /dev/shm; what is in it counts as memory. */
   readonly shmBytes?: number | undefined
+  /** Swap beside the memory. Absent: as much as the kernel gives; where it can't limit swap, it must be absent. */
+  readonly swapBytes?: number | undefined
 }
 
 /** What a sandbox asks for. */
@@ -203,7 +205,7 @@ export const defaultResources = {
   memoryBytes: 512 * mebi,
   pids: 512,
   shmBytes: 64 * mebi
-} as const satisfies Required<Resources>
+} as const satisfies Resources
 
 /**
  * What root may do inside a sandbox: docker's default set without NET_RAW (forged packets), MKNOD (devices), SETFCAP
@@ -410,12 +412,17 @@ export const makeProcess = (
 /** The limits as a cgroup has them; also what `Tasks.update` takes. */
 export const makeResources = (resources: Resources): LinuxResources => {
   const cpu = resources.cpu ?? defaultResources.cpu
+  const memory = resources.memoryBytes ?? defaultResources.memoryBytes
   return {
     devices: [
       { allow: false, access: "rwm" },
       ...allowedDevices.map(([major, minor]) => ({ allow: true, type: "c", major, minor, access: "rwm" }))
     ],
-    memory: { limit: resources.memoryBytes ?? defaultResources.memoryBytes },
+    // OCI counts memory and swap together.
+    memory: {
+      limit: memory,
+      ...(resources.swapBytes === undefined ? {} : { swap: memory + resources.swapBytes })
+    },
     cpu: {
       period: cpuPeriodMicros,
       quota: Math.max(minCpuQuotaMicros, Math.round(cpu * cpuPeriodMicros)),

@@ -18,6 +18,10 @@ export const defaults = {
 /** Bounds on what a Sandbox may carry, so that no request can grow without limit. */
 export const limits = {
   args: 10_000,
+  /** The kernel's MAX_ARG_STRLEN, less the closing zero: no argument or variable may be longer. */
+  wordLength: 131_071,
+  nameLength: 253,
+  labels: 256,
   argsBytes: 2 * 1024 * 1024,
   envs: 2_000,
   exposedPorts: 64,
@@ -45,15 +49,19 @@ export type FailurePolicy = typeof FailurePolicy.Type
 
 /** A key of a Secret or a ConfigMap in the Sandbox's namespace. */
 export const KeySelector = Schema.Struct({
-  name: Schema.NonEmptyString,
-  key: Schema.NonEmptyString,
+  name: Schema.NonEmptyString.check(Schema.isMaxLength(limits.nameLength)),
+  key: Schema.NonEmptyString.check(Schema.isMaxLength(limits.nameLength)),
   optional: Schema.optionalKey(Schema.Boolean.annotate({ description: "A missing object or key is no error." }))
 })
 
+const Word = Schema.String.check(Schema.isMaxLength(limits.wordLength))
+
 /** One environment variable: a value, or where its value is. */
 export const EnvVar = Schema.Struct({
-  name: Schema.NonEmptyString.annotate({ description: "Name of the variable." }),
-  value: Schema.optionalKey(Schema.String.annotate({ description: "Its value." })),
+  name: Schema.NonEmptyString.check(Schema.isMaxLength(limits.wordLength)).annotate({
+    description: "Name of the variable."
+  }),
+  value: Schema.optionalKey(Word.annotate({ description: "Its value." })),
   valueFrom: Schema.optionalKey(
     Schema.Struct({
       secretKeyRef: Schema.optionalKey(KeySelector),
@@ -65,8 +73,14 @@ export const EnvVar = Schema.Struct({
 /** One environment variable. */
 export type EnvVar = typeof EnvVar.Type
 
+/** More digits than a number holds are none that anybody means. */
+const maxQuantityLength = 32
+
 /** A Kubernetes quantity such as `500m` or `128Mi`. */
-export const QuantityText = Schema.String.check(Schema.isPattern(Quantity.pattern))
+export const QuantityText = Schema.String.check(
+  Schema.isPattern(Quantity.pattern),
+  Schema.isMaxLength(maxQuantityLength)
+)
 
 const UserId = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: limits.userId }))
 
@@ -110,14 +124,16 @@ export const SandboxSpec = Schema.Struct({
   image: Schema.NonEmptyString.check(Schema.isMaxLength(limits.imageLength)).annotate({
     description: "The container image. It must be on the node already, or be pulled first."
   }),
-  poolRef: Schema.NonEmptyString.annotate({ description: "The SandboxPool of the same namespace that runs it." }),
+  poolRef: Schema.NonEmptyString.check(Schema.isMaxLength(limits.nameLength)).annotate({
+    description: "The SandboxPool of the same namespace that runs it."
+  }),
   command: Schema.optionalKey(
-    Schema.Array(Schema.String).check(Schema.isMaxLength(limits.args)).annotate({
+    Schema.Array(Word).check(Schema.isMaxLength(limits.args)).annotate({
       description: "Replaces the image's ENTRYPOINT."
     })
   ),
   args: Schema.optionalKey(
-    Schema.Array(Schema.String).check(Schema.isMaxLength(limits.args)).annotate({
+    Schema.Array(Word).check(Schema.isMaxLength(limits.args)).annotate({
       description: "Replaces the image's CMD."
     })
   ),

@@ -6,7 +6,7 @@ import * as Schema from "effect/Schema"
 import * as Names from "./Names.ts"
 import { Dns, Egress } from "./NetworkPolicy.ts"
 import { Condition, ObjectMeta } from "./ObjectMeta.ts"
-import { SandboxResources, SecurityContext } from "./Sandbox.ts"
+import { limits, SandboxResources, SecurityContext } from "./Sandbox.ts"
 
 /** Defaults of a SandboxPool's spec. */
 export const defaults = { maxSandboxesPerPod: 5, runtimeType: "container", network: "private" } as const
@@ -32,9 +32,12 @@ export const PoolCapacity = Schema.Struct({
 /** How many agents there are. */
 export type PoolCapacity = typeof PoolCapacity.Type
 
+/** More images than this are no longer kept warm but kept. */
+const maxWarmImages = 100
+
 /** An image that the pool's nodes hold ready. */
 export const WarmImage = Schema.Struct({
-  image: Schema.NonEmptyString,
+  image: Schema.NonEmptyString.check(Schema.isMaxLength(limits.imageLength)),
   parked: Schema.optionalKey(Count.annotate({ description: "Parked slots of this image on each agent.", default: 0 }))
 })
 
@@ -74,10 +77,16 @@ export const SandboxPoolSpec = Schema.Struct({
     })
   ),
   runtimeBinary: Schema.optionalKey(
-    Schema.String.annotate({ description: "Absolute path of the OCI runtime on the nodes, where not the default." })
+    Schema.String.check(Schema.isMaxLength(limits.pathLength)).annotate({
+      description: "Absolute path of the OCI runtime on the nodes, where not the default."
+    })
   ),
   agentTemplate: Schema.optionalKey(PodTemplate.annotate({ description: "What agent Pods are made from." })),
-  warmImages: Schema.optionalKey(Schema.Array(WarmImage).annotate({ description: "Images that are kept ready." })),
+  warmImages: Schema.optionalKey(
+    Schema.Array(WarmImage).check(Schema.isMaxLength(maxWarmImages)).annotate({
+      description: "Images that are kept ready."
+    })
+  ),
   sandboxResources: Schema.optionalKey(
     SandboxResources.annotate({ description: "Default and upper limit of each sandbox." })
   ),

@@ -61,6 +61,9 @@ function* namespaceProblems(field: string, namespace: string | undefined): Probl
 }
 
 function* labelProblems(labels: { readonly [key: string]: string }): Problems {
+  if (Object.keys(labels).length > limits.labels) {
+    yield { field: "metadata.labels", problem: `must not be more than ${limits.labels}` }
+  }
   for (const [key, value] of Object.entries(labels)) {
     const field = `metadata.labels[${key}]`
     const slash = key.indexOf("/")
@@ -89,16 +92,30 @@ function* wordsProblems(field: string, words: ReadonlyArray<string>): Problems {
   if (broken !== -1) {
     yield { field: `${field}[${broken}]`, problem: "must not hold a NUL character" }
   }
+  const long = words.findIndex((word) => word.length > limits.wordLength)
+  if (long !== -1) {
+    yield { field: `${field}[${long}]`, problem: `must not be longer than ${limits.wordLength} characters` }
+  }
 }
 
 function* envProblems(envs: ReadonlyArray<EnvVar>): Problems {
   if (envs.length > limits.envs) {
     yield { field: "spec.envs", problem: `must not have more than ${limits.envs} items` }
   }
+  const bytes = envs.reduce((sum, { name, value = "" }) => sum + encoder.encode(name + value).byteLength, 0)
+  if (bytes > limits.argsBytes) {
+    yield { field: "spec.envs", problem: `must not have more than ${limits.argsBytes} bytes together` }
+  }
   for (const [index, { name, value, valueFrom }] of envs.entries()) {
     const field = `spec.envs[${index}]`
     if (name === "" || name.includes("=") || name.includes("\0")) {
       yield { field: `${field}.name`, problem: "must not be empty, nor hold '=' or a NUL character" }
+    }
+    if (name.length + (value?.length ?? 0) >= limits.wordLength) {
+      yield {
+        field: `${field}.value`,
+        problem: `must not be longer than ${limits.wordLength} characters with its name`
+      }
     }
     if (value?.includes("\0") === true) {
       yield { field: `${field}.value`, problem: "must not hold a NUL character" }

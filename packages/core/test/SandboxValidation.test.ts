@@ -51,7 +51,7 @@ const specCases: ReadonlyArray<readonly [what: string, spec: Partial<SandboxSpec
   ["env with an empty source", { envs: [{ name: "A", valueFrom: {} }] }, "spec.envs[0].valueFrom"],
   ["too many envs", { envs: Array.from({ length: limits.envs + 1 }, (_, n) => ({ name: `A${n}` })) }, "spec.envs"],
   ["too many args", { args: Array.from({ length: limits.args + 1 }, () => "a") }, "spec.args"],
-  ["too large args", { args: ["ä".repeat(limits.argsBytes / 2 + 1)] }, "spec.args"],
+  ["too large args", { args: Array.from({ length: 9 }, () => "ä".repeat(limits.wordLength)) }, "spec.args"],
   ["NUL in a command", { command: ["a", "b\0"] }, "spec.command[1]"],
   ["a relative working directory", { workingDir: "srv" }, "spec.workingDir"],
   ["too long a working directory", { workingDir: `/${"a".repeat(limits.pathLength)}` }, "spec.workingDir"],

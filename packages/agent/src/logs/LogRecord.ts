@@ -25,10 +25,9 @@ const nanosPerMilli = 1_000_000n
 
 const parseStamp = (stamp: string): bigint | undefined => {
   const millis = Date.parse(`${stamp.slice(0, 23)}Z`)
-  const nanos = Number(stamp.slice(23, 29))
-  return Number.isNaN(millis) || Number.isNaN(nanos) || stamp[29] !== "Z"
+  return Number.isNaN(millis) || !/^\d{6}Z$/.test(stamp.slice(23))
     ? undefined
-    : BigInt(millis) * nanosPerMilli + BigInt(nanos)
+    : BigInt(millis) * nanosPerMilli + BigInt(stamp.slice(23, 29))
 }
 
 /** Reads one line (without its line feed). None when it is not a record: a reader passes over it. */

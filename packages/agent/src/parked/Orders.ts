@@ -130,7 +130,7 @@ export const fixedPart = (spec: OciSpec.Spec): string => {
   const { args: _args, capabilities: _capabilities, cwd: _cwd, env: _env, rlimits: _, user: _user, ...held } = process
   const { cgroupsPath: _path, resources, seccomp: _seccomp, ...confined } = linux
   const { cpu: _cpu, memory, pids: _pids, ...devices } = resources
-  return JSON.stringify({ ...rest, held, confined, devices, memory: { ...memory, limit: 0 } })
+  return JSON.stringify({ ...rest, held, confined, devices, limited: Object.keys(memory ?? {}) })
 }
 
 /** Where init finds itself and its agent. In memory, below the container's own `/dev`: it leaves no trace on the image. */
