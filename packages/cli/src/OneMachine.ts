@@ -2,10 +2,12 @@
  * Joins the commands to `@fast-sandbox/local`: which programs of this build the stack starts, and how its failures read.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import { version } from "@fast-sandbox/core/Version"
 import * as Stack from "@fast-sandbox/local/Stack"
+import * as Logs from "@fast-sandbox/telemetry/Logs"
+import * as Tracing from "@fast-sandbox/telemetry/Tracing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
 import { writeSync } from "node:fs"
 import { dirname, join, resolve } from "node:path"
 import { LocalError } from "./Failure.ts"
@@ -43,7 +45,7 @@ export const stack: LocalStack = {
       Effect.andThen(tellStarter),
       Effect.andThen(Effect.never),
       Effect.scoped,
-      Effect.provide([NodeServices.layer, Logger.layer([Logger.consoleJson])]),
+      Effect.provide([NodeServices.layer, Logs.layer, Tracing.layer({ name: "fast-sandbox", version })]),
       told
     ),
   down: (options) => Stack.down(options).pipe(Effect.provide(NodeServices.layer), told)

@@ -3,6 +3,7 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Version from "@fast-sandbox/core/Version"
+import * as Collector from "@fast-sandbox/telemetry/Collector"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
@@ -74,5 +75,21 @@ export const programOf = (args: ReadonlyArray<string>) => {
   )
 }
 
+/** One trace for the whole command, where a collector of traces is named; what sends it is loaded only then. */
+const traced = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.suspend(() =>
+    Collector.isNamed(process.env)
+      ? Effect.promise(() => import("@fast-sandbox/telemetry/Tracing")).pipe(
+        Effect.flatMap(({ layer }) =>
+          self.pipe(
+            Effect.withSpan("fsb-ctl", { kind: "client" }),
+            Effect.provide(layer({ name: "fsb-ctl", version: Version.version }))
+          )
+        )
+      )
+      : self
+  )
+
 /** Does what the command line asks for, and ends the process. */
-export const main = (args: ReadonlyArray<string>): void => Process.run(Effect.provide(programOf(args), Screen.layer))
+export const main = (args: ReadonlyArray<string>): void =>
+  Process.run(traced(Effect.provide(programOf(args), Screen.layer)))

@@ -55,12 +55,26 @@ describe("the images", () => {
         yield* node.kubectl("apply", "-f", `${repository}/infra/manifests/samples/pool.yaml`)
         yield* eventually(Effect.sync(() => assert.strictEqual(node.agents.size, 1)))
         const fsbCtl = (...args: ReadonlyArray<string>) =>
-          LocalStack.run(LocalStack.fsbCtlPath, ["--endpoint", `${controller.ip}:9090`, ...args])
+          LocalStack.run(LocalStack.fsbCtlPath, ["--endpoint", `${controller.ip}:9090`, ...args], {
+            env: node.collector.environment
+          })
         yield* eventually(Effect.gen(function*() {
           assert.strictEqual((yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)).code, 0)
         }))
         const ran = yield* fsbCtl("run", "--rm", "--image", "busybox", "--", "sh", "-c", "echo hello; exit 3")
         assert.deepStrictEqual({ code: ran.code, stdout: ran.stdout }, { code: 3, stdout: "hello\n" }, ran.stderr)
+        // The spans of one command, from all programs that had a part in it, are one trace.
+        const { spans } = node.collector
+        yield* eventually(Effect.sync(() => {
+          const create = "/fastpath.v1.FastPathService/CreateSandbox"
+          const { traceId } = spans.find(({ name, service }) => service === "fsb-ctl" && name === create) ?? {}
+          const isPart = (service: string, name: string) =>
+            spans.some((span) => span.traceId === traceId && span.service === service && span.name.includes(name))
+          assert.isDefined(traceId)
+          assert.isTrue(isPart("fast-sandbox-controller", create))
+          assert.isTrue(isPart("fast-sandbox-agent", "/agent.v1.AgentService/Create"))
+          assert.isTrue(isPart("fast-sandbox-agent", "/containerd.services.tasks.v1.Tasks/Start"))
+        }))
         const { uid } = yield* statusOf(controller.pid)
         assert.strictEqual(uid, 65532)
       }).pipe(

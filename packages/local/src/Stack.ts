@@ -14,6 +14,7 @@ import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { Janitor } from "@fast-sandbox/janitor/Janitor"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
+import * as Collector from "@fast-sandbox/telemetry/Collector"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
@@ -85,6 +86,7 @@ const podRunner = (home: Home.Home, options: StackOptions) =>
         agentCommand: options.agentCommand,
         environment: {
           FSB_CONTAINERD_SOCKET: socket,
+          ...Collector.variables(process.env),
           FSB_LOGGER_BINARY: options.loggerBinary,
           FSB_IDMAP_BINARY: options.idmapBinary,
           FSB_NETWORK_BINARY: options.networkBinary,

@@ -19,6 +19,7 @@ import * as Context from "effect/Context"
 import { dirname } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as LocalStack from "./LocalStack.ts"
+import * as TraceCollector from "./TraceCollector.ts"
 
 const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 
@@ -99,6 +100,8 @@ export class ClusterNode extends Context.Service<ClusterNode, {
   logs(pod: string): Effect.Effect<string>
   /** Names of the images, and the bytes of their files. */
   readonly imageBytes: Effect.Effect<ReadonlyArray<readonly [string, number]>>
+  /** Where programs send their traces, and the spans that came. */
+  readonly collector: TraceCollector.TraceCollector
   /** The agents' Pods that run. */
   readonly agents: ReadonlyMap<string, RunningPod>
 }>()("@fast-sandbox/cli/test/e2e/ClusterNode") {}
@@ -127,6 +130,7 @@ const make = Effect.gen(function*() {
   const ctr = (...args: ReadonlyArray<string>) =>
     must(`ctr ${args.join(" ")}`, LocalStack.run("ctr", ["-a", daemon.socket, "-n", namespace, ...args]))
 
+  const collector = yield* TraceCollector.make
   for (const image of images) {
     yield* ctr("images", "import", `${repository}/dist/images/${image}.tar`)
   }
@@ -205,6 +209,7 @@ const make = Effect.gen(function*() {
       KUBERNETES_SERVICE_HOST: hostname,
       KUBERNETES_SERVICE_PORT: port,
       // Pods have no network of their own here, so each keeps to its own address.
+      ...collector.environment,
       FSB_LISTEN: `${ip}:9090`,
       FSB_METRICS_LISTEN: `${ip}:9091`,
       FSB_CONTAINERD_SOCKET: daemon.socket,
@@ -300,7 +305,16 @@ const make = Effect.gen(function*() {
     }),
     Effect.forkScoped
   )
-  return ClusterNode.of({ kubeconfig: kubeconfigPath, cgroupsPath, runPod, kubectl, logs, imageBytes, agents })
+  return ClusterNode.of({
+    kubeconfig: kubeconfigPath,
+    cgroupsPath,
+    runPod,
+    kubectl,
+    logs,
+    imageBytes,
+    collector,
+    agents
+  })
 })
 
 const kubeClient = KubeClient.layer.pipe(

@@ -30,6 +30,7 @@ import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
@@ -77,6 +78,11 @@ const agentRetry = Schedule.min([Schedule.exponential("100 millis", 2), Schedule
 
 /** Pause after a call that an agent refused for good: what it refuses may be allowed by somebody's repair. */
 const refusedPause = Duration.seconds(10)
+
+const actions = Metric.counter("fsb_sandbox_actions_total", {
+  description: "Steps that were decided for sandboxes, by kind: recoveries, stops and expiries among them",
+  incremental: true
+})
 
 /** What a step leads to: the sandbox as it is then, or the end of this look and when to look again. */
 type Step =
@@ -590,6 +596,7 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         ) {
           yield* release(memory)
         }
+        yield* Metric.update(Metric.withAttributes(actions, { action: action._tag }), 1)
         const result = yield* carryOut(key, memory, sandbox, action)
         if (result._tag === "Done") {
           return result.outcome ?? (isClean ? undefined : { requeueAfter: orphanPause })
