@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build images test test-contract lint format generate bench soak clean
+.PHONY: help quickstart build images release-dry-run test test-contract lint format generate bench soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -45,6 +45,9 @@ format: node_modules/.package-lock.json ## Format everything
 
 generate: node_modules/.package-lock.json ## Make the generated code anew
 	@npm run --silent generate
+
+release-dry-run: images ## Check versions and changelog, build what a release publishes, and list it
+	@node infra/setup/release.ts
 
 bench: build ## Measure starts against what you would use instead, and the control plane by itself
 	@infra/setup/debian.sh bench
