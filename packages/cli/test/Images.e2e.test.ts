@@ -59,7 +59,8 @@ describe("the images", () => {
             env: node.collector.environment
           })
         yield* eventually(Effect.gen(function*() {
-          assert.strictEqual((yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)).code, 0)
+          const loaded = yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)
+          assert.strictEqual(loaded.code, 0, loaded.stderr)
         }))
         const ran = yield* fsbCtl("run", "--rm", "--image", "busybox", "--", "sh", "-c", "echo hello; exit 3")
         assert.deepStrictEqual({ code: ran.code, stdout: ran.stdout }, { code: 3, stdout: "hello\n" }, ran.stderr)
