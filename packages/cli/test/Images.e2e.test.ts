@@ -56,7 +56,7 @@ describe("the images", () => {
         yield* eventually(Effect.sync(() => assert.strictEqual(node.agents.size, 1)))
         const fsbCtl = (...args: ReadonlyArray<string>) =>
           LocalStack.run(LocalStack.fsbCtlPath, ["--endpoint", `${controller.ip}:9090`, ...args], {
-            env: node.collector.environment
+            env: { ...node.collector.environment, FSB_TOKEN: node.token }
           })
         yield* eventually(Effect.gen(function*() {
           const loaded = yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)

@@ -91,8 +91,8 @@ export interface RunningPod {
 
 /** One node, and what runs on it. */
 export class ClusterNode extends Context.Service<ClusterNode, {
-  readonly kubeconfig: string
-  readonly cgroupsPath: string
+  /** A token that the API takes. */
+  readonly token: string
   /** Runs a Pod from a controller's template until the scope closes. Done when it is ready. */
   runPod(pod: unknown): Effect.Effect<RunningPod, never, Scope.Scope>
   kubectl(...args: ReadonlyArray<string>): Effect.Effect<string>
@@ -214,7 +214,9 @@ const make = Effect.gen(function*() {
       FSB_METRICS_LISTEN: `${ip}:9091`,
       FSB_CONTAINERD_SOCKET: daemon.socket,
       FSB_CONTAINERD_NAMESPACE: namespace,
-      FSB_CGROUP_PARENT: cgroupsPath
+      FSB_CGROUP_PARENT: cgroupsPath,
+      // `ctr` can't share a container's mounts with its node as a kubelet does, and layers with other owners are mounts.
+      FSB_HOST_USERS: "true"
     }
     const mounts = yield* Effect.forEach(
       container.volumeMounts ?? [],
@@ -306,8 +308,7 @@ const make = Effect.gen(function*() {
     Effect.forkScoped
   )
   return ClusterNode.of({
-    kubeconfig: kubeconfigPath,
-    cgroupsPath,
+    token,
     runPod,
     kubectl,
     logs,
