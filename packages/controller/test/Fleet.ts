@@ -24,13 +24,16 @@ export interface AgentOptions {
   readonly images?: ReadonlyArray<string> | undefined
 }
 
+const socketIn = (folder: string, uid: string): string => join(folder, `${uid}.sock`)
+
 /** Agents that tests add, and the temporary folder of their sockets. */
 export class Fleet extends Context.Service<Fleet, {
   /** Starts an agent and makes its Pod. */
   add(pod: string, options?: AgentOptions): Effect.Effect<SimulatedAgent.SimulatedAgent, never, Scope.Scope>
   /** Deletes the Pod; its agent is gone as well. */
   remove(agent: SimulatedAgent.SimulatedAgent): Effect.Effect<void>
-  readonly socketOf: (uid: string) => string
+  /** The folder of the agents' sockets. */
+  readonly folder: string
 }>()("@fast-sandbox/controller/test/Fleet") {
   static readonly layer: Layer.Layer<Fleet, never, KubeClient> = Layer.effect(
     Fleet,
@@ -41,9 +44,8 @@ export class Fleet extends Context.Service<Fleet, {
         (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
       )
       const namespaces = new Map<string, string>()
-      const socketOf = (uid: string) => join(folder, `${uid}.sock`)
       return Fleet.of({
-        socketOf,
+        folder,
         add: Effect.fnUntraced(function*(pod, { images, namespace = "default", pool = "pool", slots = 2 } = {}) {
           const { metadata: { uid } } = yield* kube.create(Kinds.Pod, {
             metadata: {
@@ -54,7 +56,14 @@ export class Fleet extends Context.Service<Fleet, {
             spec: { containers: [{ name: "agent", image: "agent" }], nodeName: `node-${pod}` }
           }).pipe(Effect.orDie)
           namespaces.set(uid, namespace)
-          return yield* SimulatedAgent.make({ uid, pod, node: `node-${pod}`, slots, socket: socketOf(uid), images })
+          return yield* SimulatedAgent.make({
+            uid,
+            pod,
+            node: `node-${pod}`,
+            slots,
+            socket: socketIn(folder, uid),
+            images
+          })
         }),
         remove: Effect.fnUntraced(function*({ disconnect, options: { pod, uid } }) {
           yield* disconnect
@@ -65,13 +74,18 @@ export class Fleet extends Context.Service<Fleet, {
   )
 }
 
-/** Agents at the sockets of the fleet. */
-export const addresses: Layer.Layer<AgentAddress, never, Fleet> = Layer.effect(
-  AgentAddress,
-  Effect.map(Fleet, ({ socketOf }) =>
+/** Agents at the sockets of a folder. */
+export const addressesIn = (folder: string): Layer.Layer<AgentAddress> =>
+  Layer.succeed(
+    AgentAddress,
     AgentAddress.of({
-      resolve: ({ metadata }) => Effect.succeed(Option.some({ address: `unix:${socketOf(metadata.uid)}` }))
-    }))
+      resolve: ({ metadata }) => Effect.succeed(Option.some({ address: `unix:${socketIn(folder, metadata.uid)}` }))
+    })
+  )
+
+/** Agents at the sockets of the fleet. */
+export const addresses: Layer.Layer<AgentAddress, never, Fleet> = Layer.unwrap(
+  Effect.map(Fleet, ({ folder }) => addressesIn(folder))
 )
 
 /** The controller's view of the fleet. */
