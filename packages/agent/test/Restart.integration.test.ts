@@ -1,11 +1,14 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
 import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
+import { Containers } from "@fast-sandbox/containerd/Containers"
+import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Result } from "effect"
+import { existsSync } from "node:fs"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
@@ -13,13 +16,19 @@ const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
   Layer.provideMerge(NodeServices.layer)
 )
 
-const { EXITED, RUNNING } = InstanceState
+const { EXITED, RUNNING, STOPPING } = InstanceState
 
 const pidOf = (containerId: string) =>
   Tasks.use((tasks) => tasks.get({ containerId })).pipe(Effect.map(({ pid }) => pid))
 
 const hasExited = (containerId: string) =>
   Tasks.use((tasks) => tasks.get({ containerId })).pipe(Effect.map(({ status }) => status === "stopped"))
+
+/** Whether the instance's record says so, which is what the next agent reads. */
+const isNoted = (containerId: string, state: InstanceState) =>
+  Containers.use((containers) => containers.get(containerId)).pipe(
+    Effect.map((container) => Result.getOrUndefined(OwnedContainer.instanceOf(container))?.state === state)
+  )
 
 const isRunning = (containerId: string) =>
   Tasks.use((tasks) => tasks.list).pipe(
@@ -43,7 +52,7 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       yield* first.client.create(exiting)
       yield* Effect.forkChild(Effect.ignore(first.client.stop({ instanceId: stopping.instanceId })))
       // The agent notes that it was asked when a program does not end promptly.
-      yield* Effect.sleep("300 millis")
+      yield* Fixture.eventually("the end is noted", isNoted(stopping.instanceId, STOPPING))
       const pid = yield* pidOf(running.instanceId)
       yield* Fixture.kill(first, "SIGKILL")
       yield* Fixture.eventually("the program has ended", hasExited(exiting.instanceId))
@@ -121,10 +130,11 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       yield* client.create(running)
       yield* client.create(exiting)
       const pid = yield* pidOf(running.instanceId)
+      const exitingPid = yield* pidOf(exiting.instanceId)
       process.kill(daemon.pid, "SIGKILL")
       const during = yield* Effect.flip(client.create(Fixture.request(Fixture.sleeper)))
       assert.strictEqual(during._tag, "Unavailable")
-      yield* Effect.sleep("500 millis")
+      yield* Fixture.eventually("a program ends meanwhile", Effect.sync(() => !existsSync(`/proc/${exitingPid}`)))
       yield* ContainerdDaemon.start({ directory: daemon.directory })
       const ended = yield* Fixture.untilState(client, exiting.instanceId, EXITED)
       assert.strictEqual(ended?.exitCode, 4)

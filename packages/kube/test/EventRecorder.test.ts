@@ -36,6 +36,20 @@ const started = { type: "Normal", reason: "Started", message: "it started" } as 
 
 const bodies = (server: { readonly asked: ReadonlyArray<Asked> }) => server.asked.map((asked) => decodeBody(asked.body))
 
+/** So many requests have been made and answered: they are made one after the other, so the next one comes after them. */
+const answered = (
+  recorder: EventRecorder["Service"],
+  server: { readonly asked: ReadonlyArray<Asked> },
+  requests: number
+) =>
+  Effect.gen(function*() {
+    yield* eventually(() => server.asked.length >= requests)
+    yield* recorder.record(ConfigMap, configMap("next", "9"), started)
+    yield* eventually(() => server.asked.length > requests)
+    assert.strictEqual(server.asked.length, requests + 1)
+    assert.deepInclude(bodies(server)[requests]?.involvedObject, { name: "next" })
+  })
+
 describe("EventRecorder", () => {
   it.live("writes what kubectl describe shows", () =>
     Effect.gen(function*() {
@@ -70,12 +84,11 @@ describe("EventRecorder", () => {
     Effect.gen(function*() {
       const { recorder, server } = yield* scopedRecording(accept)
       yield* recorder.record(ConfigMap, object, started)
-      yield* eventually(() => server.asked.length === 1)
-      yield* Effect.sleep("20 millis")
+      yield* answered(recorder, server, 1)
       yield* recorder.record(ConfigMap, object, started)
-      yield* eventually(() => server.asked.length === 2)
-      assert.strictEqual(server.asked[1]?.method, "PATCH")
-      assert.deepInclude(bodies(server)[1], { count: 2 })
+      yield* eventually(() => server.asked.length === 3)
+      assert.strictEqual(server.asked[2]?.method, "PATCH")
+      assert.deepInclude(bodies(server)[2], { count: 2 })
     }))
 
   it.live("makes an event anew that the server has forgotten", () =>
@@ -84,12 +97,11 @@ describe("EventRecorder", () => {
         asked.method === "PATCH" ? reply(response, 404, status(404, "NotFound")) : accept(asked, response)
       )
       yield* recorder.record(ConfigMap, object, started)
-      yield* eventually(() => server.asked.length === 1)
-      yield* Effect.sleep("20 millis")
+      yield* answered(recorder, server, 1)
       yield* recorder.record(ConfigMap, object, started)
-      yield* eventually(() => server.asked.length === 3)
-      assert.deepStrictEqual(server.asked.map((asked) => asked.method), ["POST", "PATCH", "POST"])
-      assert.deepInclude(bodies(server)[2], { count: 2 })
+      yield* eventually(() => server.asked.length === 4)
+      assert.deepStrictEqual(server.asked.map((asked) => asked.method), ["POST", "POST", "PATCH", "POST"])
+      assert.deepInclude(bodies(server)[3], { count: 2 })
     }))
 
   it.live("does not talk about one object without end, but still about others", () =>
@@ -99,9 +111,7 @@ describe("EventRecorder", () => {
         yield* recorder.record(ConfigMap, object, { ...started, message: `number ${at}` })
       }
       yield* recorder.record(ConfigMap, configMap("b", "8"), started)
-      yield* eventually(() => server.asked.length === 26)
-      yield* Effect.sleep("30 millis")
-      assert.strictEqual(server.asked.length, 26)
+      yield* answered(recorder, server, 26)
     }))
 
   it.live("never fails and never waits, whatever the API does", () =>
