@@ -89,6 +89,48 @@ describe("the life of a sandbox", () => {
         assert.strictEqual(code, 125)
         assert.strictEqual(stdout, "bystander\n")
         assert.match(stderr, /nobody not found/)
+        // Twice at once: whoever comes second hears that it is going or gone.
+        yield* sandboxes.create({ name: "twice", image: "busybox", args: patient })
+        const deletions = yield* Effect.forEach([1, 2], () => Effect.result(sandboxes.delete("twice")), {
+          concurrency: "unbounded"
+        })
+        assert.isTrue(deletions.some(({ _tag }) => _tag === "Success"))
+        assert.isTrue(deletions.every((one) => one._tag === "Success" || one.failure._tag === "NotFound"))
+        yield* sandboxes.waitForDeletion("twice")
+      }))
+
+    it.effect("two resets at once are two new instances at most, and never two at the same time", () =>
+      Effect.gen(function*() {
+        const sandboxes = yield* Sandboxes
+        const first = yield* sandboxes.create({ name: "hasty", image: "busybox", args: patient })
+        yield* Effect.forEach([1, 2], () => sandboxes.reset("hasty"), { concurrency: "unbounded", discard: true })
+        yield* eventually(Effect.gen(function*() {
+          assert.isAtMost((yield* Machine.containers("hasty")).length, 1)
+          const { metadata, spec, status } = yield* Resources.sandbox("hasty")
+          assert.strictEqual(status?.phase, "Running")
+          assert.strictEqual(status?.acceptedResetRevision, spec.resetRevision)
+          assert.strictEqual(status?.observedGeneration, metadata.generation)
+          assert.notStrictEqual(status?.sandboxID, first.instanceId)
+          assert.oneOf(status?.restarts, [1, 2])
+          assert.deepStrictEqual(yield* Machine.containers("hasty"), [status?.sandboxID ?? ""])
+        }))
+        yield* remove("hasty")
+      }))
+
+    it.effect("a program that closes its output runs on, and what it wrote before stays readable", () =>
+      Effect.gen(function*() {
+        const sandboxes = yield* Sandboxes
+        yield* sandboxes.create({
+          name: "mute",
+          image: "busybox",
+          args: ["sh", "-c", `echo before; exec >&- 2>&-; ${patient[2]}`]
+        })
+        const lines = sandboxes.logs("mute").pipe(Stream.map(LogLine.text), Stream.runCollect)
+        yield* eventually(Effect.gen(function*() {
+          assert.deepStrictEqual(yield* lines, ["before"])
+        }))
+        assert.strictEqual((yield* sandboxes.get("mute")).phase, "Running")
+        yield* remove("mute")
       }))
 
     it.effect("a program that ends shows how, frees its slot and can be deleted", () =>

@@ -1,6 +1,8 @@
 import { assert, describe, layer } from "@effect/vitest"
+import type { LogsOptions } from "@fast-sandbox/client/Calls"
+import * as LogLine from "@fast-sandbox/client/LogLine"
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
-import { DateTime, Effect, Fiber } from "effect"
+import { DateTime, Effect, Fiber, Stream } from "effect"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -56,6 +58,13 @@ describe("logs", () => {
         const [late = ""] = linesOf(yield* logs("--timestamps", "--tail", "2"))
         assert.strictEqual(yield* logs("--since", late.slice(0, 30)), "late\nlast\n")
         assert.strictEqual(yield* logs("--since", late.slice(0, 30), "--tail", "1"), "last\n")
+        const read = (options: LogsOptions) =>
+          sandboxes.logs("chosen", options).pipe(Stream.map(LogLine.text), Stream.runCollect)
+        const stamps = yield* sandboxes.logs("chosen").pipe(Stream.map(({ time }) => time), Stream.runCollect)
+        const [, lateAt] = stamps
+        assert.isDefined(lateAt)
+        assert.deepStrictEqual(yield* read({ until: lateAt, stream: "stdout" }), ["early"])
+        assert.deepStrictEqual(yield* read({ since: lateAt, stream: "stderr" }), [])
         yield* Resources.stdoutOf(fsbCtl("delete", "chosen"))
       }))
 
