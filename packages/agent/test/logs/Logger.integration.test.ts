@@ -97,6 +97,28 @@ describe("fsb-logger", () => {
       assert.deepStrictEqual(lines, Array.from({ length: count - first }, (_, n) => `stdout F line ${first + n}`))
     }))
 
+  it.live("loses no line of what it keeps of a gigabyte", () =>
+    Effect.gen(function*() {
+      const dir = yield* directory
+      const child = yield* start(dir, { "max-bytes": "10000000" })
+      const count = 5_000_000
+      const program = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          spawn("seq", ["-f", `%.0f ${"x".repeat(200)}`, String(count)], { stdio: ["ignore", "pipe", "inherit"] })
+        ),
+        (program) => Effect.sync(() => program.kill("SIGKILL"))
+      )
+      program.stdout.pipe(input(child, 3))
+      input(child, 4).end()
+      assert.strictEqual(yield* exited(child), 0)
+      const lines = yield* records(dir)
+      const kept = lines.map((line) => Number(line.split(" ")[2]))
+      const first = kept[0] ?? 0
+      // Two full files at least, of three.
+      assert.isAbove(kept.length, 2 * 10_000_000 / 300)
+      assert.deepStrictEqual(kept, Array.from({ length: count - first + 1 }, (_, n) => first + n))
+    }), 120_000)
+
   it.live("writes what is in the pipes before it obeys SIGTERM", () =>
     Effect.gen(function*() {
       const dir = yield* directory
