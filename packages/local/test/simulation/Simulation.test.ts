@@ -1,7 +1,7 @@
 /**
  * Simulations of the whole controller, one for each seed. `FSB_SIM_SEEDS=<n>` runs so many instead of the usual ones,
- * `FSB_SIM_FIRST=<n>` begins with another seed than 1, and `FSB_SIM_SEED=<n>` replays one and prints all
- * that happened in it.
+ * `FSB_SIM_FIRST=<n>` begins with another seed than 1, and `FSB_SIM_SEED=<n>` replays one (with up to
+ * `FSB_SIM_REPLICAS` controllers) and prints all that happened in it.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { format } from "@fast-sandbox/testkit/sim/History"
@@ -9,13 +9,20 @@ import { Effect } from "effect"
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { explain, run } from "./Simulation.ts"
-import type { Report } from "./worker.ts"
+import type { Order, Report } from "./worker.ts"
 
 /**
- * How many seeds are run when nobody asks for a number of them: half a minute's worth. A fixed number, because a suite
- * that runs what fits its time finds another seed on every machine.
+ * How many seeds are run when nobody asks for a number of them: two minutes' worth on two processors. A fixed number,
+ * because a suite that runs what fits its time finds another seed on every machine.
  */
-const usualSeeds = 120
+const usualSeeds = 2_000
+
+/** How many seeds are also run with several replicas of the controller, and how many replicas these have at most. */
+const replicatedSeeds = 400
+const mostReplicas = 3
+
+/** A simulation makes much garbage that dies young: with room for it fewer collections copy what is still in use. */
+const workerOptions = { resourceLimits: { maxYoungGenerationSizeMb: 128 } }
 
 /** Nobody waits longer than this for a number of simulations, in milliseconds. */
 const timeLimitMillis = 3_600_000
@@ -27,22 +34,31 @@ const numberOf = (name: string): number | undefined => {
 
 const say = (text: string) => process.stdout.write(`${text}\n`)
 
+/** The seeds in order, of them the first ones again with several replicas. */
+const orders = (first: number, count: number): ReadonlyArray<Order> => {
+  const seeds = Array.from({ length: count }, (_, at) => first + at)
+  return [
+    ...seeds.map((seed) => ({ seed, mostReplicas: 1 })),
+    ...seeds.slice(0, replicatedSeeds).map((seed) => ({ seed, mostReplicas }))
+  ]
+}
+
 /** Runs seeds in as many threads as the machine has processors, until they are used up or the first one failed. */
-const runAll = (first: number, count: number): Effect.Effect<ReadonlyArray<Report>> =>
+const runAll = (orders: ReadonlyArray<Order>): Effect.Effect<ReadonlyArray<Report>> =>
   Effect.callback<ReadonlyArray<Report>>((resume) => {
     const reports: Array<Report> = []
     const workers = Array.from(
       { length: availableParallelism() },
-      () => new Worker(new URL("./worker.ts", import.meta.url))
+      () => new Worker(new URL("./worker.ts", import.meta.url), workerOptions)
     )
     const stop = Effect.promise(() => Promise.all(workers.map((worker) => worker.terminate())))
-    let next = first
+    let next = 0
     let running = 0
     const feed = (worker: Worker) => {
       const hasFailed = reports.some(({ failure }) => failure !== undefined)
-      if (!hasFailed && next < first + count) {
+      if (!hasFailed && next < orders.length) {
         running++
-        worker.postMessage(next++)
+        worker.postMessage(orders[next++])
       } else if (running === 0) {
         resume(Effect.as(stop, reports))
       }
@@ -64,7 +80,7 @@ const replayed = numberOf("FSB_SIM_SEED")
 if (replayed === undefined) {
   describe("simulation", () => {
     it("one seed is one history", () => {
-      const histories = [run(1), run(1, true)].map(({ history }) =>
+      const histories = [run(1, { mostReplicas: 1 }), run(1, { mostReplicas: 1, verbose: true })].map(({ history }) =>
         history.entries.map(format).filter((line) => !line.includes(" log: "))
       )
       assert.isAbove(histories[0]?.length ?? 0, 50)
@@ -76,18 +92,19 @@ if (replayed === undefined) {
         const first = numberOf("FSB_SIM_FIRST") ?? 1
         const count = numberOf("FSB_SIM_SEEDS") ?? usualSeeds
         const begunAt = performance.now()
-        const reports = yield* runAll(first, count)
+        const wanted = orders(first, count)
+        const reports = yield* runAll(wanted)
         const seconds = (performance.now() - begunAt) / 1000
         say(`${reports.length} simulations in ${seconds.toFixed(1)} s from seed ${first}`)
         const failed = reports.find(({ failure }) => failure !== undefined)
         assert.isUndefined(failed, failed?.failure)
-        assert.strictEqual(reports.length, count)
+        assert.strictEqual(reports.length, wanted.length)
       }), timeLimitMillis)
   })
 } else {
   describe("simulation", () => {
     it(`replays seed ${replayed}`, () => {
-      const result = run(replayed, true)
+      const result = run(replayed, { mostReplicas: numberOf("FSB_SIM_REPLICAS") ?? 1, verbose: true })
       say(explain(result, result.history.entries.length))
       assert.deepStrictEqual(result.violations, [])
     }, timeLimitMillis)

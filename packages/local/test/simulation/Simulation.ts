@@ -30,8 +30,13 @@ const lookMillis = 10_000
 /** By then all has to be at rest, in milliseconds: the longest pause of a queue, and starts, drains and stops after it. */
 const restDeadlineMillis = 900_000
 
-/** Replicas of the controller: drawn up to this. One alone leads without an election, as on one machine. */
-const maxReplicas = 3
+/** How a seed is run. */
+export interface RunOptions {
+  /** Replicas of the controller: drawn up to this. One alone leads without an election, as on one machine. */
+  readonly mostReplicas: number
+  /** Keeps the controllers' logs. */
+  readonly verbose?: true | undefined
+}
 
 /** Short, so that leaders change within a simulation. */
 const election = { leaseDuration: "6 seconds", renewDeadline: "4 seconds", retryPeriod: "1 second" } as const
@@ -39,6 +44,7 @@ const election = { leaseDuration: "6 seconds", renewDeadline: "4 seconds", retry
 /** What became of a simulation. */
 export interface Result {
   readonly seed: number
+  readonly mostReplicas: number
   readonly history: History
   readonly violations: ReadonlyArray<Checker.Violation>
   /** Virtual time until the world was at rest, in milliseconds. */
@@ -48,14 +54,14 @@ export interface Result {
 const namespaceOf = ({ namespace }: { readonly namespace?: string | undefined }) => namespace ?? ""
 
 /** Runs the simulation of one seed. */
-export const run = (number: number, verbose = false): Result => {
+export const run = (number: number, options: RunOptions): Result => {
   const seed = new Seed(number)
   const time = new VirtualTime(seed.fork("time"))
   const history = new History(() => time.now)
   const violations: Array<Checker.Violation> = []
   const online = Checker.watch(history)
   try {
-    const exit = time.run(Effect.scoped(simulate(seed, time, history, online, verbose)))
+    const exit = time.run(Effect.scoped(simulate(seed, time, history, online, options)))
     if (Exit.isFailure(exit)) {
       violations.push({ at: time.now, invariant: "the simulation itself works", problem: Cause.pretty(exit.cause) })
     } else {
@@ -67,7 +73,13 @@ export const run = (number: number, verbose = false): Result => {
     }
     violations.push({ at: time.now, invariant: "nothing runs in circles or waits for ever", problem: error.message })
   }
-  return { seed: number, history, violations: [...online, ...violations], millis: time.now }
+  return {
+    seed: number,
+    mostReplicas: options.mostReplicas,
+    history,
+    violations: [...online, ...violations],
+    millis: time.now
+  }
 }
 
 const simulate = Effect.fnUntraced(function*(
@@ -75,7 +87,7 @@ const simulate = Effect.fnUntraced(function*(
   time: VirtualTime,
   history: History,
   online: ReadonlyArray<Checker.Violation>,
-  verbose: boolean
+  { mostReplicas, verbose }: RunOptions
 ) {
   const scope = yield* Effect.scope
   const services = yield* Layer.build(MemoryKube.layer)
@@ -122,7 +134,7 @@ const simulate = Effect.fnUntraced(function*(
   // the replicas of the controller, each again and again
 
   let terms = 0
-  const replicas = 1 + seed.fork("replicas").below(maxReplicas)
+  const replicas = 1 + seed.fork("replicas").below(mostReplicas)
   const controllers = new Map<number, Controller>()
   const startController = Effect.fnUntraced(function*(replica: number) {
     const term = ++terms
@@ -137,7 +149,7 @@ const simulate = Effect.fnUntraced(function*(
       leaderElection: replicas === 1
         ? undefined
         : { ...election, name: "controller", namespace: Workload.namespace, identity: `controller-${term}` },
-      history: verbose ? history : undefined,
+      history: verbose === undefined ? undefined : history,
       onDeath: (why) => history.add({ _tag: "ControllerDied", term, why })
     }
     controllers.set(replica, yield* Controller.start(options))
@@ -310,7 +322,7 @@ const simulate = Effect.fnUntraced(function*(
 })
 
 /** What a person needs to understand a failed simulation, and to see it again. */
-export const explain = ({ history, seed, violations }: Result, lines = 60): string =>
+export const explain = ({ history, mostReplicas, seed, violations }: Result, lines = 60): string =>
   [
     ...violations.map(({ at, invariant, problem }) =>
       `violated at ${((at - epochMillis) / 1000).toFixed(3)}: ${invariant}: ${problem}`
@@ -318,5 +330,5 @@ export const explain = ({ history, seed, violations }: Result, lines = 60): stri
     "",
     ...history.entries.slice(-lines).map(format),
     "",
-    `replay: FSB_SIM_SEED=${seed} npx vitest run --project unit packages/local/test/simulation`
+    `replay: FSB_SIM_SEED=${seed} FSB_SIM_REPLICAS=${mostReplicas} npx vitest run --project unit packages/local/test/simulation`
   ].join("\n")

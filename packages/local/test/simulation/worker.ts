@@ -8,8 +8,14 @@ export interface Report {
   readonly failure: string | undefined
 }
 
-parentPort?.on("message", (seed: number) => {
-  const result = run(seed)
+/** What is asked for. */
+export interface Order {
+  readonly seed: number
+  readonly mostReplicas: number
+}
+
+parentPort?.on("message", ({ mostReplicas, seed }: Order) => {
+  const result = run(seed, { mostReplicas })
   const report: Report = { seed, failure: result.violations.length === 0 ? undefined : explain(result) }
   parentPort?.postMessage(report)
 })

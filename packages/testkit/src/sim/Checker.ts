@@ -216,6 +216,9 @@ const nothingLost = (): Machine => {
   }
 }
 
+/** How late the cache of a replica that acknowledges a create may be, in milliseconds: a name may be taken by then. */
+const cacheLagMillis = 10_000
+
 /**
  * Acknowledged creates whose resource was never written although nothing speaks against it: nobody wants them gone, no
  * other sandbox took the name, and not both the agent and the controller that knew of them were lost.
@@ -239,7 +242,8 @@ export const neverWritten = ({ entries }: Pick<History, "entries">): ReadonlyArr
     }
   }
   return Array.from(promises.acknowledged).flatMap(([id, { at, sandbox }]) =>
-    written.has(id) || promises.unwanted.has(id) || (stored.get(sandbox) ?? 0) >= at || gone.has(homes.get(id) ?? "")
+    written.has(id) || promises.unwanted.has(id) || (stored.get(sandbox) ?? -Infinity) >= at - cacheLagMillis ||
+      gone.has(homes.get(id) ?? "")
       ? []
       : [`${sandbox} (${id}) was acknowledged and never written`]
   )

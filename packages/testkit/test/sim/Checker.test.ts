@@ -191,7 +191,8 @@ describe("neverWritten", () => {
   it("breaks", () => {
     assert.strictEqual(missing([told]).length, 1)
     assert.strictEqual(missing([{ _tag: "DeleteInvoked", sandbox: "default/ada" }, [60, told]]).length, 1)
-    assert.strictEqual(missing([other, told]).length, 1)
+    assert.strictEqual(missing([other, [60, told]]).length, 1)
+    assert.strictEqual(missing([other, [5, told]]).length, 0)
   })
 })
 
