@@ -10,6 +10,8 @@ export interface UpOptions {
   readonly home: string
   /** auto: the machine's containerd where it answers, else one of its own; own; or the path of a socket. */
   readonly containerd: "auto" | "own" | `/${string}`
+  /** `host:port` of a TCP port for the API; absent: its unix socket only. */
+  readonly listen?: string | undefined
   /** Run when the stack takes calls. */
   readonly onReady: Effect.Effect<void>
 }

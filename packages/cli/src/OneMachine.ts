@@ -3,6 +3,7 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { version } from "@fast-sandbox/core/Version"
+import * as FastPathPort from "@fast-sandbox/local/FastPathPort"
 import * as Stack from "@fast-sandbox/local/Stack"
 import * as Logs from "@fast-sandbox/telemetry/Logs"
 import * as Tracing from "@fast-sandbox/telemetry/Tracing"
@@ -30,10 +31,11 @@ const tellStarter = Effect.sync(() => {
 
 /** The stack of this machine. */
 export const stack: LocalStack = {
-  up: ({ containerd, home, onReady }) =>
+  up: ({ containerd, home, listen, onReady }) =>
     Layer.build(Stack.layer({
       home,
       containerd,
+      listen: listen === undefined ? undefined : FastPathPort.addressOf(listen),
       agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
       loggerBinary: join(buildDirectory(), "fsb-logger"),
       idmapBinary: join(buildDirectory(), "fsb-idmap"),

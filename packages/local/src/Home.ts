@@ -30,6 +30,8 @@ export interface Home {
   readonly fastPathSocket: string
   readonly apiServerDirectory: string
   readonly kubeconfig: string
+  /** A configuration of fsb-ctl for the TCP port, with its token; there once a port was asked for. */
+  readonly clientConfig: string
   readonly containerdDirectory: string
   /** One folder for each agent Pod: its state and its log. */
   readonly agentsDirectory: string
@@ -57,6 +59,7 @@ export const make = (directory: string): Effect.Effect<Home, InvalidArgument> =>
       fastPathSocket: join(root, "run", "fastpath.sock"),
       apiServerDirectory: join(root, "apiserver"),
       kubeconfig: join(root, "kubeconfig"),
+      clientConfig: join(root, "client.json"),
       containerdDirectory: join(root, "containerd"),
       agentsDirectory: join(root, "agents"),
       logsDirectory: join(root, "logs"),

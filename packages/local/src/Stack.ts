@@ -24,6 +24,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import { ApiServer } from "./apiserver/ApiServer.ts"
+import * as FastPathPort from "./FastPathPort.ts"
 import * as FirstResources from "./FirstResources.ts"
 import * as Home from "./Home.ts"
 import * as MachineContainerd from "./MachineContainerd.ts"
@@ -35,6 +36,8 @@ export interface StackOptions {
   /** Where it keeps everything. */
   readonly home: string
   readonly containerd: MachineContainerd.Choice
+  /** A TCP port for the Fast-Path API; without it there is its unix socket only. */
+  readonly listen?: FastPathPort.Address | undefined
   /** What starts an agent: program and arguments. */
   readonly agentCommand: readonly [file: string, ...args: ReadonlyArray<string>]
   /** Absolute path of `fsb-logger`. */
@@ -144,11 +147,20 @@ const apiServer = (home: Home.Home) =>
     Layer.provideMerge(ApiServer.layer({ dataDirectory: home.apiServerDirectory }))
   )
 
+const controller = (home: Home.Home, { listen }: StackOptions) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const socket = GrpcServer.unix(home.fastPathSocket)
+    return Controller.layer({
+      agentImage,
+      listeners: listen === undefined ? [socket] : [socket, yield* FastPathPort.listener(home, listen)]
+    })
+  }))
+
 /** The whole stack. It serves when the layer is built; releasing it ends the agents in order and keeps the data. */
 export const layer = (options: StackOptions) =>
   Layer.unwrap(
     Effect.map(Home.make(options.home), (home) =>
-      Controller.layer({ agentImage, listeners: [GrpcServer.unix(home.fastPathSocket)] }).pipe(
+      controller(home, options).pipe(
         Layer.provide(agentSockets(home)),
         Layer.provideMerge(janitor(home)),
         Layer.provideMerge(podRunner(home, options)),

@@ -1,11 +1,14 @@
 /**
  * `fsb-ctl up` and `fsb-ctl down`: the whole stack on this machine.
  */
+import * as Endpoint from "@fast-sandbox/client/Endpoint"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import { spawn } from "node:child_process"
 import { closeSync, openSync } from "node:fs"
 import * as Config from "../Config.ts"
@@ -21,6 +24,23 @@ const containerd = Flag.String("containerd").pipe(
   Flag.withDescription("auto: the machine's where it answers, else one of its own"),
   Flag.withDefault("auto")
 )
+
+const listen = Flag.String("listen").pipe(
+  Flag.withMetavar("HOST:PORT"),
+  Flag.withDescription("Also take calls there: TLS, for who has a token; see client.json in the home"),
+  Flag.optional
+)
+
+/** Where to listen beside the socket: what a client would connect to. */
+const listenOf = (text: string): Result.Result<string, InvalidArgument> => {
+  const address = Endpoint.parse(text)
+  return Result.isSuccess(address) && !address.success.startsWith("unix:") ? address : Result.fail(
+    new InvalidArgument({
+      field: "--listen",
+      problem: `${JSON.stringify(text)} must be host:port, such as 127.0.0.1:9090`
+    })
+  )
+}
 
 const isChoice = (text: string): text is UpOptions["containerd"] =>
   text === "auto" || text === "own" || text.startsWith("/")
@@ -40,10 +60,11 @@ const READY_FD = 3
 /** The end of the stack's log that is shown when it does not come up. */
 const LOG_SHOWN_LINES = 5
 
-const ready = (directory: string): string => {
+const ready = (directory: string, listen: string | undefined): string => {
   const endpoint = Config.defaultEndpoint(directory)
   const hint = directory === Config.DEFAULT_HOME ? "" : `; use it with --endpoint ${endpoint}`
-  return `fast-sandbox is up at ${endpoint}${hint}\n`
+  const port = listen === undefined ? "" : `and at ${listen}: use it with --config ${directory}/client.json\n`
+  return `fast-sandbox is up at ${endpoint}${hint}\n${port}`
 }
 
 const lastLines = Effect.fnUntraced(function*(path: string) {
@@ -53,7 +74,11 @@ const lastLines = Effect.fnUntraced(function*(path: string) {
 })
 
 /** Starts this very program once more, as a process of its own session that outlives this one. */
-const startDetached = Effect.fnUntraced(function*(directory: string, containerd: string) {
+const startDetached = Effect.fnUntraced(function*(
+  directory: string,
+  containerd: string,
+  listen: string | undefined
+) {
   const files = yield* FileSystem.FileSystem
   const log = `${directory}/log/stack.log`
   yield* files.makeDirectory(`${directory}/log`, { recursive: true }).pipe(
@@ -63,6 +88,7 @@ const startDetached = Effect.fnUntraced(function*(directory: string, containerd:
   const up = Effect.callback<void, LocalError>((resume) => {
     const output = openSync(log, "a")
     const args = [...process.execArgv, script, "up", "--home", directory, "--containerd", containerd]
+    if (listen !== undefined) args.push("--listen", listen)
     const child = spawn(process.execPath, args, {
       detached: true,
       env: { ...process.env, [readyFdVariable]: String(READY_FD) },
@@ -104,18 +130,20 @@ export const up = Command.make(
       Flag.withoutNegation
     ),
     home: Globals.home,
-    containerd
+    containerd,
+    listen
   },
-  Effect.fnUntraced(function*({ containerd, detach, home }) {
+  Effect.fnUntraced(function*({ containerd, detach, home, listen }) {
     const screen = yield* Screen
     if (!isChoice(containerd)) {
       const problem = `${JSON.stringify(containerd)} is neither auto nor own nor the absolute path of a socket`
       return yield* new InvalidArgument({ field: "--containerd", problem })
     }
-    const onReady = screen.talk(ready(home))
-    if (detach) return yield* Effect.andThen(startDetached(home, containerd), onReady)
+    const address = Option.isNone(listen) ? undefined : yield* Effect.fromResult(listenOf(listen.value))
+    const onReady = screen.talk(ready(home, address))
+    if (detach) return yield* Effect.andThen(startDetached(home, containerd, address), onReady)
     const stack = yield* loadStack
-    return yield* stack.up({ home, containerd, onReady })
+    return yield* stack.up({ home, containerd, listen: address, onReady })
   })
 ).pipe(
   Command.withShortDescription("Run everything on this machine"),
@@ -124,7 +152,8 @@ export const up = Command.make(
   ),
   Command.withExamples([
     { command: "fsb-ctl up", description: "Until Ctrl-C" },
-    { command: "fsb-ctl up --detach", description: "In the background; 'fsb-ctl down' stops it" }
+    { command: "fsb-ctl up --detach", description: "In the background; 'fsb-ctl down' stops it" },
+    { command: "fsb-ctl up --listen 127.0.0.1:9090", description: "Also on a TCP port, with TLS and a token" }
   ]),
   Command.annotate(Operands, "")
 )

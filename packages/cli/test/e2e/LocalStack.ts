@@ -63,7 +63,10 @@ const must = (what: string, ran: Effect.Effect<Ran>) =>
       : Effect.die(new Error(`${what} ended with ${result.code}: ${result.stderr}${result.stdout}`)))
 
 /** Starts the stack, loads busybox, and takes all of it away at the end. */
-export const layer = (kubectlPath: string): Layer.Layer<LocalStack, PlatformError, FileSystem.FileSystem> =>
+export const layer = (
+  kubectlPath: string,
+  options?: { readonly listen?: string | undefined }
+): Layer.Layer<LocalStack, PlatformError, FileSystem.FileSystem> =>
   Layer.effect(
     LocalStack,
     Effect.gen(function*() {
@@ -74,9 +77,10 @@ export const layer = (kubectlPath: string): Layer.Layer<LocalStack, PlatformErro
       const env = { FSB_HOME: home, HOME: directory }
       // As the README types it, relative to the repository: nothing may depend on the path by which it was found.
       const fsbCtl = (...args: ReadonlyArray<string>) => run("bin/fsb-ctl", args, { env })
+      const listen = options?.listen === undefined ? [] : ["--listen", options.listen]
       yield* must("the image", run(process.execPath, [`${repository}/infra/images/busybox.ts`]))
       yield* Effect.acquireRelease(
-        must("up", fsbCtl("up", "--detach", "--containerd", "own")),
+        must("up", fsbCtl("up", "--detach", "--containerd", "own", ...listen)),
         () => must("down", fsbCtl("down", "--wipe"))
       )
       yield* must("image load", fsbCtl("image", "load", archive))

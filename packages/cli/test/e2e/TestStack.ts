@@ -11,11 +11,15 @@ const client = Layer.unwrap(
   Effect.map(LocalStack.LocalStack, ({ home }) => Sandboxes.layer({ endpoint: `unix:${home}/run/fastpath.sock` }))
 )
 
+/** The stack, with a TCP port where one is named, and its client on the unix socket. */
+export const layerWith = (options: { readonly listen?: string | undefined }) =>
+  client.pipe(
+    Layer.provideMerge(Layer.unwrap(Effect.map(Kubectl.path, (path) => LocalStack.layer(path, options)))),
+    Layer.provideMerge(NodeServices.layer)
+  )
+
 /** The stack and its client. */
-export const layer = client.pipe(
-  Layer.provideMerge(Layer.unwrap(Effect.map(Kubectl.path, LocalStack.layer))),
-  Layer.provideMerge(NodeServices.layer)
-)
+export const layer = layerWith({})
 
 /** Options of `layer` in a test file: a stack starts in seconds, and what it does takes real time. */
 export const options = { timeout: 120_000, excludeTestServices: true } as const

@@ -1,0 +1,276 @@
+/**
+ * Attacks on a one-machine stack from outside: who has no token, a wrong one, one that has ended or one of another
+ * namespace; who replays, floods, stalls and cuts off. Each fails in the way that docs/security.md says, and the service
+ * goes on for everybody else.
+ */
+import { assert, describe, layer } from "@effect/vitest"
+import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import * as ServiceAccountTokens from "@fast-sandbox/local/apiserver/ServiceAccountTokens"
+import { Clock, Effect, FileSystem, Redacted, Schema, Stream } from "effect"
+import * as Http2 from "node:http2"
+import * as Tls from "node:tls"
+import * as Census from "./e2e/Census.ts"
+import * as LocalStack from "./e2e/LocalStack.ts"
+import { stdoutOf } from "./e2e/Resources.ts"
+import * as TestStack from "./e2e/TestStack.ts"
+
+const port = 19_090
+const listen = `127.0.0.1:${port}`
+
+Census.leavesNothing()
+
+const ClientConfig = Schema.fromJsonString(Schema.Struct({
+  endpoint: Schema.String,
+  token: Schema.String,
+  tls: Schema.Struct({ ca: Schema.String })
+}))
+
+/** What the stack tells its clients, with the authority's certificate. */
+const told = Effect.gen(function*() {
+  const { home } = yield* LocalStack.LocalStack
+  const files = yield* FileSystem.FileSystem
+  const text = yield* files.readFileString(`${home}/client.json`)
+  const config = yield* Schema.decodeUnknownEffect(ClientConfig)(text)
+  return { ...config, ca: yield* files.readFileString(config.tls.ca) }
+})
+
+/** A client of the TCP port, on a connection of its own. */
+const connect = Effect.fnUntraced(function*(token: string | undefined) {
+  const { ca, endpoint } = yield* told
+  return yield* GrpcClient.makeBoundary(FastPathService, {
+    address: endpoint,
+    credentials: { tls: { ca }, token: token === undefined ? undefined : Effect.succeed(Redacted.make(token)) },
+    channel: { "grpc.use_local_subchannel_pool": 1 }
+  })
+})
+
+/** A program that ends at once when it is asked to. */
+const endless = ["sh", "-c", "trap exit TERM; sleep 1000 & wait"]
+
+const create = Effect.fnUntraced(function*(token: string | undefined, name: string, requestId = "") {
+  const api = yield* connect(token)
+  return yield* api.createSandbox({
+    name,
+    requestId,
+    image: "busybox",
+    poolRef: "default-pool",
+    command: endless
+  }, { deadline: "30 seconds" })
+})
+
+const kubectl = (...args: ReadonlyArray<string>) =>
+  Effect.flatMap(LocalStack.LocalStack, (stack) => stdoutOf(stack.kubectl(...args)))
+
+/** A service account that may handle sandboxes in its own namespace; gives its token. */
+const account = Effect.fnUntraced(function*(namespace: string, name: string) {
+  const n = ["-n", namespace]
+  yield* kubectl("create", "serviceaccount", name, ...n)
+  yield* kubectl("create", "rolebinding", name, "--role=handler", `--serviceaccount=${namespace}:${name}`, ...n)
+  return (yield* kubectl("create", "token", name, ...n)).trim()
+})
+
+const handler = (namespace: string) =>
+  kubectl(
+    "create",
+    "role",
+    "handler",
+    "--verb=create,get,list,watch,delete",
+    "--resource=sandboxes.sandbox.fast.io",
+    "-n",
+    namespace
+  )
+
+/** An HTTP/2 session below gRPC. */
+const session = Effect.gen(function*() {
+  const { ca } = yield* told
+  return yield* Effect.acquireRelease(
+    Effect.sync(() => Http2.connect(`https://${listen}`, { ca }).on("error", () => {})),
+    (session) => Effect.sync(() => session.destroy())
+  )
+})
+
+const call = (session: Http2.ClientHttp2Session, token: string, method: string) =>
+  session.request({
+    ":method": "POST",
+    ":path": `/fastpath.v1.FastPathService/${method}`,
+    "content-type": "application/grpc",
+    authorization: `Bearer ${token}`,
+    te: "trailers"
+  }).on("error", () => {})
+
+const grpcStatus = (stream: Http2.ClientHttp2Stream) =>
+  Effect.callback<number>((resume) => {
+    const look = (headers: Http2.IncomingHttpHeaders) => {
+      const status = headers["grpc-status"]
+      if (status !== undefined) resume(Effect.succeed(Number(status)))
+    }
+    stream.on("response", look)
+    stream.on("trailers", look)
+    stream.resume()
+  }).pipe(Effect.timeout("20 seconds"))
+
+const RESOURCE_EXHAUSTED = 8
+
+const FRAME_HEADER_BYTES = 5
+
+const frame = (promised: number, held: number): Buffer => {
+  const bytes = Buffer.alloc(FRAME_HEADER_BYTES + held)
+  bytes.writeUInt32BE(promised, 1)
+  return bytes
+}
+
+/** A TLS connection that says nothing more. */
+const idle = Effect.flatMap(told, ({ ca }) =>
+  Effect.acquireRelease(
+    Effect.callback<Tls.TLSSocket>((resume) => {
+      const socket = Tls.connect({ host: "127.0.0.1", port, ca, ALPNProtocols: ["h2"] }, () =>
+        resume(Effect.succeed(socket)))
+      socket.on("error", () => {})
+    }),
+    (socket) =>
+      Effect.sync(() => socket.destroy())
+  ))
+
+/** Every TCP socket of this machine that takes connections, and the name of the process that holds it. */
+const listening = Effect.map(
+  stdoutOf(LocalStack.run("ss", ["-ltnpH"])),
+  (text) =>
+    text.trim().split("\n").filter((line) => line !== "").map((line) => {
+      const [, , , address = ""] = line.trim().split(/\s+/)
+      return { address, program: /users:\(\("([^"]+)"/.exec(line)?.[1] ?? "" }
+    })
+)
+
+describe("attacks from outside", () => {
+  layer(TestStack.layerWith({ listen }), TestStack.options)((it) => {
+    it.effect("nothing listens that is not documented: the port that was asked for, and the API server's", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        const files = yield* FileSystem.FileSystem
+        const server = /https:\/\/([0-9.:]+)/.exec(yield* files.readFileString(`${home}/kubeconfig`))?.[1] ?? ""
+        const found = yield* listening
+        // containerd's image service brings its streaming server along: loopback, a one-time token for each connection
+        const ofContainerd = found.filter(({ program }) => program === "containerd")
+        assert.isAtMost(ofContainerd.length, 1)
+        for (const { address } of ofContainerd) assert.match(address, /^127\.0\.0\.1:/)
+        const others = found.filter(({ program }) => program !== "containerd").map(({ address }) => address)
+        assert.deepStrictEqual(new Set(others), new Set([listen, server]))
+        assert.strictEqual((yield* files.stat(`${home}/client.json`)).mode & 0o777, 0o600)
+        assert.strictEqual((yield* files.stat(`${home}/run/fastpath.sock`)).mode & 0o777, 0o600)
+      }))
+
+    it.effect("fsb-ctl speaks to the port with the file that the stack wrote", () =>
+      Effect.gen(function*() {
+        const { fsbCtl, home } = yield* LocalStack.LocalStack
+        yield* stdoutOf(fsbCtl("--config", `${home}/client.json`, "list"))
+        const other = yield* fsbCtl("--endpoint", listen, "list")
+        assert.notStrictEqual(other.code, 0, "without TLS")
+      }))
+
+    it.effect("no token, a wrong token, a token that has ended: UNAUTHENTICATED", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        const files = yield* FileSystem.FileSystem
+        yield* handler("default")
+        const valid = yield* account("default", "short-lived")
+        yield* create(valid, "known")
+        const key = Redacted.make(yield* files.readFileString(`${home}/apiserver/serviceaccounts.key`))
+        const uid = yield* kubectl("get", "serviceaccount", "short-lived", "-o", "jsonpath={.metadata.uid}")
+        const hourAgo = (yield* Clock.currentTimeMillis) - 3_600_000
+        const ended = ServiceAccountTokens.sign(key, {
+          namespace: "default",
+          account: { name: "short-lived", uid },
+          audiences: [ServiceAccountTokens.issuer],
+          nowMillis: hourAgo,
+          expirationSeconds: 600
+        })
+        for (const token of [undefined, "", "wrong", `${valid}x`, ended]) {
+          const error = yield* Effect.flip(create(token, "nobody"))
+          assert.strictEqual(error._tag, "Unauthenticated", token)
+        }
+        // streams as well, before they are read
+        const api = yield* connect("wrong")
+        assert.strictEqual((yield* Effect.flip(Stream.runDrain(api.exec(Stream.never))))._tag, "Unauthenticated")
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        yield* stdoutOf(fsbCtl("delete", "known"))
+      }))
+
+    it.effect("a token of another namespace: PERMISSION_DENIED, for every call", () =>
+      Effect.gen(function*() {
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        yield* stdoutOf(fsbCtl("run", "-d", "target", "--image", "busybox", "--", ...endless))
+        yield* kubectl("create", "namespace", "elsewhere")
+        yield* handler("elsewhere")
+        const api = yield* connect(yield* account("elsewhere", "mallory"))
+        const target = { sandboxName: "target" }
+        const sandbox = { sandboxName: "target", namespace: "default" }
+        const denied = <A, E extends { readonly _tag: string }>(what: string, self: Effect.Effect<A, E>) =>
+          Effect.map(Effect.flip(self), ({ _tag }) => assert.strictEqual(_tag, "PermissionDenied", what))
+        yield* denied("create", api.createSandbox({ image: "busybox", poolRef: "default-pool" }))
+        yield* denied("get", api.getSandbox(target))
+        yield* denied("list", api.listSandboxes({}))
+        yield* denied("list all", api.listSandboxes({ namespace: "*" }))
+        yield* denied("watch all", Stream.runDrain(api.watchSandboxes({ namespace: "*" })))
+        yield* denied("delete", api.deleteSandbox(target))
+        yield* denied("update", api.updateSandbox(target))
+        yield* denied("logs", Stream.runDrain(api.logs(target)))
+        const header = { case: "header" as const, value: { sandbox, command: ["id"] } }
+        yield* denied("exec", Stream.runDrain(api.exec(Stream.make({ part: header }))))
+        yield* denied("copy from", Stream.runDrain(api.copyFrom({ sandbox, path: "/etc" })))
+        yield* denied("images", api.listImages({}))
+        yield* denied("pools", api.listPools({ namespace: "elsewhere" }))
+        assert.strictEqual((yield* api.listSandboxes({ namespace: "elsewhere" })).items.length, 0)
+        yield* stdoutOf(fsbCtl("delete", "target"))
+      }))
+
+    it.effect("a request that somebody else made before is theirs: ALREADY_EXISTS", () =>
+      Effect.gen(function*() {
+        const { token } = yield* told
+        const alice = yield* account("default", "alice")
+        const bob = yield* account("default", "bob")
+        const first = yield* create(alice, "replayed", "request-1")
+        assert.strictEqual((yield* create(alice, "replayed", "request-1")).sandboxId, first.sandboxId)
+        assert.strictEqual((yield* Effect.flip(create(bob, "replayed", "request-1")))._tag, "AlreadyExists")
+        assert.strictEqual((yield* Effect.flip(create(bob, "replayed")))._tag, "AlreadyExists")
+        const api = yield* connect(token)
+        yield* api.deleteSandbox({ sandboxName: "replayed" })
+      }))
+
+    it.effect("a thousand idle connections, slow senders, large and cut-off frames: a create goes on", () =>
+      Effect.gen(function*() {
+        const { token } = yield* told
+        yield* Effect.forEach(Array.from({ length: 1000 }), () => idle, { concurrency: 50, discard: true })
+        const raw = yield* session
+        const large = call(raw, token, "CreateSandbox")
+        large.write(frame(0xffff_ffff, 10))
+        assert.strictEqual(yield* grpcStatus(large), RESOURCE_EXHAUSTED)
+        for (let index = 0; index < 100; index++) call(raw, token, "CreateSandbox").write(frame(1000, 1))
+        const cut = yield* session
+        call(cut, token, "CreateSandbox").write(frame(1000, 500))
+        cut.destroy()
+        const created = yield* create(token, "beside-them")
+        assert.notStrictEqual(created.sandboxId, "")
+        const api = yield* connect(token)
+        yield* api.deleteSandbox({ sandboxName: "beside-them" })
+      }))
+
+    it.effect("each change and each refused one is in the audit log, and no token is", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        const files = yield* FileSystem.FileSystem
+        const { token } = yield* told
+        const log = yield* files.readFileString(`${home}/log/stack.log`)
+        const records = log.split("\n").filter((line) => line.includes("\"audit\":true"))
+        const has = (...parts: ReadonlyArray<string>) =>
+          records.some((record) => parts.every((part) => record.includes(part)))
+        assert.isTrue(
+          has("\"create\"", "default/replayed", "system:serviceaccount:default:alice", "\"ok\"", "request-1")
+        )
+        assert.isTrue(has("\"create\"", "system:serviceaccount:default:bob", "AlreadyExists"))
+        assert.isTrue(has("DeleteSandbox", "system:serviceaccount:elsewhere:mallory", "PermissionDenied"))
+        assert.isTrue(has("\"create\"", "fast-sandbox:machine-owner", "default/target"))
+        assert.notInclude(log, token)
+      }))
+  })
+})
