@@ -21,6 +21,7 @@ import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
 import { dirname } from "node:path"
 import { AgentConfig } from "./AgentConfig.ts"
+import * as AgentIdentity from "./AgentIdentity.ts"
 import * as AgentServer from "./AgentServer.ts"
 import { Creations } from "./Creations.ts"
 import { Departure } from "./Departure.ts"
@@ -128,16 +129,34 @@ export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer)
 
 const services = [AgentServer.service, SessionServer.service, GrpcHealth.service] as const
 
-/** The server. It is built last, so that it serves only when everything else is ready. */
-export const server = Layer.unwrap(Effect.gen(function*() {
-  const { listen } = yield* AgentConfig
+/** Where the agent listens. On the network it does so with a certificate of its controllers' authority only. */
+const listener = Effect.gen(function*() {
+  const { enrollment, listen, stateDirectory } = yield* AgentConfig
   if (listen._tag === "Unix") {
     const files = yield* FileSystem.FileSystem
     yield* files.makeDirectory(dirname(listen.path), { recursive: true })
+    return GrpcServer.unix(listen.path)
   }
+  const address = `${listen.host}:${listen.port}`
+  if (enrollment === undefined) {
+    return yield* new GrpcServer.BindError({
+      address,
+      problem:
+        "an agent takes calls from the network with certificates only: set FSB_CONTROLLER, FSB_AUTHORITIES and " +
+        "FSB_TOKEN_FILE, or listen at a unix socket"
+    })
+  }
+  return GrpcServer.tcp(listen.host, listen.port, { tls: yield* AgentIdentity.make(enrollment, stateDirectory) })
+})
+
+/** The server. It is built last, so that it serves only when everything else is ready. */
+export const server = Layer.unwrap(Effect.gen(function*() {
+  const where = yield* listener
   return GrpcServer.layer({
     services: [...services, ...GrpcReflection.make(services.map(({ descriptor }) => descriptor))],
-    listeners: [listen._tag === "Unix" ? GrpcServer.unix(listen.path) : GrpcServer.tcp(listen.host, listen.port)],
+    listeners: [where],
+    // whoever may open the unix socket is let in as it is
+    authenticate: where._tag === "Tcp" ? AgentIdentity.authenticate : undefined,
     grace: serverGrace
   })
 })).pipe(Layer.provideMerge(GrpcHealth.layer))

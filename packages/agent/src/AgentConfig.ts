@@ -33,6 +33,16 @@ export type Listen =
   | { readonly _tag: "Unix"; readonly path: string }
   | { readonly _tag: "Tcp"; readonly host: string; readonly port: number }
 
+/** Where an agent gets its certificate. */
+export interface Enrollment {
+  /** `host:port` of the controllers. */
+  readonly controller: string
+  /** PEM certificates of the authorities that the controllers' may be signed by. */
+  readonly authorities: string
+  /** A token of this Pod, which the kubelet renews. */
+  readonly tokenFile: string
+}
+
 /** Limits of a sandbox that asks for none. Absent means the container layer's own default. */
 export interface DefaultLimits {
   readonly cpuMillis: number | undefined
@@ -44,6 +54,8 @@ export interface DefaultLimits {
 /** Everything that is configured. Paths are absolute. */
 export interface Settings {
   readonly listen: Listen
+  /** Where the certificate comes from that the agent serves with on TCP. */
+  readonly enrollment: Enrollment | undefined
   readonly podName: string
   /** The agent's identity: an agent that restarts under the same uid takes its sandboxes up again. */
   readonly podUid: string
@@ -169,6 +181,11 @@ const GroupsText = Schema.FiniteFromString.check(
 
 const variables = Config.all({
   listen: Config.option(Config.schema(ListenText, "FSB_AGENT_LISTEN")),
+  enrollment: Config.option(Config.all({
+    controller: Config.schema(TcpText, "FSB_CONTROLLER"),
+    authorities: Config.NonEmptyString("FSB_AUTHORITIES"),
+    tokenFile: Config.schema(AbsolutePath, "FSB_TOKEN_FILE")
+  })),
   podName: Config.NonEmptyString("POD_NAME"),
   podUid: Config.NonEmptyString("POD_UID"),
   podNamespace: Config.NonEmptyString("POD_NAMESPACE"),
@@ -231,6 +248,7 @@ const toSettings = (
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
     onSome: parseListen
   }),
+  enrollment: Option.getOrUndefined(settings.enrollment),
   metrics: settings.metrics === "" ? undefined : parseTcp(settings.metrics),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
   limits: { cpuMillis, memoryBytes, pids, diskBytes }

@@ -134,7 +134,7 @@ const readTls = Effect.fnUntraced(function*(tls: NonNullable<Config.Settings["tl
 
 /** Where the server is; a tunnel to it lives as long as the scope. */
 const endpointOf = Effect.fnUntraced(function*(server: string | Config.Kubernetes) {
-  if (typeof server === "string") return server
+  if (typeof server === "string") return { endpoint: server, tls: undefined }
   // what speaks to Kubernetes is large, and most calls do without
   const KubernetesTunnel = yield* Effect.promise(() => import("./KubernetesTunnel.ts"))
   return yield* KubernetesTunnel.open(KubernetesTarget.complete(server))
@@ -143,11 +143,12 @@ const endpointOf = Effect.fnUntraced(function*(server: string | Config.Kubernete
 /** The connection to the server of these settings. */
 export const connectionOf = ({ namespace, server, tls, token }: Config.Settings) =>
   Layer.unwrap(Effect.gen(function*() {
+    const found = yield* endpointOf(server.value)
     return Sandboxes.layer({
-      endpoint: yield* endpointOf(server.value),
+      endpoint: found.endpoint,
       namespace: namespace.value,
       token: token?.value,
-      tls: tls === undefined ? undefined : yield* readTls(tls.value)
+      tls: tls === undefined ? found.tls : yield* readTls(tls.value)
     })
   }))
 

@@ -2,7 +2,8 @@
  * A way to a Service in a cluster through the cluster's Kubernetes API, without any other program: a unix socket that
  * only this user can reach, each connection of which goes on to a Pod of the Service.
  */
-import { type Pod, Pod as PodKind, Service as ServiceKind } from "@fast-sandbox/kube/Kinds"
+import * as Names from "@fast-sandbox/core/Names"
+import { ConfigMap, type Pod, Pod as PodKind, Service as ServiceKind } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
@@ -37,6 +38,19 @@ const portNumber = ({ spec }: Pod, port: number | string): number | undefined =>
 
 const problem = (error: KubeError): string => `the Kubernetes API says: ${error.message}`
 
+/** How the server is known: by its authority and its Service's name; plain text where there is no authority. */
+const trust = Effect.fnUntraced(function*({ namespace, service }: KubernetesTarget) {
+  const { certificates, name } = Names.authority
+  const found = yield* KubeClient.use((kube) => kube.get(ConfigMap, { namespace, name })).pipe(
+    Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.succeed(undefined)),
+    Effect.mapError((error) =>
+      new LocalError({ problem: `can't read the server's authority (set tls.ca to do without); ${problem(error)}` })
+    )
+  )
+  const ca = found?.data?.[certificates]
+  return ca === undefined ? undefined : { ca, serverName: `${service}.${namespace}.svc` }
+})
+
 /** A Pod of the Service that is ready, and its port. */
 const find = Effect.fnUntraced(function*(target: KubernetesTarget) {
   const kube = yield* KubeClient
@@ -64,7 +78,7 @@ const find = Effect.fnUntraced(function*(target: KubernetesTarget) {
   if (number === undefined) {
     return yield* fail(`the Pod ${pod.metadata.name} has no port called ${port.targetPort}`)
   }
-  return { pod: { namespace, name: pod.metadata.name }, port: number }
+  return { pod: { namespace, name: pod.metadata.name }, port: number, tls: yield* trust(target) }
 })
 
 /** A server that is there speaks first, as HTTP/2 has it. */
@@ -93,7 +107,7 @@ const firstWord = (remote: Duplex, what: string): Effect.Effect<void, LocalError
     orElse: () => Effect.fail(new LocalError({ problem: `${what}: it does not answer` }))
   }))
 
-/** Opens the way; gives its endpoint. It closes with the scope. */
+/** Opens the way; gives its endpoint, and how the server at its end is known. It closes with the scope. */
 export const open = Effect.fn("KubernetesTunnel.open")(function*(target: KubernetesTarget) {
   const files = yield* FileSystem.FileSystem
   const scope = yield* Effect.scope
@@ -114,7 +128,10 @@ export const open = Effect.fn("KubernetesTunnel.open")(function*(target: Kuberne
   const first = yield* Scope.provide(connect(found.pod, found.port), scope).pipe(
     Effect.mapError(({ message }) => new LocalError({ problem: message }))
   )
-  yield* firstWord(first, `port ${found.port} of Pod ${found.pod.namespace}/${found.pod.name}`)
+  // a server with certificates lets its clients speak first
+  if (found.tls === undefined) {
+    yield* firstWord(first, `port ${found.port} of Pod ${found.pod.namespace}/${found.pod.name}`)
+  }
   let ready: Duplex | undefined = first
   const context = yield* Effect.context<never>()
   const serve = (socket: Net.Socket) =>
@@ -140,5 +157,5 @@ export const open = Effect.fn("KubernetesTunnel.open")(function*(target: Kuberne
     }),
     (server) => Effect.sync(() => server.close())
   )
-  return `unix:${path}`
+  return { endpoint: `unix:${path}`, tls: found.tls }
 })

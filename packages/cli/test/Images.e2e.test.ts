@@ -54,9 +54,16 @@ describe("the images", () => {
         const controller = yield* node.runPod(pods.get("controller"))
         yield* node.kubectl("apply", "-f", `${repository}/infra/manifests/samples/pool.yaml`)
         yield* eventually(Effect.sync(() => assert.strictEqual(node.agents.size, 1)))
+        const files = yield* FileSystem.FileSystem
+        const folder = yield* files.makeTempDirectoryScoped({ prefix: "fsb-client-" })
+        const published = ["get", "configmap", "fast-sandbox-ca", "-n", "fast-sandbox-system"]
+        const ca = yield* node.kubectl(...published, "-o", "jsonpath={.data.ca\\.crt}")
+        yield* files.writeFileString(`${folder}/ca.crt`, ca)
+        const client = { endpoint: `${controller.ip}:9090`, token: node.token, tls: { ca: `${folder}/ca.crt` } }
+        yield* files.writeFileString(`${folder}/config.json`, JSON.stringify(client))
         const fsbCtl = (...args: ReadonlyArray<string>) =>
-          LocalStack.run(LocalStack.fsbCtlPath, ["--endpoint", `${controller.ip}:9090`, ...args], {
-            env: { ...node.collector.environment, FSB_TOKEN: node.token }
+          LocalStack.run(LocalStack.fsbCtlPath, ["--config", `${folder}/config.json`, ...args], {
+            env: node.collector.environment
           })
         yield* eventually(Effect.gen(function*() {
           const loaded = yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)

@@ -12,6 +12,8 @@ import * as LeaderElection from "@fast-sandbox/kube/LeaderElection"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Access } from "./access/Access.ts"
+import type { Authority } from "./access/Authority.ts"
+import * as Enrollment from "./access/Enrollment.ts"
 import type { AgentAddress } from "./agents/AgentAddress.ts"
 import type { Agents } from "./agents/Agents.ts"
 import * as WatchedAgents from "./agents/WatchedAgents.ts"
@@ -29,6 +31,10 @@ export interface ControllerOptions {
   readonly agentImage: string
   /** Where the Fast-Path API listens. */
   readonly listeners: readonly [GrpcServer.Listener, ...ReadonlyArray<GrpcServer.Listener>]
+  /** Signs the certificates of agents that are reached over the network; without it agents are at unix sockets. */
+  readonly authority?: Authority["Service"] | undefined
+  /** How agents reach the controllers to get their certificates: `host:port`. */
+  readonly address?: string | undefined
   /** Present where several controllers share one API; without it this one leads at once. */
   readonly leaderElection?: LeaderElection.LeaderElectionOptions | undefined
 }
@@ -46,9 +52,13 @@ export const shared: Layer.Layer<Shared, never, KubeClient | AgentAddress> = Lay
 
 /** The controllers, on the leader only. */
 export const controllers = (
-  options: Pick<ControllerOptions, "agentImage" | "leaderElection">
+  options: Pick<ControllerOptions, "agentImage" | "leaderElection" | "authority" | "address">
 ): Layer.Layer<never, never, KubeClient | Shared> => {
-  const both = Effect.all([SandboxController.run, SandboxPoolController.run(options)], {
+  const { address, authority } = options
+  const enrollment = address === undefined || authority === undefined
+    ? undefined
+    : Effect.map(authority.bundle, (authorities) => ({ controller: address, authorities }))
+  const both = Effect.all([SandboxController.run, SandboxPoolController.run({ ...options, enrollment })], {
     concurrency: "unbounded",
     discard: true
   })
@@ -60,11 +70,16 @@ export const controllers = (
 
 /** The Fast-Path API behind its listeners, with health and reflection. */
 export const server = (
-  options: Pick<ControllerOptions, "listeners">
+  options: Pick<ControllerOptions, "listeners" | "authority">
 ): Layer.Layer<GrpcServer.GrpcServer, GrpcServer.BindError, KubeClient | Shared> =>
   Layer.unwrap(Effect.map(Access, ({ authenticate, authorize }) =>
     GrpcServer.layer({
-      services: [FastPathApi.service, GrpcHealth.service, ...GrpcReflection.make([FastPathService])],
+      services: [
+        FastPathApi.service,
+        GrpcHealth.service,
+        ...GrpcReflection.make([FastPathService]),
+        ...(options.authority === undefined ? [] : [Enrollment.service(options.authority)])
+      ],
       listeners: options.listeners,
       authenticate,
       authorize

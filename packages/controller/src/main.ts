@@ -11,7 +11,9 @@ import * as Tracing from "@fast-sandbox/telemetry/Tracing"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import { randomUUID } from "node:crypto"
+import { Authority } from "./access/Authority.ts"
 import { AgentAddress } from "./agents/AgentAddress.ts"
 import * as Controller from "./Controller.ts"
 import * as Telemetry from "./Telemetry.ts"
@@ -21,32 +23,47 @@ const config = Config.all({
   leaderElection: Config.Boolean("FSB_LEADER_ELECTION").pipe(Config.withDefault(true)),
   podName: Config.NonEmptyString("POD_NAME").pipe(Config.withDefault("controller")),
   podNamespace: Config.NonEmptyString("POD_NAMESPACE").pipe(Config.withDefault("fast-sandbox-system")),
+  podIp: Config.option(Config.NonEmptyString("POD_IP")).pipe(Config.map(Option.getOrUndefined)),
+  service: Config.NonEmptyString("FSB_SERVICE").pipe(Config.withDefault("fastpath")),
   listen: Config.NonEmptyString("FSB_LISTEN").pipe(Config.withDefault(`:${ports.fastPath}`)),
   metricsListen: Config.NonEmptyString("FSB_METRICS_LISTEN").pipe(Config.withDefault(`:${ports.metrics}`))
 })
 
 const unixPrefix = "unix:"
 
-const listenerOf = (text: string): GrpcServer.Listener => {
-  const { host, port } = Probes.parseAddress(text)
-  return text.startsWith(unixPrefix) ? GrpcServer.unix(text.slice(unixPrefix.length)) : GrpcServer.tcp(host, port)
-}
+/** Whatever listens on the network shows a certificate of the authority. */
+const listenerOf = (text: string, { own, rotations }: Authority["Service"]): Effect.Effect<GrpcServer.Listener> =>
+  Effect.map(own, ({ certificate, key }) => {
+    const { host, port } = Probes.parseAddress(text)
+    return text.startsWith(unixPrefix)
+      ? GrpcServer.unix(text.slice(unixPrefix.length))
+      : GrpcServer.tcp(host, port, { tls: { certificate: { chain: certificate, key }, rotations } })
+  })
 
 const program = Effect.gen(function*() {
-  const { agentImage, leaderElection, listen, metricsListen, podName, podNamespace } = yield* config
+  const { agentImage, leaderElection, listen, metricsListen, podIp, podName, podNamespace, service } = yield* config
+  const authority = Authority.layer({ namespace: podNamespace, service, podIp })
   const identity = yield* Effect.sync(() => `${podName}_${randomUUID()}`)
-  const controller = Controller.layer({
-    agentImage,
-    listeners: [listenerOf(listen)],
-    leaderElection: leaderElection ? { name: "fast-sandbox-controller", namespace: podNamespace, identity } : undefined
-  })
+  const controller = Layer.unwrap(Effect.gen(function*() {
+    const authority = yield* Authority
+    return Controller.layer({
+      agentImage,
+      authority,
+      address: `${service}.${podNamespace}.svc:${ports.fastPath}`,
+      listeners: [yield* listenerOf(listen, authority)],
+      leaderElection: leaderElection
+        ? { name: "fast-sandbox-controller", namespace: podNamespace, identity }
+        : undefined
+    })
+  }))
   // Beside the controller, on the same parts: probes are answered while its caches are being filled.
   const telemetry = Telemetry.layer(Probes.parseAddress(metricsListen)).pipe(Layer.provide(Controller.shared))
-  return Layer.merge(controller, telemetry)
+  const addresses = Layer.unwrap(Effect.map(Authority, AgentAddress.layerPodIp))
+  return Layer.merge(controller, telemetry).pipe(Layer.provide(addresses), Layer.provide(authority))
 })
 
 Layer.unwrap(program).pipe(
-  Layer.provide([KubeClient.layer, AgentAddress.layerPodIp()]),
+  Layer.provide(KubeClient.layer),
   Layer.provide(KubeConfig.layerDefault),
   Layer.provide([Logs.layer, Tracing.layer({ name: "fast-sandbox-controller", version })]),
   Layer.launch,

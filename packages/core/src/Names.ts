@@ -62,6 +62,12 @@ export const containerLabels = {
 /** The containerd namespace in which sandboxes live on a cluster's node. */
 export const containerdNamespace = "k8s.io"
 
+/**
+ * What the controllers' authority is called, in their own namespace: a Secret with its keys, and a ConfigMap with what
+ * its clients believe, under `certificates`.
+ */
+export const authority = { name: "fast-sandbox-ca", certificates: "ca.crt" } as const
+
 /** TCP ports of the services. */
 export const ports = { fastPath: 9090, metrics: 9091, agent: 5758 } as const
 

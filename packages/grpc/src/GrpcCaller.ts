@@ -29,6 +29,17 @@ export interface Metadata {
   readonly get: (name: string) => string | undefined
 }
 
+/** Longest token that is looked at, in characters; tokens of service accounts have a thousand. */
+const MAX_TOKEN_LENGTH = 16 * 1024
+
+const bearerPattern = /^Bearer +([A-Za-z0-9._~+/=-]+)$/i
+
+/** The bearer token of a call; none when it sends none, or something that can't be one. */
+export const bearerOf = (metadata: Metadata): string | undefined => {
+  const header = metadata.get("authorization") ?? ""
+  return header.length > MAX_TOKEN_LENGTH ? undefined : bearerPattern.exec(header)?.[1]
+}
+
 /** The caller of a server that does not authenticate; the name that Kubernetes gives such callers. */
 export const anonymous: Caller = { name: "system:anonymous", groups: [] }
 

@@ -5,7 +5,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { version } from "@fast-sandbox/core/Version"
-import { Pod } from "@fast-sandbox/kube/Kinds"
+import { Pod, ServiceAccount } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
 import * as Reflector from "@fast-sandbox/kube/Reflector"
@@ -51,7 +51,12 @@ const RunnablePod = Schema.Struct({
     hostPID: Schema.optionalKey(Schema.Boolean),
     volumes: Schema.optionalKey(Schema.Array(Schema.Struct({
       name: Schema.String,
-      hostPath: Schema.Struct({ path: Schema.String, type: Schema.String })
+      hostPath: Schema.optionalKey(Schema.Struct({ path: Schema.String, type: Schema.String })),
+      projected: Schema.optionalKey(Schema.Struct({
+        sources: Schema.Tuple([Schema.Struct({
+          serviceAccountToken: Schema.Struct({ audience: Schema.String, path: Schema.String })
+        })])
+      }))
     }))),
     containers: Schema.Array(Schema.Struct({
       name: Schema.String,
@@ -144,7 +149,7 @@ const make = Effect.gen(function*() {
   // A Pod's programs run as anybody; this folder is in nobody else's reach.
   yield* files.chmod(directory, 0o755)
 
-  const places: ReadonlyArray<readonly [string, string]> = [
+  const places: Array<readonly [string, string]> = [
     ["/run/containerd", dirname(daemon.socket)],
     ["/var/lib/fast-sandbox-node", `${directory}/state`],
     ["/var/log/fast-sandbox", `${directory}/logs`]
@@ -181,6 +186,16 @@ const make = Effect.gen(function*() {
       Effect.orDie
     )
 
+  /** A token of a Pod, as the kubelet mounts it. */
+  const podToken = Effect.fnUntraced(function*(
+    { name, namespace = "default" }: RunnablePod["metadata"],
+    audience: string
+  ) {
+    yield* Effect.ignore(kube.create(ServiceAccount, { metadata: { name: "default", namespace } }))
+    const bound = ["--bound-object-kind", "Pod", "--bound-object-name", name]
+    return (yield* kubectl("create", "token", "default", "-n", namespace, "--audience", audience, ...bound)).trim()
+  })
+
   let addresses = 0
   const runPod = Effect.fnUntraced(function*(input: unknown) {
     const { metadata, spec } = yield* relocate(yield* decodePod(input))
@@ -203,6 +218,8 @@ const make = Effect.gen(function*() {
       { nodeName, podIP: ip }
     )
     if (Result.isFailure(environment)) return yield* Effect.die(new Error(`unknown source of ${environment.failure}`))
+    // No names are resolved here; the controller's own address stands for the Service in front of it.
+    if (container.name === "controller") places.push(["fastpath.fast-sandbox-system.svc:9090", `${ip}:9090`])
     const { hostname, port } = new URL(url)
     const variables = {
       ...environment.success,
@@ -221,7 +238,15 @@ const make = Effect.gen(function*() {
     const mounts = yield* Effect.forEach(
       container.volumeMounts ?? [],
       Effect.fnUntraced(function*({ mountPath, mountPropagation, name }) {
-        const source = spec.volumes?.find((volume) => volume.name === name)?.hostPath
+        const volume = spec.volumes?.find((volume) => volume.name === name)
+        if (volume?.projected !== undefined) {
+          const [{ serviceAccountToken: { audience, path } }] = volume.projected.sources
+          const folder = `${directory}/${id}-${name}`
+          yield* files.makeDirectory(folder)
+          yield* files.writeFileString(`${folder}/${path}`, yield* podToken(metadata, audience))
+          return `type=bind,src=${folder},dst=${mountPath},options=rbind:ro`
+        }
+        const source = volume?.hostPath
         if (source === undefined) return yield* Effect.die(new Error(`${id} has no volume ${name}`))
         if (source.type === "DirectoryOrCreate") yield* files.makeDirectory(source.path, { recursive: true })
         return `type=bind,src=${source.path},dst=${mountPath},options=rbind:rw:${

@@ -5,7 +5,7 @@
  */
 import type { DescMethod, Message } from "@bufbuild/protobuf"
 import { type BoundaryError, PermissionDenied, Unauthenticated, Unavailable } from "@fast-sandbox/core/Errors"
-import { type Caller, GrpcCaller, type Metadata, type Peer } from "@fast-sandbox/grpc/GrpcCaller"
+import { bearerOf, type Caller, GrpcCaller, type Metadata, type Peer } from "@fast-sandbox/grpc/GrpcCaller"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import * as Reviews from "@fast-sandbox/kube/Reviews"
@@ -37,11 +37,6 @@ const concurrency = 32
 
 /** The API answers such questions within milliseconds; who waits longer is better told to try again. */
 const patience = Duration.seconds(5)
-
-/** Longest token that is looked at, in characters; tokens of service accounts have a thousand. */
-const maxTokenLength = 16 * 1024
-
-const bearerPattern = /^Bearer +([A-Za-z0-9._~+/=-]+)$/i
 
 const target = "the Kubernetes API"
 
@@ -147,8 +142,7 @@ const make = Effect.gen(function*() {
   return Access.of({
     authenticate: (metadata, { transport }) => {
       if (transport === "unix") return Effect.succeed(machineOwner)
-      const header = metadata.get("authorization") ?? ""
-      const [, token] = header.length > maxTokenLength ? [] : bearerPattern.exec(header) ?? []
+      const token = bearerOf(metadata)
       if (token === undefined) {
         return Effect.fail(
           new Unauthenticated({

@@ -7,9 +7,12 @@ import { AgentService } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { SessionService } from "@fast-sandbox/grpc/gen/agent/v1/session_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Endpoint } from "./AgentAddress.ts"
+
+const credentialsOf = ({ credentials }: Endpoint): Effect.Effect<GrpcClient.Credentials> =>
+  credentials ?? Effect.succeed({})
 
 /** The calls of one agent. */
 export type AgentClient = GrpcClient.GrpcClient<typeof AgentService, BoundaryError>
@@ -17,7 +20,13 @@ export type AgentClient = GrpcClient.GrpcClient<typeof AgentService, BoundaryErr
 /** Opens a connection that closes with the scope. Whether anybody is at the other end shows with the first call. */
 export const AgentConnector = Context.Reference<(endpoint: Endpoint) => Effect.Effect<AgentClient, never, Scope.Scope>>(
   "@fast-sandbox/controller/agents/AgentConnector",
-  { defaultValue: () => ({ address, credentials }) => GrpcClient.makeBoundary(AgentService, { address, credentials }) }
+  {
+    defaultValue: () => (endpoint) =>
+      Effect.flatMap(
+        credentialsOf(endpoint),
+        (credentials) => GrpcClient.makeBoundary(AgentService, { address: endpoint.address, credentials })
+      )
+  }
 )
 
 /** The calls of one agent about what goes on inside of its sandboxes. */
@@ -32,7 +41,12 @@ export const SessionConnector = Context.Reference<
 >(
   "@fast-sandbox/controller/agents/SessionConnector",
   {
-    defaultValue: () => ({ address, credentials }) =>
-      GrpcClient.makeBoundary(SessionService, { address, credentials, channel: ownConnection })
+    defaultValue: () => (endpoint) =>
+      Effect.flatMap(credentialsOf(endpoint), (credentials) =>
+        GrpcClient.makeBoundary(SessionService, {
+          address: endpoint.address,
+          credentials,
+          channel: ownConnection
+        }))
   }
 )

@@ -16,7 +16,6 @@ import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Equal from "effect/Equal"
 import * as FiberMap from "effect/FiberMap"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
@@ -74,6 +73,8 @@ const instanceOf = (call: string, instance: Instance | undefined): Effect.Effect
   instance === undefined
     ? Effect.fail(new Unavailable({ target: "the agent", problem: `it answered ${call} without an instance` }))
     : Effect.succeed(instance)
+
+const addressOf = (endpoint: Option.Option<Endpoint>): string | undefined => Option.getOrUndefined(endpoint)?.address
 
 const graceOf = (gracePeriodSeconds: number | undefined) =>
   gracePeriodSeconds === undefined ? {} : { gracePeriodSeconds }
@@ -219,8 +220,9 @@ export const make: Effect.Effect<
       node: connection.view.node === "" ? pod.spec.nodeName ?? "" : connection.view.node
     })
     yield* agentChanged(connection)
-    if (!Equal.equals(endpoint, connection.endpoint)) {
-      connection.endpoint = endpoint
+    const hasMoved = addressOf(endpoint) !== addressOf(connection.endpoint)
+    connection.endpoint = endpoint
+    if (hasMoved) {
       yield* FiberMap.run(streams, pod.metadata.uid, followForever(connection))
     }
   })

@@ -2,6 +2,7 @@
  * The Pods that agents run in: a pool's template, filled up with what every agent needs to know and to reach. What the
  * template says itself stays as it is.
  */
+import { enrollmentAudience } from "@fast-sandbox/core/AgentProtocol"
 import { agentAppLabel, apiVersion, poolLabel, ports, templateHashAnnotation } from "@fast-sandbox/core/Names"
 import { defaults, type SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { Container, EnvVar, Pod, PodSpec } from "@fast-sandbox/kube/Kinds"
@@ -49,6 +50,35 @@ const identity: ReadonlyArray<EnvVar> = [
   { name: "FSB_HOST_ROOT", value: "/proc/1/root" }
 ]
 
+/** How an agent gets its certificate. */
+export interface Enrollment {
+  /** `host:port` of the controllers. */
+  readonly controller: string
+  /** PEM certificates that theirs may be signed by. */
+  readonly authorities: string
+}
+
+/** A token of the Pod that says nothing to anybody but the controllers. The kubelet renews it. */
+const token = { volume: "fast-sandbox-token", path: "/var/run/secrets/fast-sandbox", file: "token" } as const
+
+/** Shorter would gain nothing: it is of use only together with the agent's Pod. */
+const tokenSeconds = 3600
+
+const tokenVolume = {
+  name: token.volume,
+  projected: {
+    sources: [{
+      serviceAccountToken: { audience: enrollmentAudience, expirationSeconds: tokenSeconds, path: token.file }
+    }]
+  }
+}
+
+const enrollmentEnv = ({ authorities, controller }: Enrollment): ReadonlyArray<EnvVar> => [
+  { name: "FSB_CONTROLLER", value: controller },
+  { name: "FSB_AUTHORITIES", value: authorities },
+  { name: "FSB_TOKEN_FILE", value: `${token.path}/${token.file}` }
+]
+
 const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
   const { cpu, memory, pids } = spec.sandboxResources ?? {}
   const values: ReadonlyArray<readonly [string, string | undefined]> = [
@@ -74,7 +104,12 @@ const defaultSecurityContext = { privileged: true }
 /** An agent's Pod is ready when its containerd answers; it is looked at often, because a pool may be waiting for it. */
 const readinessProbe = { httpGet: { path: "/readyz", port: ports.metrics }, periodSeconds: 2 }
 
-const fillContainer = (pool: SandboxPool, agentImage: string, container: Container): Container => {
+const fillContainer = (
+  pool: SandboxPool,
+  agentImage: string,
+  enrollment: Enrollment | undefined,
+  container: Container
+): Container => {
   const env = container.env ?? []
   const mounts = container.volumeMounts ?? []
   const isFree = ({ name }: EnvVar) => !env.some((own) => own.name === name)
@@ -83,12 +118,16 @@ const fillContainer = (pool: SandboxPool, agentImage: string, container: Contain
     image: container.image ?? agentImage,
     securityContext: container.securityContext ?? defaultSecurityContext,
     readinessProbe: container.readinessProbe ?? readinessProbe,
-    env: [...env, ...[...identity, ...settings(pool)].filter(isFree)],
+    env: [
+      ...env,
+      ...[...identity, ...settings(pool), ...(enrollment === undefined ? [] : enrollmentEnv(enrollment))].filter(isFree)
+    ],
     volumeMounts: [
       ...mounts,
       ...Object.entries(directories).filter(([name, { path }]) =>
         !mounts.some((mount) => mount.name === name || mount.mountPath === path)
-      ).map(([name, { mountPropagation, path }]) => ({ name, mountPath: path, mountPropagation }))
+      ).map(([name, { mountPropagation, path }]) => ({ name, mountPath: path, mountPropagation })),
+      ...(enrollment === undefined ? [] : [{ name: token.volume, mountPath: token.path, readOnly: true }])
     ]
   }
 }
@@ -115,32 +154,44 @@ const canonical = (value: unknown): unknown =>
     )
     : value
 
-/** A pool's Pod and the hash of everything that it was made from. */
-export const render = (pool: SandboxPool, agentImage: string): { readonly pod: Draft<Pod>; readonly hash: string } => {
-  const { metadata: { name = "", namespace = "", uid = "" } } = pool
+const specOf = (pool: SandboxPool, agentImage: string, enrollment: Enrollment | undefined): PodSpec => {
   const own = templateSpec(pool)
   const containers = own.containers ?? []
   const agent = containers.find((container) => container.name === containerName) ?? { name: containerName }
   const volumes = own.volumes ?? []
-  const spec: PodSpec = {
+  return {
     terminationGracePeriodSeconds,
     // Sandboxes' processes and shims are seen and ended by their node's numbers.
     hostPID: true,
     ...own,
     containers: [
-      fillContainer(pool, agentImage, agent),
+      fillContainer(pool, agentImage, enrollment, agent),
       ...containers.filter((container) => container.name !== containerName)
     ],
     volumes: [
       ...volumes,
       ...Object.entries(directories).filter(([name]) => !volumes.some((volume) => volume.name === name))
-        .map(([name, { path, type }]) => ({ name, hostPath: { path, type } }))
+        .map(([name, { path, type }]) => ({ name, hostPath: { path, type } })),
+      ...(enrollment === undefined ? [] : [tokenVolume])
     ]
   }
+}
+
+/**
+ * A pool's Pod and the hash of everything that it was made from. Authorities are replaced while agents live, who hear of
+ * it by themselves, so they are no part of the hash.
+ */
+export const render = (
+  pool: SandboxPool,
+  agentImage: string,
+  enrollment?: Enrollment
+): { readonly pod: Draft<Pod>; readonly hash: string } => {
+  const { metadata: { name = "", namespace = "", uid = "" } } = pool
+  const hashed = specOf(pool, agentImage, enrollment === undefined ? undefined : { ...enrollment, authorities: "" })
   const template = pool.spec.agentTemplate?.metadata ?? {}
   const labels = { ...template.labels, [agentAppLabel.key]: agentAppLabel.value, [poolLabel]: name }
   const hash = createHash("sha256")
-    .update(JSON.stringify(canonical({ spec, labels, annotations: template.annotations ?? {} })))
+    .update(JSON.stringify(canonical({ spec: hashed, labels, annotations: template.annotations ?? {} })))
     .digest("hex").slice(0, 16)
   return {
     hash,
@@ -159,7 +210,7 @@ export const render = (pool: SandboxPool, agentImage: string): { readonly pod: D
           blockOwnerDeletion: true
         }]
       },
-      spec
+      spec: specOf(pool, agentImage, enrollment)
     }
   }
 }

@@ -60,6 +60,8 @@ const conflictPause = Duration.millis(500)
 export interface SandboxPoolControllerOptions {
   /** The agent's image, for pools whose template names none. */
   readonly agentImage: string
+  /** How agents that are reached over the network get their certificates. */
+  readonly enrollment?: Effect.Effect<AgentPod.Enrollment | undefined> | undefined
 }
 
 /** What is remembered of a pool between two looks. It may be lost at any moment: the pauses begin anew then. */
@@ -152,7 +154,7 @@ const isStatusOnly = (change: Change<SandboxPool>): boolean =>
 
 /** Runs the controller until it is interrupted. */
 export const run = Effect.fnUntraced(
-  function*({ agentImage }: SandboxPoolControllerOptions) {
+  function*({ agentImage, enrollment = Effect.succeed(undefined) }: SandboxPoolControllerOptions) {
     const kube = yield* KubeClient
     const agents = yield* Agents
     const demand = yield* Demand
@@ -257,7 +259,7 @@ export const run = Effect.fnUntraced(
       const memory = memories.get(key) ?? new Memory()
       memories.set(key, memory)
       const namespace = pool.metadata.namespace ?? ""
-      const rendered = AgentPod.render(pool, agentImage)
+      const rendered = AgentPod.render(pool, agentImage, yield* enrollment)
       const existing = yield* podsOf(key, pool, memory)
       const found_ = yield* Effect.forEach(
         existing,
