@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build images release-dry-run test test-contract lint format generate bench soak clean
+.PHONY: help quickstart build images release-dry-run test test-contract lint format generate bench bench-peers soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -50,9 +50,12 @@ release-dry-run: images ## Check versions and changelog, build what a release pu
 	@node infra/setup/release.ts
 
 bench: build ## Measure starts against what you would use instead, and the control plane by itself
-	@infra/setup/debian.sh bench
+	@infra/setup/debian.sh test
 	@node infra/bench/main.ts
 	@node infra/bench/controlplane/main.ts
+
+bench-peers: ## Install what the benchmark compares with: Docker Engine, podman
+	@infra/setup/debian.sh peers
 
 soak: build ## Kill what can be killed under load, for MINUTES (10), and prove that nothing is lost
 	@infra/setup/debian.sh test

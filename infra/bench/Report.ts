@@ -27,6 +27,42 @@ export const table = (metrics: Metrics): string => {
   ].join("\n")
 }
 
+/**
+ * Medians that are compared, ours with a peer's of the same boundary. `atLeast` is the ratio below which a change made us
+ * slower, whatever the machine: well below what was measured when it was written down, so that noise does not reach it.
+ */
+const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string; readonly atLeast: number }> = [
+  { ours: "create.parked.c1", peer: "peer.docker.api.c1", atLeast: 10 },
+  { ours: "create.parked.c1", peer: "peer.containerd.bare.c1", atLeast: 3 },
+  { ours: "create.prepared.c1", peer: "peer.docker.api.c1", atLeast: 2.5 },
+  { ours: "create.prepared.c1", peer: "peer.containerd.bare.c1", atLeast: 0.8 },
+  { ours: "create.parked.c16", peer: "peer.containerd.bare.c16", atLeast: 3 },
+  { ours: "cli.run.c1", peer: "peer.docker.run.c1", atLeast: 1.5 },
+  { ours: "cli.run.c1", peer: "peer.podman.run.c1", atLeast: 1 },
+  { ours: "cli.run.c1", peer: "peer.ctr.run.c1", atLeast: 0.5 }
+]
+
+/** How many times as long as ours a peer takes at the median. */
+export interface Ratio {
+  readonly ours: string
+  readonly peer: string
+  readonly ratio: number
+  readonly atLeast: number
+}
+
+/** The ratio of every pair that was measured. */
+export const ratios = (metrics: Metrics): ReadonlyArray<Ratio> =>
+  comparisons.flatMap((comparison) => {
+    const [mine, theirs] = [metrics.get(comparison.ours), metrics.get(comparison.peer)]
+    return mine === undefined || theirs === undefined
+      ? []
+      : [{ ...comparison, ratio: summarise(theirs).p50 / summarise(mine).p50 }]
+  })
+
+/** One line. */
+export const sentence = ({ atLeast, ours, peer, ratio }: Ratio): string =>
+  `p50 of ${peer} is ${ratio.toFixed(1)} times that of ${ours} (bound: ${atLeast})`
+
 /** Writes `{ environment, metrics: { name: { unit, boundary, n, p50, p90, p99, samples } } }`. */
 export const write = (path: string, environment: object, metrics: Metrics) =>
   Effect.gen(function*() {

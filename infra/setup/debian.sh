@@ -3,7 +3,7 @@
 #   debian.sh [-y] run      what a sandbox needs
 #   debian.sh [-y] build    also what a build needs
 #   debian.sh [-y] test     also what the tests need
-#   debian.sh [-y] bench    also what is compared with
+#   debian.sh [-y] peers    also what the benchmark compares with
 set -euo pipefail
 
 yes=${CI:+y}
@@ -16,15 +16,15 @@ fi
 run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun /usr/sbin/nft:nftables)
 build=("${run[@]}" cc:gcc make:make)
 test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip runsc:runsc ip:iproute2 tmux:tmux ps:procps git:git nix:nix-bin)
-bench=("${test[@]}" podman:podman)
+peers=("${test[@]}" podman:podman dockerd:docker.io)
 
 case ${1-run} in
   run) wanted=("${run[@]}") ;;
   build) wanted=("${build[@]}") ;;
   test) wanted=("${test[@]}") ;;
-  bench) wanted=("${bench[@]}") ;;
+  peers) wanted=("${peers[@]}") ;;
   *)
-    echo "debian.sh: unknown set '$1': run, build, test or bench" >&2
+    echo "debian.sh: unknown set '$1': run, build, test or peers" >&2
     exit 125
     ;;
 esac

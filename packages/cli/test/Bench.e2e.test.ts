@@ -1,0 +1,17 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { fileURLToPath } from "node:url"
+import { run } from "./e2e/LocalStack.ts"
+
+const bench = fileURLToPath(new URL("../../../infra/bench/main.ts", import.meta.url))
+
+describe("the benchmark", () => {
+  it.live("finds no start slower than its bound, beside what a user would pick instead", () =>
+    Effect.gen(function*() {
+      // Medians of interleaved starts: few rounds tell a ratio, if not a p99.
+      const { code, stderr, stdout } = yield* run(process.execPath, [bench, "--rounds", "25", "--check", "requests"])
+      assert.strictEqual(code, 0, stderr)
+      assert.match(stdout, /p50 of peer\.containerd\.bare\.c1 is [\d.]+ times that of create\.parked\.c1/)
+      assert.match(stdout, /p50 of peer\.containerd\.bare\.c1 is [\d.]+ times that of create\.prepared\.c1/)
+    }))
+})
