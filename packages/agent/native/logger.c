@@ -5,6 +5,9 @@
  *
  * File descriptors given by the shim: 3 is the sandbox's stdout, 4 its stderr, 5 is closed when we are ready.
  *
+ * With tty=1 the program has a terminal: there is only its stdout, and what is printed is recorded at once, also before
+ * its line ends, because somebody may be attached to it.
+ *
  * Files: DIR/00000001.log, DIR/00000002.log ... A new one is begun before a record would grow the current one beyond
  * max-bytes, then the one that is `files` older is removed. Names only go up and a file never changes once the next
  * one exists, so that a reader can follow without a lock. A record is one line in the format that the kubelet reads:
@@ -52,6 +55,7 @@ static u64 number = 1;
 static int file = -1;
 static u64 file_bytes;
 static u64 lost_records;
+static int is_terminal;
 static char stamp[32];
 
 static const char *file_name(u64 n) {
@@ -190,6 +194,10 @@ static int drain_once(struct stream *s) {
   set_stamp();
   if (lost_records > 0) tell_losses();
   take(s, chunk, (usize)n);
+  if (is_terminal && s->held > 0) {
+    record(s->name, s->line, s->held, 'P');
+    s->held = 0;
+  }
   flush();
   return 1;
 }
@@ -214,6 +222,8 @@ __attribute__((used)) void start(usize *stack) {
       max_bytes = parse(value);
     } else if (same(arguments[i], "files")) {
       keep_files = parse(value);
+    } else if (same(arguments[i], "tty")) {
+      is_terminal = parse(value) != 0;
     }
   }
   if (directory_length == 0 || max_bytes == 0 || keep_files == 0) leave(2);
@@ -222,7 +232,9 @@ __attribute__((used)) void start(usize *stack) {
   streams[0].name = "stdout";
   streams[1].fd = STDERR_FD;
   streams[1].name = "stderr";
-  streams[0].open = streams[1].open = 1;
+  streams[0].open = 1;
+  /* The shim keeps an end of the other pipe open. */
+  streams[1].open = !is_terminal;
 
   /* The shim ends a logger with SIGTERM once its sandbox is gone; what is still in the pipes is read first. */
   u64 mask = 1UL << (SIGTERM - 1) | 1UL << (SIGINT - 1) | 1UL << (SIGPIPE - 1);

@@ -38,6 +38,7 @@ import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Traffic } from "./parked/Traffic.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
+import { Inside } from "./sessions/Inside.ts"
 import * as SessionServer from "./SessionServer.ts"
 import { Slots } from "./Slots.ts"
 import { WatchHub } from "./WatchHub.ts"
@@ -124,6 +125,7 @@ export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer)
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
   Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer, SandboxNetwork.layer)),
   Layer.provideMerge(SlotFiles.layer),
+  Layer.provideMerge(Inside.layer),
   Layer.provideMerge(WatchHub.layer)
 )
 

@@ -3,12 +3,14 @@
  * needs no agent. Without the logger's binary containerd's shim writes plain files, which have no time stamps.
  */
 import type { Stdio } from "@fast-sandbox/containerd/Tasks"
+import { type BoundaryError, FailedPrecondition } from "@fast-sandbox/core/Errors"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
 import { AgentConfig } from "./AgentConfig.ts"
+import { Inside } from "./sessions/Inside.ts"
 
 /** A sandbox's log: three files of 10 MiB, as the kubelet rotates container logs by default (its limit is five). */
 const rotation = { maxBytes: 10 * 1024 * 1024, files: 3 } as const
@@ -20,23 +22,29 @@ const fileMode = 0o600
 /**
  * - `format` is `records` with the logger, `plain` without it.
  * - `prepare` makes the directory (before the task is made) and tells where the task reads and writes.
+ * - `stdinOf` is the FIFO of a program with a terminal whose stdin is kept open.
  * - `remove` takes it away with all it holds; safe to repeat.
  */
 export class LogDirectory extends Context.Service<LogDirectory, {
   readonly format: "records" | "plain"
   readonly pathOf: (containerId: string) => string
-  readonly prepare: (containerId: string) => Effect.Effect<Stdio, PlatformError.PlatformError>
+  readonly stdinOf: (containerId: string) => string
+  readonly prepare: (
+    containerId: string,
+    program: { readonly tty: boolean; readonly stdin: boolean }
+  ) => Effect.Effect<Stdio, BoundaryError | PlatformError.PlatformError>
   readonly remove: (containerId: string) => Effect.Effect<void, PlatformError.PlatformError>
 }>()("@fast-sandbox/agent/LogDirectory") {
   static readonly layer: Layer.Layer<
     LogDirectory,
     PlatformError.PlatformError,
-    AgentConfig | FileSystem.FileSystem
+    AgentConfig | FileSystem.FileSystem | Inside
   > = Layer.effect(
     LogDirectory,
     Effect.gen(function*() {
       const { logDirectory, loggerBinary } = yield* AgentConfig
       const files = yield* FileSystem.FileSystem
+      const inside = yield* Inside
       yield* files.makeDirectory(logDirectory, { recursive: true, mode: directoryMode })
       const hasLogger = loggerBinary !== undefined && (yield* files.exists(loggerBinary))
       if (!hasLogger) {
@@ -56,6 +64,19 @@ export class LogDirectory extends Context.Service<LogDirectory, {
         return `binary://${loggerBinary}?${options}`
       }
 
+      /** The shim holds the terminal and one end of its input, so that both outlive the agent. */
+      const terminal = Effect.fnUntraced(function*(directory: string, hasStdin: boolean) {
+        if (!hasLogger) {
+          return yield* new FailedPrecondition({
+            reason: "NoLogger",
+            problem: "the node has no logger, and without one there is nobody to read from a terminal"
+          })
+        }
+        const stdin = `${directory}/stdin`
+        if (hasStdin) yield* inside.run(["fifos", stdin])
+        return { stdin: hasStdin ? stdin : "", stdout: `${loggerUri(directory)}&tty=1`, terminal: true }
+      })
+
       const plain = Effect.fnUntraced(function*(directory: string) {
         const stdout = `${directory}/stdout`
         const stderr = `${directory}/stderr`
@@ -67,9 +88,13 @@ export class LogDirectory extends Context.Service<LogDirectory, {
       return LogDirectory.of({
         format: hasLogger ? "records" : "plain",
         pathOf,
-        prepare: Effect.fn("LogDirectory.prepare")(function*(containerId) {
+        stdinOf: (containerId) => `${pathOf(containerId)}/stdin`,
+        prepare: Effect.fn("LogDirectory.prepare")(function*(containerId, program) {
           const directory = pathOf(containerId)
           yield* files.makeDirectory(directory, { recursive: true, mode: directoryMode })
+          if (program.tty) {
+            return yield* terminal(directory, program.stdin)
+          }
           return hasLogger
             ? { stdout: loggerUri(directory), stderr: loggerUri(directory) }
             : yield* plain(directory)

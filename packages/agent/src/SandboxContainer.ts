@@ -192,57 +192,64 @@ const make = Effect.gen(function*() {
       cgroupsPath: cgroupOf(instance.instanceId),
       resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec, limitsSwap),
       users: users.range,
+      terminal: instance.spec?.tty,
       seccomp: seccompProfile
     })).pipe(Effect.mapError(toBoundary))
   })
 
-  const makeContainer = Effect.fnUntraced(function*({ around, id, image: { image }, ports, record, spec: bare }: {
-    readonly id: string
-    readonly record: Pick<NewContainer, "labels" | "extensions">
-    readonly spec: OciSpec.Spec
-    readonly image: PreparedImage
-    readonly ports: ReadonlyArray<number>
-    readonly around: Around
-  }): Effect.fn.Return<void, BoundaryError> {
-    const runtime = yield* shims.next
-    const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
-    const spec = attached(bare, attachment)
-    const startFailure = fromStart(spec.process.args[0] ?? "")
-    yield* containers.create({
-      id,
-      ...record,
-      image: image.name,
-      runtime,
-      spec: { ...spec, annotations: { ...spec.annotations, ...runtime.annotations } },
-      snapshotter
-    }).pipe(
-      Effect.mapError((error) =>
-        error.isAlreadyExists
-          ? new AlreadyExists({ kind: "container", name: id, hint: "choose another instance id" })
-          : toBoundary(error)
-      ),
-      // What has this id already is not ours to remove, but what was just taken is.
-      Effect.tapError(() => Effect.ignore(network.release(id), { log: "Warn" })),
-      around("record")
-    )
-    const [stdio, mounts] = yield* Effect.all([
-      logs.prepare(id).pipe(
-        Effect.mapError((error) => new Internal({ problem: `the log directory could not be made: ${error.message}` }))
-      ),
-      snapshots.prepare(id, image.chainId, { snapshotter }).pipe(
-        Effect.mapError((error) => error.isNotFound ? imageVanished(image.name) : toBoundary(error)),
-        Effect.flatMap((mounts) =>
-          Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
-        )
-      ),
-      network.publish(id, ports).pipe(Effect.mapError(noNetwork))
-    ], { concurrency: 3 }).pipe(around("snapshot"))
-    yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
-      Effect.mapError(startFailure),
-      around("task")
-    )
-    yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
-  })
+  const makeContainer = Effect.fnUntraced(
+    function*({ around, hasStdin, id, image: { image }, ports, record, spec: bare }: {
+      readonly id: string
+      readonly record: Pick<NewContainer, "labels" | "extensions">
+      readonly spec: OciSpec.Spec
+      readonly hasStdin: boolean
+      readonly image: PreparedImage
+      readonly ports: ReadonlyArray<number>
+      readonly around: Around
+    }): Effect.fn.Return<void, BoundaryError> {
+      const runtime = yield* shims.next
+      const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
+      const spec = attached(bare, attachment)
+      const startFailure = fromStart(spec.process.args[0] ?? "")
+      yield* containers.create({
+        id,
+        ...record,
+        image: image.name,
+        runtime,
+        spec: { ...spec, annotations: { ...spec.annotations, ...runtime.annotations } },
+        snapshotter
+      }).pipe(
+        Effect.mapError((error) =>
+          error.isAlreadyExists
+            ? new AlreadyExists({ kind: "container", name: id, hint: "choose another instance id" })
+            : toBoundary(error)
+        ),
+        // What has this id already is not ours to remove, but what was just taken is.
+        Effect.tapError(() => Effect.ignore(network.release(id), { log: "Warn" })),
+        around("record")
+      )
+      const [stdio, mounts] = yield* Effect.all([
+        logs.prepare(id, { tty: spec.process.terminal, stdin: hasStdin }).pipe(
+          Effect.catchTag(
+            "PlatformError",
+            (error) => Effect.fail(new Internal({ problem: `the log directory could not be made: ${error.message}` }))
+          )
+        ),
+        snapshots.prepare(id, image.chainId, { snapshotter }).pipe(
+          Effect.mapError((error) => error.isNotFound ? imageVanished(image.name) : toBoundary(error)),
+          Effect.flatMap((mounts) =>
+            Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
+          )
+        ),
+        network.publish(id, ports).pipe(Effect.mapError(noNetwork))
+      ], { concurrency: 3 }).pipe(around("snapshot"))
+      yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
+        Effect.mapError(startFailure),
+        around("task")
+      )
+      yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
+    }
+  )
 
   const makeSandbox = Effect.fn("SandboxContainer.make")(function*(
     instance: Instance,
@@ -250,9 +257,10 @@ const make = Effect.gen(function*() {
     around: Around
   ): Effect.fn.Return<void, BoundaryError> {
     const record = InstanceRecord.recordOf(settings, { instance, stopSignal: image.stopSignal })
+    const hasStdin = instance.spec?.stdin ?? false
     const spec = yield* specOf(instance, image)
     const ports = instance.spec?.exposedPorts ?? []
-    yield* makeContainer({ id: instance.instanceId, record, spec, image, ports, around })
+    yield* makeContainer({ id: instance.instanceId, record, spec, hasStdin, image, ports, around })
   })
 
   const makeSlot = Effect.fn("SandboxContainer.makeSlot")(function*(
@@ -262,7 +270,15 @@ const make = Effect.gen(function*() {
   ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
     const served = yield* specOf(parkedInstance(id), image)
     const record = { labels: InstanceRecord.slotLabelsOf(settings, image.stopSignal) }
-    yield* makeContainer({ id, record, spec: toSlot(served), image, ports: [], around: () => identity })
+    yield* makeContainer({
+      id,
+      record,
+      spec: toSlot(served),
+      hasStdin: false,
+      image,
+      ports: [],
+      around: () => identity
+    })
     return served
   })
 

@@ -7,10 +7,10 @@ import * as HeaderFirst from "@fast-sandbox/grpc/HeaderFirst"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { Attachments } from "./sessions/Attachments.ts"
 import { Copies } from "./sessions/Copies.ts"
 import { Execs } from "./sessions/Execs.ts"
 import { Fifos } from "./sessions/Fifos.ts"
-import { Inside } from "./sessions/Inside.ts"
 import { Ports } from "./sessions/Ports.ts"
 import { Targets } from "./sessions/Target.ts"
 import { Usage } from "./sessions/Usage.ts"
@@ -22,6 +22,12 @@ export const service = GrpcService.make(SessionService, {
       const { header, rest } = yield* HeaderFirst.open(requests)
       const execs = yield* Execs
       return execs.run(header.value, rest)
+    })),
+  attach: (requests) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const { header, rest } = yield* HeaderFirst.open(requests)
+      const attachments = yield* Attachments
+      return attachments.attach(header.value, rest)
     })),
   copyTo: Effect.fnUntraced(function*(requests) {
     const { header, rest } = yield* HeaderFirst.open(requests)
@@ -42,7 +48,6 @@ export const service = GrpcService.make(SessionService, {
 })
 
 /** What the handlers need. */
-export const layer = Layer.mergeAll(Execs.layer, Copies.layer, Ports.layer, Usage.layer).pipe(
-  Layer.provideMerge(Layer.mergeAll(Targets.layer, Fifos.layer)),
-  Layer.provideMerge(Inside.layer)
+export const layer = Layer.mergeAll(Attachments.layer, Execs.layer, Copies.layer, Ports.layer, Usage.layer).pipe(
+  Layer.provideMerge(Layer.mergeAll(Targets.layer, Fifos.layer))
 )

@@ -2,9 +2,10 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { ExecHeaderSchema, ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
-import { Effect, Fiber, Layer, Stream } from "effect"
+import { Effect, Fiber, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -238,6 +239,7 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
         [
           1,
           0,
+          0,
           "sh"
         ]
       )
@@ -250,6 +252,82 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
       yield* client.delete({ instanceId })
       const end = yield* Fiber.join(following)
       assert.strictEqual(end._tag === "FailedPrecondition" && end.reason, "SandboxEnded")
+    }).pipe(Effect.scoped))
+
+  it.effect("attaches to a terminal, which outlives those who were attached", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start()
+      const sessions = yield* Fixture.sessions()
+      const { instanceId, ...request } = Fixture.request(["sh"], {
+        tty: true,
+        stdin: true,
+        envs: [{ name: "PS1", value: "? " }]
+      })
+      yield* client.create({ instanceId, ...request })
+      const typed = yield* Queue.unbounded<string>()
+      const header = { sandbox: { sandboxId: instanceId }, stdin: true, size: { columns: 70, rows: 20 } }
+      const attach = (replay: boolean) =>
+        sessions.attach(Stream.concat(
+          Stream.make({ part: { case: "header", value: { ...header, replay } } } as const),
+          Stream.fromQueue(typed).pipe(
+            Stream.map((text) => ({ part: { case: "stdin", value: Buffer.from(text) } }) as const)
+          )
+        )).pipe(
+          Stream.flatMap(({ part }) =>
+            part.case === "stdout" ? Stream.make(Buffer.from(part.value).toString()) : Stream.empty
+          ),
+          Stream.scan(() => "", (seen: string, more: string) => seen + more)
+        )
+      const until = (text: string) => (seen: string) => seen.includes(text)
+      yield* Queue.offer(typed, "stty size; echo $((40 + 2))\r")
+      const first = yield* attach(true).pipe(
+        Stream.takeUntil(until("\n42\r\n")),
+        Stream.runLast,
+        Effect.timeout("10 seconds")
+      )
+      assert.include(Option.getOrElse(first, () => ""), "20 70\r\n42\r\n")
+      // left and back again: what was printed before is only told on request
+      yield* Queue.offer(typed, "echo $((50 + 2)); exit 5\r")
+      const second = yield* attach(false).pipe(Stream.runLast, Effect.timeout("10 seconds"))
+      const seen = Option.getOrElse(second, () => "")
+      assert.include(seen, "52\r\n")
+      assert.notInclude(seen, "42\r\n")
+      const instance = yield* Fixture.untilState(client, instanceId, InstanceState.EXITED)
+      assert.strictEqual(instance?.exitCode, 5)
+      yield* client.delete({ instanceId })
+      const wantsStdin = Fixture.request(["sleep", "1000"], { tty: true })
+      yield* client.create(wantsStdin)
+      const refused = yield* sessions.attach(Stream.make(
+        {
+          part: { case: "header", value: { sandbox: { sandboxId: wantsStdin.instanceId }, stdin: true } }
+        } as const
+      )).pipe(Stream.runDrain, Effect.flip)
+      assert.strictEqual(refused._tag === "FailedPrecondition" && refused.reason, "NoStdin")
+      yield* client.delete({ instanceId: wantsStdin.instanceId })
+    }).pipe(Effect.scoped))
+
+  it.effect("an exec in a parked sandbox has the program's privileges, not those of its init", () =>
+    Effect.gen(function*() {
+      const { directory } = yield* PrivateContainerd
+      const client = yield* Fixture.start({
+        FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+        FSB_WARM_IMAGES: JSON.stringify([{ image: "busybox", parked: 1 }])
+      })
+      const sessions = yield* Fixture.sessions()
+      const parked = yield* Effect.gen(function*() {
+        const request = Fixture.request(Fixture.sleeper, { envs: [{ name: "A", value: "b" }], workingDir: "/tmp" })
+        const { instance } = yield* client.create(request)
+        if (instance?.startup?.tier !== "parked") yield* client.delete({ instanceId: request.instanceId })
+        return { ...request, tier: instance?.startup?.tier }
+      }).pipe(
+        Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: ({ tier }) => tier === "parked" }),
+        Effect.timeout("15 seconds")
+      )
+      const run = (command: string) => exec(sessions, parked.instanceId, { command: ["sh", "-c", command] })
+      const status = (pid: string) => `grep -E '^(Cap|NoNew|Seccomp:)' /proc/${pid}/status`
+      assert.strictEqual((yield* run(status("self"))).stdout, (yield* run(status("1"))).stdout)
+      assert.strictEqual((yield* run("echo $A; pwd; hostname")).stdout, "b\n/tmp\nbox\n")
+      yield* client.delete({ instanceId: parked.instanceId })
     }).pipe(Effect.scoped))
 
   it.effect("an agent that was killed leaves no exec behind", () =>

@@ -47,6 +47,8 @@ const Plain = Schema.Struct({
   exposed_ports: absent(Schema.Array(Sandbox.Port).check(Schema.isUnique())),
   envs: absent(Schema.Record(Schema.String, Schema.NullOr(Word))),
   working_dir: absent(Schema.String),
+  tty: absent(Schema.Boolean),
+  stdin: absent(Schema.Boolean),
   ttl_seconds: absent(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)))
 })
 
@@ -72,6 +74,8 @@ const fromPlain = (plain: typeof Plain.Type): Manifest => ({
     ? undefined
     : Object.fromEntries(Object.entries(plain.envs).map(([key, value]) => [key, value === null ? "" : String(value)])),
   workingDir: plain.working_dir ?? undefined,
+  tty: plain.tty ?? undefined,
+  stdin: plain.stdin ?? undefined,
   ttlSeconds: plain.ttl_seconds ?? undefined
 })
 
@@ -87,6 +91,8 @@ const fromResource = ({ metadata, spec }: Sandbox.Sandbox): Manifest => ({
     ? undefined
     : Object.fromEntries(spec.envs.map(({ name, value }) => [name, value ?? ""])),
   workingDir: spec.workingDir,
+  tty: spec.tty,
+  stdin: spec.stdin,
   exposedPorts: spec.exposedPorts,
   consistencyMode: spec.consistencyMode,
   failurePolicy: spec.failurePolicy,

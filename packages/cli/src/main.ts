@@ -10,6 +10,7 @@ import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { agents } from "./commands/agent.ts"
+import { attach } from "./commands/attach.ts"
 import { complete, completion } from "./commands/completion.ts"
 import { config } from "./commands/config.ts"
 import { cp } from "./commands/cp.ts"
@@ -46,7 +47,7 @@ const fsbCtl = Command.make("fsb-ctl").pipe(
   ]),
   Command.withSubcommands([
     { group: "Sandboxes", commands: [run, list, get, describe, logs, events, wait, update, reset, remove, prune] },
-    { group: "Inside of a sandbox", commands: [exec, cp, portForward, stats, top] },
+    { group: "Inside of a sandbox", commands: [exec, attach, cp, portForward, stats, top] },
     { group: "What runs them", commands: [pools, agents, images] },
     { group: "This machine", commands: [up, down, doctor] },
     { group: "fsb-ctl itself", commands: [config, completion, version] }

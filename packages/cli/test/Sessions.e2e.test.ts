@@ -80,6 +80,30 @@ layer(TestStack.layer, TestStack.options)("sessions", (it) => {
       yield* shows(/^ echo$/m)
     }).pipe(Effect.scoped))
 
+  it.effect("run -it is a shell that can be left, come back to, and is removed at its end", () =>
+    Effect.gen(function*() {
+      const sandboxes = yield* Sandboxes
+      const { shows, type } = yield* terminal(
+        `${LocalStack.fsbCtlPath} run shell -it --rm --image busybox -- sh; ` +
+          `${LocalStack.fsbCtlPath} attach shell; echo "ended with $?"; sleep 100`
+      )
+      yield* shows(/\/ #$/m)
+      yield* type("stty size; echo $((40 + 2))", "Enter")
+      yield* shows(/^30 100\n42$/m)
+      yield* type("C-p", "C-q")
+      yield* shows(/^shell goes on/m)
+      yield* type("Enter")
+      yield* type("echo $((50 + 2)); exit 3", "Enter")
+      yield* shows(/^52$/m)
+      yield* shows(/^ended with 3$/m)
+      yield* sandboxes.delete("shell")
+      const { fsbCtl } = yield* LocalStack.LocalStack
+      const ended = yield* fsbCtl("run", "-t", "--rm", "--image", "busybox", "--", "sh", "-c", "tty; exit 4")
+      assert.deepStrictEqual([ended.code, ended.stdout], [4, "/dev/pts/0\r\n"])
+      const refused = yield* fsbCtl("run", "-i", "--rm", "--image", "busybox", "--", "cat")
+      assert.match(refused.stderr, /--interactive wants --tty/)
+    }).pipe(Effect.scoped))
+
   it.effect("programs, files and ports by fsb-ctl, with docker's exit codes", () =>
     Effect.gen(function*() {
       const { fsbCtl, home } = yield* LocalStack.LocalStack

@@ -49,6 +49,10 @@ export interface CreateOptions extends CallOptions {
   readonly args?: ReadonlyArray<string> | undefined
   readonly envs?: Readonly<Record<string, string>> | undefined
   readonly workingDir?: string | undefined
+  /** Gives the program a terminal; all its output is stdout then. */
+  readonly tty?: boolean | undefined
+  /** Keeps stdin open for those who attach. Wants `tty`. */
+  readonly stdin?: boolean | undefined
   readonly exposedPorts?: ReadonlyArray<number> | undefined
   readonly consistencyMode?: ConsistencyMode | undefined
   readonly failurePolicy?: FailurePolicy | undefined

@@ -40,12 +40,19 @@ export interface ExecOptions extends Omit<Session.ExecOptions, "stdin" | "contro
   readonly control?: AsyncIterable<Session.Control> | undefined
 }
 
+/** How to be attached. */
+export interface AttachOptions extends Omit<Session.AttachOptions, "stdin" | "control"> {
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined
+  readonly control?: AsyncIterable<Session.Control> | undefined
+}
+
 /** What can be done inside of a running sandbox. It means what `Session` means. */
 export interface Inside {
   /** Runs a program; leaving the iteration ends it. */
   readonly exec: (options: ExecOptions) => AsyncIterable<Session.ExecEvent>
   /** Runs a program and gives what it printed. */
   readonly output: (options: ExecOptions) => Promise<Session.ExecResult>
+  readonly attach: (options?: AttachOptions) => AsyncIterable<Session.AttachEvent>
   readonly files: {
     readonly put: (
       path: string,
@@ -177,6 +184,14 @@ export const connect = (options: ConnectOptions): Client => {
   const insideOf = (session: (sandboxes: Sandboxes.Sandboxes["Service"]) => Session.Session): Inside => ({
     exec: (options) => iterate((sandboxes) => session(sandboxes).exec(execOptions(options))),
     output: (options) => call(options, (sandboxes) => session(sandboxes).output(execOptions(options))),
+    attach: ({ control, stdin, ...options } = {}) =>
+      iterate((sandboxes) =>
+        session(sandboxes).attach({
+          ...options,
+          stdin: stdin === undefined ? undefined : fromIterable(stdin),
+          control: control === undefined ? undefined : fromIterable(control)
+        })
+      ),
     files: {
       put: (path, archive, options) =>
         call(options, (sandboxes) => session(sandboxes).files.put(path, fromIterable(archive), options)),

@@ -39,6 +39,22 @@ export type ExecEvent =
   | { readonly _tag: "Output"; readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array }
   | { readonly _tag: "Exited"; readonly exitCode: number }
 
+/** How to be attached. */
+export interface AttachOptions<E = never, R = never> {
+  /** Goes to the program, which must have been created with stdin; its end leaves the program's stdin open. */
+  readonly stdin?: Stream.Stream<Uint8Array, E, R> | undefined
+  readonly control?: Stream.Stream<Control, E, R> | undefined
+  /** Begin with all that the program has printed so far. */
+  readonly replay?: boolean | undefined
+  /** The size of the terminal, where the program has one. */
+  readonly size?: TerminalSize | undefined
+}
+
+/** What an attached caller sees. The stream ends when the program has. */
+export type AttachEvent =
+  | { readonly _tag: "Attached"; readonly tty: boolean }
+  | { readonly _tag: "Output"; readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array }
+
 /** A program that has ended, with all that it printed. The exit code is 128 + n for one that signal n ended. */
 export interface ExecResult {
   readonly exitCode: number
@@ -103,6 +119,10 @@ export interface Session {
   readonly output: <E = never, R = never>(
     options: ExecOptions<E, R>
   ) => Effect.Effect<ExecResult, BoundaryError | E, R>
+  /** The terminal or the output of the sandbox's own program, which goes on when the stream is left. */
+  readonly attach: <E = never, R = never>(
+    options?: AttachOptions<E, R>
+  ) => Stream.Stream<AttachEvent, BoundaryError | E, R>
   readonly files: {
     /**
      * Unpacks a tar archive at an absolute path. Where it is a folder, into it; otherwise its parent must exist, and the

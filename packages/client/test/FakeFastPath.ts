@@ -482,6 +482,20 @@ const service = GrpcService.make(Wire.FastPathService, {
         )
         : Stream.make(printed(new TextEncoder().encode(`${command.join(" ")}\n`)), ended(command.length))
     })),
+  // prints `$ ` and gives back what is typed, until control-D
+  attach: (requests) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const { rest } = yield* HeaderFirst.open(requests)
+      const printed = (value: Uint8Array) => ({ part: { case: "stdout", value } }) as const
+      return Stream.concat(
+        Stream.make({ part: { case: "started", value: { tty: true } } } as const, printed(Buffer.from("$ "))),
+        rest.pipe(
+          Stream.flatMap(({ part }) => part.case === "stdin" ? Stream.make(part.value) : Stream.empty),
+          Stream.takeWhile((bytes) => !bytes.includes(4)),
+          Stream.map(printed)
+        )
+      )
+    })),
   copyTo: Effect.fnUntraced(function*(requests: Stream.Stream<CopyToRequest, BoundaryError>) {
     const { rest } = yield* HeaderFirst.open(requests)
     const { archive } = yield* Fake

@@ -93,6 +93,8 @@ describe("create", () => {
       assert.deepStrictEqual(rest, {
         image: "alpine",
         poolRef: "default-pool",
+        tty: false,
+        stdin: false,
         exposedPorts: [80],
         command: ["/bin/sh"],
         args: ["echo", "x"],

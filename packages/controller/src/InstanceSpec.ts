@@ -144,6 +144,8 @@ export const make: (
       workingDir: spec.workingDir ?? "",
       exposedPorts: [...spec.exposedPorts ?? []],
       terminationGracePeriodSeconds: spec.terminationGracePeriodSeconds,
+      tty: spec.tty ?? false,
+      stdin: spec.stdin ?? false,
       ...(yield* limits(spec.resources, pool.spec.sandboxResources)),
       ...security(spec.securityContext, pool.spec.sandboxSecurity)
     }

@@ -147,6 +147,12 @@ export const SandboxSpec = Schema.Struct({
       description: "Working directory; the image's where absent."
     })
   ),
+  tty: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "Gives the program a terminal; all its output is stdout then." })
+  ),
+  stdin: Schema.optionalKey(
+    Schema.Boolean.annotate({ description: "Keeps stdin open for those who attach. Wants tty." })
+  ),
   exposedPorts: Schema.optionalKey(
     Schema.Array(Port).check(Schema.isMaxLength(limits.exposedPorts), Schema.isUnique()).annotate({
       description: "TCP ports published on the agent's address, each for this sandbox alone."

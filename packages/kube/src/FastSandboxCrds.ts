@@ -18,6 +18,8 @@ const immutableFields: ReadonlyArray<keyof Core.SandboxSpec> = [
   "workingDir",
   "exposedPorts",
   "consistencyMode",
+  "tty",
+  "stdin",
   "resources",
   "securityContext"
 ]
@@ -35,6 +37,11 @@ const sandboxRules = [
     rule: "!(has(self.ttlSeconds) && has(self.expireTime))",
     message: "ttlSeconds and expireTime exclude each other",
     fieldPath: ".ttlSeconds"
+  },
+  {
+    rule: "!has(self.stdin) || !self.stdin || (has(self.tty) && self.tty)",
+    message: "stdin wants tty",
+    fieldPath: ".stdin"
   },
   {
     rule: "!has(self.envs) || self.envs.all(env, !(has(env.value) && has(env.valueFrom)))",

@@ -39,7 +39,7 @@ export class Copies extends Context.Service<Copies, {
       const put = Effect.fn("Copies.put")(
         function*(header: CopyToHeader, requests: Stream.Stream<CopyToRequest, BoundaryError>) {
           const path = yield* checked(header.path)
-          const target = yield* targets.find(header.sandbox)
+          const target = yield* targets.enterable(header.sandbox)
           const { user } = yield* targets.processOf(target)
           const flags = `${header.intoFolder ? "d" : ""}${header.keepOwner ? "o" : ""}`
           const work = yield* inside.start([
@@ -73,7 +73,7 @@ export class Copies extends Context.Service<Copies, {
 
       const get = Effect.fn("Copies.get")(function*(request: CopyFromRequest) {
         const path = yield* checked(request.path)
-        const target = yield* targets.find(request.sandbox)
+        const target = yield* targets.enterable(request.sandbox)
         const work = yield* inside.start([
           "get",
           String(target.pid),

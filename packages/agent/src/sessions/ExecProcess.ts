@@ -28,8 +28,10 @@ const RecordedProcess = Schema.StructWithRest(
   [Schema.Record(Schema.String, Schema.Unknown)]
 )
 
-/** The process in a container's spec. */
-export type RecordedProcess = typeof RecordedProcess.Type
+/** A process whose privileges an exec takes over: a container's spec has one, whatever it knows besides. */
+export type RecordedProcess =
+  & Pick<OciSpec.Process, "user" | "env" | "cwd" | "capabilities" | "rlimits" | "noNewPrivileges" | "oomScoreAdj">
+  & { readonly [field: string]: unknown }
 
 const RecordedSpec = Schema.Struct({ process: RecordedProcess })
 

@@ -11,7 +11,7 @@ import type { User } from "@fast-sandbox/containerd/OciSpec"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { type Exit, Tasks } from "@fast-sandbox/containerd/Tasks"
-import { type BoundaryError, Internal, InvalidArgument, ResourceExhausted } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, InvalidArgument, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import { limits } from "@fast-sandbox/core/Sandbox"
 import type { ExecHeader, ExecRequest, ExecResponseSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import * as Context from "effect/Context"
@@ -22,8 +22,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { randomBytes } from "node:crypto"
-import { constants, openSync } from "node:fs"
-import { Socket } from "node:net"
+import type { Socket } from "node:net"
 import { toBoundary } from "../ContainerdFailure.ts"
 import { fromStart } from "../StartFailure.ts"
 import * as ExecProcess from "./ExecProcess.ts"
@@ -100,23 +99,6 @@ const problemOf = ({ command, envs, user, workingDir }: ExecHeader): InvalidArgu
   }
   return /^[^\s\0]*$/.test(user) ? undefined : invalid("user", "must be uid, uid:gid, name or name:group")
 }
-
-/** Opened for reading and writing where `write` is set: a FIFO without a reader could not be opened otherwise. */
-const openFifo = (path: string, direction: "read" | "write") =>
-  Effect.acquireRelease(
-    Effect.try({
-      try: () => {
-        const access = direction === "read" ? constants.O_RDONLY : constants.O_RDWR
-        const fd = openSync(path, access | constants.O_NONBLOCK)
-        const socket = new Socket({ fd, readable: direction === "read", writable: direction === "write" })
-        // what breaks shows as the end of the stream
-        socket.on("error", () => {})
-        return socket
-      },
-      catch: (cause) => new Internal({ problem: `a FIFO could not be opened: ${String(cause)}` })
-    }),
-    (socket) => Effect.sync(() => socket.destroy())
-  )
 
 const make = Effect.gen(function*() {
   const fifos = yield* Fifos
@@ -255,9 +237,9 @@ const make = Effect.gen(function*() {
     const streams = yield* fifos.take(exec)
     const exit = yield* register(exec, target, process, streams)
     const idle = Effect.andThen(Deferred.await(exit), Effect.sleep(silence))
-    const stdout = yield* openFifo(streams.stdout, "read")
-    const stderr = header.tty ? undefined : yield* openFifo(streams.stderr, "read")
-    const stdin = yield* openFifo(streams.stdin, "write")
+    const stdout = yield* Pipe.openFifo(streams.stdout, "read")
+    const stderr = header.tty ? undefined : yield* Pipe.openFifo(streams.stderr, "read")
+    const stdin = yield* Pipe.openFifo(streams.stdin, "write")
     yield* tasks.wait(exec).pipe(
       Effect.flatMap((ended) => Deferred.succeed(exit, ended)),
       Effect.ignore({ log: "Debug" }),

@@ -95,11 +95,9 @@ const make = Effect.gen(function*() {
     yield* Effect.forEach(folders, (folder) => files.makeDirectory(folder, { mode: directoryMode }), { discard: true })
       .pipe(Effect.mapError(failed))
     const made = folders.map(streamsIn)
-    const { ended } = yield* inside.start(["fifos", ...made.flatMap((_) => [_.stdin, _.stdout, _.stderr])])
-    const { code, said } = yield* ended
-    if (code !== 0) return yield* new Internal({ problem: said })
+    yield* inside.run(["fifos", ...made.flatMap((_) => [_.stdin, _.stdout, _.stderr])])
     spare.push(...folders)
-  }).pipe(Effect.scoped, making.withPermits(1))
+  }).pipe(making.withPermits(1))
 
   return Fifos.of({
     found,

@@ -41,13 +41,28 @@ export interface Process {
   readonly ended: Effect.Effect<Ended>
 }
 
-/** `start` runs it; closing the scope ends its input, then kills it. */
+/**
+ * - `start` runs it; closing the scope ends its input, then kills it.
+ * - `run` runs it to its end, which must be a good one.
+ */
 export class Inside extends Context.Service<Inside, {
   readonly start: (args: ReadonlyArray<string>) => Effect.Effect<Process, Internal | Unavailable, Scope.Scope>
+  readonly run: (args: ReadonlyArray<string>) => Effect.Effect<void, Internal | Unavailable>
 }>()("@fast-sandbox/agent/sessions/Inside") {
   static readonly layer: Layer.Layer<Inside, never, AgentConfig> = Layer.effect(
     Inside,
-    Effect.map(AgentConfig, ({ loggerBinary }) => Inside.of({ start: start(loggerBinary) }))
+    Effect.map(AgentConfig, ({ loggerBinary }) => {
+      const begin = start(loggerBinary)
+      return Inside.of({
+        start: begin,
+        run: (args) =>
+          Effect.gen(function*() {
+            const { ended } = yield* begin(args)
+            const { code, said } = yield* ended
+            if (code !== 0) return yield* new Internal({ problem: said })
+          }).pipe(Effect.scoped)
+      })
+    })
   )
 }
 

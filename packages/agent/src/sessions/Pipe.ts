@@ -1,10 +1,13 @@
 /**
  * Pipes of other processes (FIFOs, standard streams of children) as Streams, with back-pressure in both directions.
  */
+import { Internal } from "@fast-sandbox/core/Errors"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { constants, openSync } from "node:fs"
+import { Socket } from "node:net"
 
 /** The reading half of a Node stream, as far as it is used. */
 export interface Source {
@@ -67,3 +70,20 @@ export const end = (sink: Sink): Effect.Effect<void> =>
     if (sink.destroyed) return resume(Effect.void)
     sink.end(() => resume(Effect.void))
   })
+
+/** Opened for reading and writing where `write` is set: a FIFO without a reader could not be opened otherwise. */
+export const openFifo = (path: string, direction: "read" | "write") =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => {
+        const access = direction === "read" ? constants.O_RDONLY : constants.O_RDWR
+        const fd = openSync(path, access | constants.O_NONBLOCK)
+        const socket = new Socket({ fd, readable: direction === "read", writable: direction === "write" })
+        // what breaks shows as the end of the stream
+        socket.on("error", () => {})
+        return socket
+      },
+      catch: (cause) => new Internal({ problem: `a FIFO could not be opened: ${String(cause)}` })
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )

@@ -68,7 +68,7 @@ export class Ports extends Context.Service<Ports, {
           if (port < 1 || port > maxPort) {
             return yield* new InvalidArgument({ field: "port", problem: `must be between 1 and ${maxPort}` })
           }
-          const target = yield* targets.find(sandbox)
+          const target = yield* targets.enterable(sandbox)
           yield* slot
           const work = yield* inside.start(["connect", String(target.pid), target.containerId, String(port)])
           const [first, rest] = yield* Stream.peel(work.output, Sink.head())

@@ -12,6 +12,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { AgentConfig } from "../AgentConfig.ts"
 import { toBoundary } from "../ContainerdFailure.ts"
 import { type Entry, Instances } from "../Instances.ts"
 import * as ExecProcess from "./ExecProcess.ts"
@@ -28,15 +29,22 @@ export interface Target {
 /**
  * - `find` gives the instance of a reference: NOT_FOUND when this agent does not have it, FAILED_PRECONDITION
  *   `NotRunning` when its program does not run.
+ * - `enterable` gives it only where it can be entered from the node; a sandbox with a kernel of its own can't.
  * - `processOf` gives what its container has on record about its program.
  */
 export class Targets extends Context.Service<Targets, {
   readonly find: (ref: SandboxRef | undefined) => Effect.Effect<Target, BoundaryError>
+  readonly enterable: (ref: SandboxRef | undefined) => Effect.Effect<Target, BoundaryError>
   readonly processOf: (target: Target) => Effect.Effect<ExecProcess.RecordedProcess, BoundaryError>
 }>()("@fast-sandbox/agent/sessions/Targets") {
-  static readonly layer: Layer.Layer<Targets, never, Containers | Instances | Tasks> = Layer.effect(
+  static readonly layer: Layer.Layer<
+    Targets,
+    never,
+    AgentConfig | Containers | Instances | Tasks
+  > = Layer.effect(
     Targets,
     Effect.gen(function*() {
+      const { runtimeType } = yield* AgentConfig
       const containers = yield* Containers
       const instances = yield* Instances
       const tasks = yield* Tasks
@@ -51,21 +59,32 @@ export class Targets extends Context.Service<Targets, {
         return pid
       })
 
+      const find = Effect.fn("Targets.find")(function*(ref: SandboxRef | undefined) {
+        const instanceId = ref?.sandboxId ?? ""
+        if (instanceId === "") {
+          return yield* new InvalidArgument({ field: "sandbox.sandbox_id", problem: "is missing" })
+        }
+        const entry = instances.get(instanceId)
+        if (entry === undefined) {
+          return yield* new NotFound({ kind: "instance", name: instanceId })
+        }
+        if (entry.instance.state !== InstanceState.RUNNING) {
+          return yield* notRunning(entry)
+        }
+        return { entry, containerId: entry.containerId, pid: yield* pidOf(entry) }
+      })
+
       return Targets.of({
-        find: Effect.fn("Targets.find")(function*(ref) {
-          const instanceId = ref?.sandboxId ?? ""
-          if (instanceId === "") {
-            return yield* new InvalidArgument({ field: "sandbox.sandbox_id", problem: "is missing" })
-          }
-          const entry = instances.get(instanceId)
-          if (entry === undefined) {
-            return yield* new NotFound({ kind: "instance", name: instanceId })
-          }
-          if (entry.instance.state !== InstanceState.RUNNING) {
-            return yield* notRunning(entry)
-          }
-          return { entry, containerId: entry.containerId, pid: yield* pidOf(entry) }
-        }),
+        find,
+        enterable: (ref) =>
+          runtimeType === "container"
+            ? find(ref)
+            : Effect.fail(
+              new FailedPrecondition({
+                reason: "NotEnterable",
+                problem: `a sandbox of ${runtimeType} has a kernel of its own and can't be entered; run a program in it`
+              })
+            ),
         processOf: Effect.fn("Targets.processOf")(function*({ containerId, entry }) {
           const known = processes.get(entry)
           if (known !== undefined) return known

@@ -14,6 +14,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
+import * as Attachment from "../Attachment.ts"
 import * as Editor from "../Editor.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { Declined, describe, Ended, LocalError, UsageError } from "../Failure.ts"
@@ -28,6 +29,7 @@ import * as Relay from "../Relay.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 import * as Span from "../Span.ts"
+import * as Terminal from "../Terminal.ts"
 import * as TextInput from "../TextInput.ts"
 
 /** How long an interrupted run waits for the program to stop and say its last words. */
@@ -88,6 +90,18 @@ const flags = {
   ),
   remove: Flag.Boolean("rm").pipe(
     Flag.withDescription("Delete the sandbox when its program ends"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  ),
+  interactive: Flag.Boolean("interactive").pipe(
+    Flag.withAlias("i"),
+    Flag.withDescription("Give it what is typed; wants --tty"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  ),
+  tty: Flag.Boolean("tty").pipe(
+    Flag.withAlias("t"),
+    Flag.withDescription("Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
     Flag.withDefault(false),
     Flag.withoutNegation
   ),
@@ -153,7 +167,9 @@ const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
     workingDir: Option.getOrUndefined(flags.workdir),
     ttlSeconds: ttl,
     failurePolicy: Option.getOrUndefined(flags.failurePolicy),
-    args: whenAny(program)
+    args: whenAny(program),
+    tty: flags.tty ? true : undefined,
+    stdin: flags.interactive ? true : undefined
   }
   return asked
 })
@@ -273,6 +289,28 @@ const attend = Effect.fnUntraced(function*(created: Created, remove: boolean) {
   return exitCode
 }, Effect.scoped)
 
+/** The user's terminal is the program's, until it ends or the user leaves it. */
+const attach = Effect.fnUntraced(function*(created: Created, options: CreateOptions, remove: boolean) {
+  const sandboxes = yield* Sandboxes
+  const screen = yield* Screen
+  const { name, namespace } = created
+  let isLeft = false
+  if (remove) {
+    yield* Effect.addFinalizer(() => isLeft ? Effect.void : reported(sandboxes.delete(name, { namespace })))
+  }
+  const outcome = yield* Attachment.follow(sandboxes.inside(name, { namespace }), {
+    replay: true,
+    hasStdin: options.stdin === true,
+    hasTerminal: true
+  })
+  isLeft = outcome === "left"
+  if (isLeft) {
+    yield* screen.talk(`\n${name} goes on; 'fsb-ctl attach ${name}' comes back to it\n`)
+    return ExitCode.SUCCESS
+  }
+  return ExitCode.ofSandbox(yield* sandboxes.wait(name, { namespace, for: terminal }))
+}, Effect.scoped)
+
 const report = Effect.fnUntraced(function*({ name, namespace }: Created) {
   const format = yield* Globals.OutputFormat
   const screen = yield* Screen
@@ -290,6 +328,12 @@ export const run = Command.make(
     if (flags.remove && flags.detach) {
       return yield* refuse("--rm and --detach exclude each other; --ttl ends it by time")
     }
+    if (options.stdin === true && options.tty !== true) {
+      return yield* refuse("--interactive wants --tty; what reads a pipe is run with 'fsb-ctl exec -i'")
+    }
+    if (options.stdin === true && !flags.detach && !Terminal.hasKeyboard()) {
+      return yield* refuse("stdin is no terminal; leave --interactive away")
+    }
     const sandboxes = yield* Sandboxes
     const screen = yield* Screen
     const [duration, created] = yield* sandboxes.create(options).pipe(
@@ -299,7 +343,9 @@ export const run = Command.make(
     yield* screen.talk(started(created, Duration.toMillis(duration)))
     if (yield* Globals.Traced) yield* screen.talk(traced(created, Duration.toMillis(duration)))
     if (flags.detach) return yield* report(created)
-    const exitCode = yield* attend(created, flags.remove)
+    const exitCode = yield* options.tty === true
+      ? attach(created, options, flags.remove)
+      : attend(created, flags.remove)
     if (exitCode !== ExitCode.SUCCESS) return yield* new Ended({ exitCode })
   })
 ).pipe(
@@ -313,6 +359,7 @@ export const run = Command.make(
       command: "fsb-ctl run web -d --image nginx --ports 80 --ttl 1h",
       description: "A server for an hour, in the background"
     },
+    { command: "fsb-ctl run -it --rm --image alpine -- sh", description: "A shell in a sandbox of its own" },
     { command: "fsb-ctl run job -f job.yaml -e TOKEN -- ./job --fast", description: "From a file, with changes" },
     { command: "fsb-ctl run web", description: "Write it in the editor" }
   ]),

@@ -11,7 +11,17 @@ import * as Effect from "effect/Effect"
 import * as Tar from "effect/encoding/Tar"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { Control, Copied, ExecEvent, ExecOptions, ProcessInfo, Session, Stats } from "../Session.ts"
+import type {
+  AttachEvent,
+  AttachOptions,
+  Control,
+  Copied,
+  ExecEvent,
+  ExecOptions,
+  ProcessInfo,
+  Session,
+  Stats
+} from "../Session.ts"
 import * as Time from "./time.ts"
 
 type Api = GrpcClient.GrpcClient<typeof FastPathService, BoundaryError>
@@ -23,16 +33,17 @@ export interface Reference {
 }
 
 type ExecRequest = MessageInitShape<typeof Wire.ExecRequestSchema>
+type AttachRequest = MessageInitShape<typeof Wire.AttachRequestSchema>
 type CopyToRequest = MessageInitShape<typeof Wire.CopyToRequestSchema>
 type PortForwardRequest = MessageInitShape<typeof Wire.PortForwardRequestSchema>
 
 /** What a program prints is kept up to here: enough for any answer that a program is waited for, too little to hurt. */
 const maxOutputBytes = 16 * 1024 * 1024
 
-const controlRequest = (control: Control): ExecRequest =>
+const controlRequest = (control: Control) =>
   control._tag === "Resize"
-    ? { part: { case: "resize", value: control.size } }
-    : { part: { case: "signal", value: control.signal } }
+    ? { part: { case: "resize", value: control.size } } as const
+    : { part: { case: "signal", value: control.signal } } as const
 
 const execRequests = <E, R>(sandbox: Reference, options: ExecOptions<E, R>): Stream.Stream<ExecRequest, E, R> => {
   const { command, control, envs, stdin, terminal, user, workingDir } = options
@@ -72,6 +83,44 @@ const execEvents = ({ part }: Wire.ExecResponse): ReadonlyArray<ExecEvent> => {
       return [{ _tag: "Output", stream: part.case, bytes: part.value }]
     case "ended":
       return [{ _tag: "Exited", exitCode: part.value.exitCode }]
+    default:
+      return []
+  }
+}
+
+const attachRequests = <E, R>(
+  sandbox: Reference,
+  { control, replay, size, stdin }: AttachOptions<E, R>
+): Stream.Stream<AttachRequest, E, R> => {
+  const header: AttachRequest = {
+    part: {
+      case: "header",
+      value: {
+        sandbox,
+        stdin: stdin !== undefined,
+        replay: replay ?? false,
+        ...(size === undefined ? {} : { size })
+      }
+    }
+  }
+  return Stream.concat(
+    Stream.make(header),
+    Stream.merge(
+      stdin === undefined
+        ? Stream.empty
+        : Stream.map(stdin, (value): AttachRequest => ({ part: { case: "stdin", value } })),
+      control === undefined ? Stream.empty : Stream.map(control, controlRequest)
+    )
+  )
+}
+
+const attachEvents = ({ part }: Wire.AttachResponse): ReadonlyArray<AttachEvent> => {
+  switch (part.case) {
+    case "started":
+      return [{ _tag: "Attached", tty: part.value.tty }]
+    case "stdout":
+    case "stderr":
+      return [{ _tag: "Output", stream: part.case, bytes: part.value }]
     default:
       return []
   }
@@ -194,6 +243,10 @@ export const make = (api: Api, sandbox: Reference): Session => {
   return {
     exec,
     output,
+    attach: (options = {}) =>
+      api.attach(attachRequests(sandbox, options)).pipe(
+        Stream.flatMap((answer) => Stream.fromIterable(attachEvents(answer)))
+      ),
     files: { put, get, write, read },
     connect,
     stats: (options) => Stream.map(api.stats({ sandbox, intervalMillis: options?.intervalMillis ?? 0 }), statsOf),

@@ -94,6 +94,8 @@ export const createRequest = (options: CreateOptions, namespace: string, request
   args: [...options.args ?? []],
   envs: { ...options.envs },
   workingDir: options.workingDir ?? "",
+  tty: options.tty ?? false,
+  stdin: options.stdin ?? false,
   exposedPorts: [...options.exposedPorts ?? []],
   consistencyMode: consistencyModes[options.consistencyMode ?? "fast"],
   failurePolicy: failurePolicies[options.failurePolicy ?? "Manual"],

@@ -106,6 +106,7 @@ export const rules: Readonly<Record<keyof typeof FastPath.FastPathService.method
   ),
   removeImage: allow(FastPath.RemoveImageRequestSchema, "delete", "sandboxpools/images", images),
   exec: allow(Session.ExecRequestSchema, "create", "sandboxes/exec", inHeader),
+  attach: allow(Session.AttachRequestSchema, "create", "sandboxes/attach", inHeader),
   copyTo: allow(Session.CopyToRequestSchema, "create", "sandboxes/copy", inHeader),
   copyFrom: allow(Session.CopyFromRequestSchema, "get", "sandboxes/copy", ofSandbox),
   portForward: allow(Session.PortForwardRequestSchema, "create", "sandboxes/portforward", inHeader),

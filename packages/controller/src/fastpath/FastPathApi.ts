@@ -82,6 +82,7 @@ export const service: GrpcService.GrpcService<FastPath | Sessions | Images | Poo
           }))
         ),
       exec: (requests) => Stream.unwrap(Sessions.useSync((_) => _.exec(requests))),
+      attach: (requests) => Stream.unwrap(Sessions.useSync((_) => _.attach(requests))),
       copyTo: (requests) => Sessions.use((_) => _.copyTo(requests)),
       copyFrom: (request) => Stream.unwrap(Sessions.useSync((_) => _.copyFrom(request))),
       portForward: (requests) => Stream.unwrap(Sessions.useSync((_) => _.portForward(requests))),

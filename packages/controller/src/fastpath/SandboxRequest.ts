@@ -111,6 +111,8 @@ export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effec
       ? {}
       : { envs: Object.entries(request.envs).map(([name, value]) => ({ name, value })) }),
     ...(request.workingDir === "" ? {} : { workingDir: request.workingDir }),
+    ...(request.tty ? { tty: true } : {}),
+    ...(request.stdin ? { stdin: true } : {}),
     ...(request.exposedPorts.length === 0 ? {} : { exposedPorts: request.exposedPorts }),
     ...(request.recoveryTimeoutSeconds === 0 ? {} : { recoveryTimeoutSeconds: request.recoveryTimeoutSeconds }),
     ...(request.expireTimeSeconds === 0n ? {} : { expireTime: yield* expireTimeOf(request.expireTimeSeconds) }),

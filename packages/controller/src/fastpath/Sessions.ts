@@ -7,8 +7,11 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import { type BoundaryError, FailedPrecondition, InvalidArgument } from "@fast-sandbox/core/Errors"
 import { defaultNamespace } from "@fast-sandbox/core/Names"
-import { key as keyOf } from "@fast-sandbox/core/Sandbox"
+import { key as keyOf, type Phase, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import type {
+  AttachRequest,
+  AttachRequestSchema,
+  AttachResponse,
   CopyFromRequest,
   CopyFromResponse,
   CopyToRequest,
@@ -43,6 +46,7 @@ type Answers<A> = Stream.Stream<A, BoundaryError>
 /** The calls of the Fast-Path API about the inside of sandboxes; they mean what the protocol says. */
 export class Sessions extends Context.Service<Sessions, {
   exec(requests: Requests<ExecRequest>): Answers<ExecResponse>
+  attach(requests: Requests<AttachRequest>): Answers<AttachResponse>
   copyTo(requests: Requests<CopyToRequest>): Effect.Effect<CopyToResponse, BoundaryError>
   copyFrom(request: CopyFromRequest): Answers<CopyFromResponse>
   portForward(requests: Requests<PortForwardRequest>): Answers<PortForwardResponse>
@@ -54,6 +58,12 @@ export class Sessions extends Context.Service<Sessions, {
   }
 }
 
+/** The phases in which a sandbox has an inside. */
+const running: ReadonlySet<Phase> = new Set<Phase>(["Running"])
+
+/** The phases in which there is, or was, a program whose output can be read. */
+const started: ReadonlySet<Phase> = new Set<Phase>([...running, ...terminalPhases, "Stopping"])
+
 /** An agent answers from the kernel's memory. */
 const shortDeadline = Duration.seconds(10)
 
@@ -62,7 +72,7 @@ const make = Effect.gen(function*() {
   const fastPath = yield* FastPath
 
   /** The agent that holds a sandbox, and the reference that it understands. */
-  const located = Effect.fnUntraced(function*(ref: SandboxRef | undefined) {
+  const located = Effect.fnUntraced(function*(ref: SandboxRef | undefined, phases: ReadonlySet<Phase> = running) {
     if (ref === undefined || ref.sandboxName === "") {
       return yield* new InvalidArgument({ field: "sandbox.sandbox_name", problem: "is missing" })
     }
@@ -70,7 +80,7 @@ const make = Effect.gen(function*() {
     const sandbox = yield* fastPath.get(ref.namespace, ref.sandboxName)
     const assignment = Assignment.of(sandbox)
     const { phase } = sandbox.status ?? {}
-    if (Option.isNone(assignment) || (phase !== undefined && phase !== "Running")) {
+    if (Option.isNone(assignment) || (phase !== undefined && !phases.has(phase))) {
       return yield* new FailedPrecondition({
         reason: "NotRunning",
         problem: `sandbox ${key} does not run (${phase ?? "Pending"})`
@@ -95,6 +105,16 @@ const make = Effect.gen(function*() {
           part: { case: "header", value: { ...header.value, sandbox } }
         }
         return client.exec(Stream.concat(Stream.make(first), rest)).pipe(Audit.session("exec", key))
+      })),
+    attach: (requests) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const { header, rest } = yield* HeaderFirst.open(requests)
+        const { client, key, sandbox } = yield* located(header.value.sandbox, started)
+        const first: MessageInitShape<typeof AttachRequestSchema> = {
+          part: { case: "header", value: { ...header.value, sandbox } }
+        }
+        yield* Audit.mutation("attach", key)(Effect.void)
+        return client.attach(Stream.concat(Stream.make(first), rest))
       })),
     copyTo: Effect.fn("Sessions.copyTo")(function*(requests) {
       const { header, rest } = yield* HeaderFirst.open(requests)

@@ -7,14 +7,14 @@
 
 import type { GenFile, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { CopyFromRequestSchema, CopyFromResponseSchema, CopyToRequestSchema, CopyToResponseSchema, ExecRequestSchema, ExecResponseSchema, PortForwardRequestSchema, PortForwardResponseSchema, ProcessesRequestSchema, ProcessesResponseSchema, StatsRequestSchema, StatsResponseSchema } from "../../fastpath/v1/session_pb.ts";
+import type { AttachRequestSchema, AttachResponseSchema, CopyFromRequestSchema, CopyFromResponseSchema, CopyToRequestSchema, CopyToResponseSchema, ExecRequestSchema, ExecResponseSchema, PortForwardRequestSchema, PortForwardResponseSchema, ProcessesRequestSchema, ProcessesResponseSchema, StatsRequestSchema, StatsResponseSchema } from "../../fastpath/v1/session_pb.ts";
 import { file_fastpath_v1_session } from "../../fastpath/v1/session_pb.ts";
 
 /**
  * Describes the file agent/v1/session.proto.
  */
 export const file_agent_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("ChZhZ2VudC92MS9zZXNzaW9uLnByb3RvEghhZ2VudC52MTLFAwoOU2Vzc2lvblNlcnZpY2USPwoERXhlYxIYLmZhc3RwYXRoLnYxLkV4ZWNSZXF1ZXN0GhkuZmFzdHBhdGgudjEuRXhlY1Jlc3BvbnNlKAEwARJDCgZDb3B5VG8SGi5mYXN0cGF0aC52MS5Db3B5VG9SZXF1ZXN0GhsuZmFzdHBhdGgudjEuQ29weVRvUmVzcG9uc2UoARJJCghDb3B5RnJvbRIcLmZhc3RwYXRoLnYxLkNvcHlGcm9tUmVxdWVzdBodLmZhc3RwYXRoLnYxLkNvcHlGcm9tUmVzcG9uc2UwARJUCgtQb3J0Rm9yd2FyZBIfLmZhc3RwYXRoLnYxLlBvcnRGb3J3YXJkUmVxdWVzdBogLmZhc3RwYXRoLnYxLlBvcnRGb3J3YXJkUmVzcG9uc2UoATABEkAKBVN0YXRzEhkuZmFzdHBhdGgudjEuU3RhdHNSZXF1ZXN0GhouZmFzdHBhdGgudjEuU3RhdHNSZXNwb25zZTABEkoKCVByb2Nlc3NlcxIdLmZhc3RwYXRoLnYxLlByb2Nlc3Nlc1JlcXVlc3QaHi5mYXN0cGF0aC52MS5Qcm9jZXNzZXNSZXNwb25zZWIGcHJvdG8z", [file_fastpath_v1_session]);
+  fileDesc("ChZhZ2VudC92MS9zZXNzaW9uLnByb3RvEghhZ2VudC52MTKMBAoOU2Vzc2lvblNlcnZpY2USPwoERXhlYxIYLmZhc3RwYXRoLnYxLkV4ZWNSZXF1ZXN0GhkuZmFzdHBhdGgudjEuRXhlY1Jlc3BvbnNlKAEwARJFCgZBdHRhY2gSGi5mYXN0cGF0aC52MS5BdHRhY2hSZXF1ZXN0GhsuZmFzdHBhdGgudjEuQXR0YWNoUmVzcG9uc2UoATABEkMKBkNvcHlUbxIaLmZhc3RwYXRoLnYxLkNvcHlUb1JlcXVlc3QaGy5mYXN0cGF0aC52MS5Db3B5VG9SZXNwb25zZSgBEkkKCENvcHlGcm9tEhwuZmFzdHBhdGgudjEuQ29weUZyb21SZXF1ZXN0Gh0uZmFzdHBhdGgudjEuQ29weUZyb21SZXNwb25zZTABElQKC1BvcnRGb3J3YXJkEh8uZmFzdHBhdGgudjEuUG9ydEZvcndhcmRSZXF1ZXN0GiAuZmFzdHBhdGgudjEuUG9ydEZvcndhcmRSZXNwb25zZSgBMAESQAoFU3RhdHMSGS5mYXN0cGF0aC52MS5TdGF0c1JlcXVlc3QaGi5mYXN0cGF0aC52MS5TdGF0c1Jlc3BvbnNlMAESSgoJUHJvY2Vzc2VzEh0uZmFzdHBhdGgudjEuUHJvY2Vzc2VzUmVxdWVzdBoeLmZhc3RwYXRoLnYxLlByb2Nlc3Nlc1Jlc3BvbnNlYgZwcm90bzM", [file_fastpath_v1_session]);
 
 /**
  * @generated from service agent.v1.SessionService
@@ -27,6 +27,14 @@ export const SessionService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof ExecRequestSchema;
     output: typeof ExecResponseSchema;
+  },
+  /**
+   * @generated from rpc agent.v1.SessionService.Attach
+   */
+  attach: {
+    methodKind: "bidi_streaming";
+    input: typeof AttachRequestSchema;
+    output: typeof AttachResponseSchema;
   },
   /**
    * @generated from rpc agent.v1.SessionService.CopyTo

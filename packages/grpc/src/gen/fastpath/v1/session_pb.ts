@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file fastpath/v1/session.proto.
  */
 export const file_fastpath_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("ChlmYXN0cGF0aC92MS9zZXNzaW9uLnByb3RvEgtmYXN0cGF0aC52MSJJCgpTYW5kYm94UmVmEhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSEgoKc2FuZGJveF9pZBgDIAEoCSItCgxUZXJtaW5hbFNpemUSDwoHY29sdW1ucxgBIAEoDRIMCgRyb3dzGAIgASgNIsABCgtFeGVjUmVxdWVzdBIpCgZoZWFkZXIYASABKAsyFy5mYXN0cGF0aC52MS5FeGVjSGVhZGVySAASDwoFc3RkaW4YAiABKAxIABIuCgtjbG9zZV9zdGRpbhgDIAEoCzIXLmZhc3RwYXRoLnYxLkNsb3NlU3RkaW5IABIrCgZyZXNpemUYBCABKAsyGS5mYXN0cGF0aC52MS5UZXJtaW5hbFNpemVIABIQCgZzaWduYWwYBSABKAVIAEIGCgRwYXJ0IgwKCkNsb3NlU3RkaW4ijQIKCkV4ZWNIZWFkZXISKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYSDwoHY29tbWFuZBgCIAMoCRIvCgRlbnZzGAMgAygLMiEuZmFzdHBhdGgudjEuRXhlY0hlYWRlci5FbnZzRW50cnkSDAoEdXNlchgEIAEoCRITCgt3b3JraW5nX2RpchgFIAEoCRINCgVzdGRpbhgGIAEoCBILCgN0dHkYByABKAgSJwoEc2l6ZRgIIAEoCzIZLmZhc3RwYXRoLnYxLlRlcm1pbmFsU2l6ZRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoMRXhlY1Jlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5mYXN0cGF0aC52MS5FeGVjU3RhcnRlZEgAEhAKBnN0ZG91dBgCIAEoDEgAEhAKBnN0ZGVychgDIAEoDEgAEioKBWVuZGVkGAQgASgLMhkuZmFzdHBhdGgudjEuUHJvZ3JhbUVuZGVkSABCBgoEcGFydCINCgtFeGVjU3RhcnRlZCIhCgxQcm9ncmFtRW5kZWQSEQoJZXhpdF9jb2RlGAEgASgFIlQKDUNvcHlUb1JlcXVlc3QSKwoGaGVhZGVyGAEgASgLMhkuZmFzdHBhdGgudjEuQ29weVRvSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQibwoMQ29weVRvSGVhZGVyEigKB3NhbmRib3gYASABKAsyFy5mYXN0cGF0aC52MS5TYW5kYm94UmVmEgwKBHBhdGgYAiABKAkSEwoLaW50b19mb2xkZXIYAyABKAgSEgoKa2VlcF9vd25lchgEIAEoCCIwCg5Db3B5VG9SZXNwb25zZRIPCgdlbnRyaWVzGAEgASgDEg0KBWJ5dGVzGAIgASgDIl4KD0NvcHlGcm9tUmVxdWVzdBIoCgdzYW5kYm94GAEgASgLMhcuZmFzdHBhdGgudjEuU2FuZGJveFJlZhIMCgRwYXRoGAIgASgJEhMKC2ZvbGxvd19saW5rGAMgASgIIiAKEENvcHlGcm9tUmVzcG9uc2USDAoEZGF0YRgBIAEoDCJeChJQb3J0Rm9yd2FyZFJlcXVlc3QSMAoGaGVhZGVyGAEgASgLMh4uZmFzdHBhdGgudjEuUG9ydEZvcndhcmRIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJLChFQb3J0Rm9yd2FyZEhlYWRlchIoCgdzYW5kYm94GAEgASgLMhcuZmFzdHBhdGgudjEuU2FuZGJveFJlZhIMCgRwb3J0GAIgASgNIiMKE1BvcnRGb3J3YXJkUmVzcG9uc2USDAoEZGF0YRgBIAEoDCJRCgxTdGF0c1JlcXVlc3QSKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYSFwoPaW50ZXJ2YWxfbWlsbGlzGAIgASgNIpACCg1TdGF0c1Jlc3BvbnNlEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWNwdV9uYW5vcxgCIAEoBBIYChBjcHVfbGltaXRfbWlsbGlzGAMgASgEEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBSABKAQSDAoEcGlkcxgGIAEoBBISCgpwaWRzX2xpbWl0GAcgASgEEhcKCnJlYWRfYnl0ZXMYCCABKARIAIgBARIaCg13cml0dGVuX2J5dGVzGAkgASgESAGIAQFCDQoLX3JlYWRfYnl0ZXNCEAoOX3dyaXR0ZW5fYnl0ZXMiPAoQUHJvY2Vzc2VzUmVxdWVzdBIoCgdzYW5kYm94GAEgASgLMhcuZmFzdHBhdGgudjEuU2FuZGJveFJlZiI8ChFQcm9jZXNzZXNSZXNwb25zZRInCglwcm9jZXNzZXMYASADKAsyFC5mYXN0cGF0aC52MS5Qcm9jZXNzIrQBCgdQcm9jZXNzEgsKA3BpZBgBIAEoDRISCgpwYXJlbnRfcGlkGAIgASgNEg8KB3VzZXJfaWQYAyABKA0SDQoFc3RhdGUYBCABKAkSEQoJY3B1X25hbm9zGAUgASgEEhQKDG1lbW9yeV9ieXRlcxgGIAEoBBIuCgpzdGFydGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjb21tYW5kGAggAygJYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChlmYXN0cGF0aC92MS9zZXNzaW9uLnByb3RvEgtmYXN0cGF0aC52MSJJCgpTYW5kYm94UmVmEhQKDHNhbmRib3hfbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSEgoKc2FuZGJveF9pZBgDIAEoCSItCgxUZXJtaW5hbFNpemUSDwoHY29sdW1ucxgBIAEoDRIMCgRyb3dzGAIgASgNIsABCgtFeGVjUmVxdWVzdBIpCgZoZWFkZXIYASABKAsyFy5mYXN0cGF0aC52MS5FeGVjSGVhZGVySAASDwoFc3RkaW4YAiABKAxIABIuCgtjbG9zZV9zdGRpbhgDIAEoCzIXLmZhc3RwYXRoLnYxLkNsb3NlU3RkaW5IABIrCgZyZXNpemUYBCABKAsyGS5mYXN0cGF0aC52MS5UZXJtaW5hbFNpemVIABIQCgZzaWduYWwYBSABKAVIAEIGCgRwYXJ0IgwKCkNsb3NlU3RkaW4ijQIKCkV4ZWNIZWFkZXISKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYSDwoHY29tbWFuZBgCIAMoCRIvCgRlbnZzGAMgAygLMiEuZmFzdHBhdGgudjEuRXhlY0hlYWRlci5FbnZzRW50cnkSDAoEdXNlchgEIAEoCRITCgt3b3JraW5nX2RpchgFIAEoCRINCgVzdGRpbhgGIAEoCBILCgN0dHkYByABKAgSJwoEc2l6ZRgIIAEoCzIZLmZhc3RwYXRoLnYxLlRlcm1pbmFsU2l6ZRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoMRXhlY1Jlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5mYXN0cGF0aC52MS5FeGVjU3RhcnRlZEgAEhAKBnN0ZG91dBgCIAEoDEgAEhAKBnN0ZGVychgDIAEoDEgAEioKBWVuZGVkGAQgASgLMhkuZmFzdHBhdGgudjEuUHJvZ3JhbUVuZGVkSABCBgoEcGFydCINCgtFeGVjU3RhcnRlZCIhCgxQcm9ncmFtRW5kZWQSEQoJZXhpdF9jb2RlGAEgASgFIpQBCg1BdHRhY2hSZXF1ZXN0EisKBmhlYWRlchgBIAEoCzIZLmZhc3RwYXRoLnYxLkF0dGFjaEhlYWRlckgAEg8KBXN0ZGluGAIgASgMSAASKwoGcmVzaXplGAMgASgLMhkuZmFzdHBhdGgudjEuVGVybWluYWxTaXplSAASEAoGc2lnbmFsGAQgASgFSABCBgoEcGFydCKAAQoMQXR0YWNoSGVhZGVyEigKB3NhbmRib3gYASABKAsyFy5mYXN0cGF0aC52MS5TYW5kYm94UmVmEg0KBXN0ZGluGAIgASgIEg4KBnJlcGxheRgDIAEoCBInCgRzaXplGAQgASgLMhkuZmFzdHBhdGgudjEuVGVybWluYWxTaXplImsKDkF0dGFjaFJlc3BvbnNlEi0KB3N0YXJ0ZWQYASABKAsyGi5mYXN0cGF0aC52MS5BdHRhY2hTdGFydGVkSAASEAoGc3Rkb3V0GAIgASgMSAASEAoGc3RkZXJyGAMgASgMSABCBgoEcGFydCIcCg1BdHRhY2hTdGFydGVkEgsKA3R0eRgBIAEoCCJUCg1Db3B5VG9SZXF1ZXN0EisKBmhlYWRlchgBIAEoCzIZLmZhc3RwYXRoLnYxLkNvcHlUb0hlYWRlckgAEg4KBGRhdGEYAiABKAxIAEIGCgRwYXJ0Im8KDENvcHlUb0hlYWRlchIoCgdzYW5kYm94GAEgASgLMhcuZmFzdHBhdGgudjEuU2FuZGJveFJlZhIMCgRwYXRoGAIgASgJEhMKC2ludG9fZm9sZGVyGAMgASgIEhIKCmtlZXBfb3duZXIYBCABKAgiMAoOQ29weVRvUmVzcG9uc2USDwoHZW50cmllcxgBIAEoAxINCgVieXRlcxgCIAEoAyJeCg9Db3B5RnJvbVJlcXVlc3QSKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYSDAoEcGF0aBgCIAEoCRITCgtmb2xsb3dfbGluaxgDIAEoCCIgChBDb3B5RnJvbVJlc3BvbnNlEgwKBGRhdGEYASABKAwiXgoSUG9ydEZvcndhcmRSZXF1ZXN0EjAKBmhlYWRlchgBIAEoCzIeLmZhc3RwYXRoLnYxLlBvcnRGb3J3YXJkSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiSwoRUG9ydEZvcndhcmRIZWFkZXISKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYSDAoEcG9ydBgCIAEoDSIjChNQb3J0Rm9yd2FyZFJlc3BvbnNlEgwKBGRhdGEYASABKAwiUQoMU3RhdHNSZXF1ZXN0EigKB3NhbmRib3gYASABKAsyFy5mYXN0cGF0aC52MS5TYW5kYm94UmVmEhcKD2ludGVydmFsX21pbGxpcxgCIAEoDSKQAgoNU3RhdHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCgljcHVfbmFub3MYAiABKAQSGAoQY3B1X2xpbWl0X21pbGxpcxgDIAEoBBIUCgxtZW1vcnlfYnl0ZXMYBCABKAQSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAUgASgEEgwKBHBpZHMYBiABKAQSEgoKcGlkc19saW1pdBgHIAEoBBIXCgpyZWFkX2J5dGVzGAggASgESACIAQESGgoNd3JpdHRlbl9ieXRlcxgJIAEoBEgBiAEBQg0KC19yZWFkX2J5dGVzQhAKDl93cml0dGVuX2J5dGVzIjwKEFByb2Nlc3Nlc1JlcXVlc3QSKAoHc2FuZGJveBgBIAEoCzIXLmZhc3RwYXRoLnYxLlNhbmRib3hSZWYiPAoRUHJvY2Vzc2VzUmVzcG9uc2USJwoJcHJvY2Vzc2VzGAEgAygLMhQuZmFzdHBhdGgudjEuUHJvY2VzcyK0AQoHUHJvY2VzcxILCgNwaWQYASABKA0SEgoKcGFyZW50X3BpZBgCIAEoDRIPCgd1c2VyX2lkGAMgASgNEg0KBXN0YXRlGAQgASgJEhEKCWNwdV9uYW5vcxgFIAEoBBIUCgxtZW1vcnlfYnl0ZXMYBiABKAQSLgoKc3RhcnRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY29tbWFuZBgIIAMoCWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Which sandbox.
@@ -280,6 +280,143 @@ export const ProgramEndedSchema: GenMessage<ProgramEnded> = /*@__PURE__*/
   messageDesc(file_fastpath_v1_session, 7);
 
 /**
+ * @generated from message fastpath.v1.AttachRequest
+ */
+export type AttachRequest = Message<"fastpath.v1.AttachRequest"> & {
+  /**
+   * @generated from oneof fastpath.v1.AttachRequest.part
+   */
+  part: {
+    /**
+     * @generated from field: fastpath.v1.AttachHeader header = 1;
+     */
+    value: AttachHeader;
+    case: "header";
+  } | {
+    /**
+     * Only when the header asked for stdin.
+     *
+     * @generated from field: bytes stdin = 2;
+     */
+    value: Uint8Array;
+    case: "stdin";
+  } | {
+    /**
+     * @generated from field: fastpath.v1.TerminalSize resize = 3;
+     */
+    value: TerminalSize;
+    case: "resize";
+  } | {
+    /**
+     * The number of a signal for the program.
+     *
+     * @generated from field: int32 signal = 4;
+     */
+    value: number;
+    case: "signal";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message fastpath.v1.AttachRequest.
+ * Use `create(AttachRequestSchema)` to create a new message.
+ */
+export const AttachRequestSchema: GenMessage<AttachRequest> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_session, 8);
+
+/**
+ * @generated from message fastpath.v1.AttachHeader
+ */
+export type AttachHeader = Message<"fastpath.v1.AttachHeader"> & {
+  /**
+   * @generated from field: fastpath.v1.SandboxRef sandbox = 1;
+   */
+  sandbox?: SandboxRef | undefined;
+
+  /**
+   * Whether what is sent goes to the program; FAILED_PRECONDITION NoStdin when it was created without stdin.
+   *
+   * @generated from field: bool stdin = 2;
+   */
+  stdin: boolean;
+
+  /**
+   * Begin with all that the program has printed so far.
+   *
+   * @generated from field: bool replay = 3;
+   */
+  replay: boolean;
+
+  /**
+   * @generated from field: fastpath.v1.TerminalSize size = 4;
+   */
+  size?: TerminalSize | undefined;
+};
+
+/**
+ * Describes the message fastpath.v1.AttachHeader.
+ * Use `create(AttachHeaderSchema)` to create a new message.
+ */
+export const AttachHeaderSchema: GenMessage<AttachHeader> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_session, 9);
+
+/**
+ * The answers end when the program has; how it ended is told by its sandbox.
+ *
+ * @generated from message fastpath.v1.AttachResponse
+ */
+export type AttachResponse = Message<"fastpath.v1.AttachResponse"> & {
+  /**
+   * @generated from oneof fastpath.v1.AttachResponse.part
+   */
+  part: {
+    /**
+     * @generated from field: fastpath.v1.AttachStarted started = 1;
+     */
+    value: AttachStarted;
+    case: "started";
+  } | {
+    /**
+     * @generated from field: bytes stdout = 2;
+     */
+    value: Uint8Array;
+    case: "stdout";
+  } | {
+    /**
+     * @generated from field: bytes stderr = 3;
+     */
+    value: Uint8Array;
+    case: "stderr";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message fastpath.v1.AttachResponse.
+ * Use `create(AttachResponseSchema)` to create a new message.
+ */
+export const AttachResponseSchema: GenMessage<AttachResponse> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_session, 10);
+
+/**
+ * @generated from message fastpath.v1.AttachStarted
+ */
+export type AttachStarted = Message<"fastpath.v1.AttachStarted"> & {
+  /**
+   * Whether the program has a terminal.
+   *
+   * @generated from field: bool tty = 1;
+   */
+  tty: boolean;
+};
+
+/**
+ * Describes the message fastpath.v1.AttachStarted.
+ * Use `create(AttachStartedSchema)` to create a new message.
+ */
+export const AttachStartedSchema: GenMessage<AttachStarted> = /*@__PURE__*/
+  messageDesc(file_fastpath_v1_session, 11);
+
+/**
  * @generated from message fastpath.v1.CopyToRequest
  */
 export type CopyToRequest = Message<"fastpath.v1.CopyToRequest"> & {
@@ -308,7 +445,7 @@ export type CopyToRequest = Message<"fastpath.v1.CopyToRequest"> & {
  * Use `create(CopyToRequestSchema)` to create a new message.
  */
 export const CopyToRequestSchema: GenMessage<CopyToRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 8);
+  messageDesc(file_fastpath_v1_session, 12);
 
 /**
  * @generated from message fastpath.v1.CopyToHeader
@@ -347,7 +484,7 @@ export type CopyToHeader = Message<"fastpath.v1.CopyToHeader"> & {
  * Use `create(CopyToHeaderSchema)` to create a new message.
  */
 export const CopyToHeaderSchema: GenMessage<CopyToHeader> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 9);
+  messageDesc(file_fastpath_v1_session, 13);
 
 /**
  * @generated from message fastpath.v1.CopyToResponse
@@ -371,7 +508,7 @@ export type CopyToResponse = Message<"fastpath.v1.CopyToResponse"> & {
  * Use `create(CopyToResponseSchema)` to create a new message.
  */
 export const CopyToResponseSchema: GenMessage<CopyToResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 10);
+  messageDesc(file_fastpath_v1_session, 14);
 
 /**
  * @generated from message fastpath.v1.CopyFromRequest
@@ -402,7 +539,7 @@ export type CopyFromRequest = Message<"fastpath.v1.CopyFromRequest"> & {
  * Use `create(CopyFromRequestSchema)` to create a new message.
  */
 export const CopyFromRequestSchema: GenMessage<CopyFromRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 11);
+  messageDesc(file_fastpath_v1_session, 15);
 
 /**
  * @generated from message fastpath.v1.CopyFromResponse
@@ -419,7 +556,7 @@ export type CopyFromResponse = Message<"fastpath.v1.CopyFromResponse"> & {
  * Use `create(CopyFromResponseSchema)` to create a new message.
  */
 export const CopyFromResponseSchema: GenMessage<CopyFromResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 12);
+  messageDesc(file_fastpath_v1_session, 16);
 
 /**
  * @generated from message fastpath.v1.PortForwardRequest
@@ -448,7 +585,7 @@ export type PortForwardRequest = Message<"fastpath.v1.PortForwardRequest"> & {
  * Use `create(PortForwardRequestSchema)` to create a new message.
  */
 export const PortForwardRequestSchema: GenMessage<PortForwardRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 13);
+  messageDesc(file_fastpath_v1_session, 17);
 
 /**
  * @generated from message fastpath.v1.PortForwardHeader
@@ -470,7 +607,7 @@ export type PortForwardHeader = Message<"fastpath.v1.PortForwardHeader"> & {
  * Use `create(PortForwardHeaderSchema)` to create a new message.
  */
 export const PortForwardHeaderSchema: GenMessage<PortForwardHeader> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 14);
+  messageDesc(file_fastpath_v1_session, 18);
 
 /**
  * The first one comes when the connection stands and has no data. The end of the requests shuts the sending side down;
@@ -490,7 +627,7 @@ export type PortForwardResponse = Message<"fastpath.v1.PortForwardResponse"> & {
  * Use `create(PortForwardResponseSchema)` to create a new message.
  */
 export const PortForwardResponseSchema: GenMessage<PortForwardResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 15);
+  messageDesc(file_fastpath_v1_session, 19);
 
 /**
  * @generated from message fastpath.v1.StatsRequest
@@ -514,7 +651,7 @@ export type StatsRequest = Message<"fastpath.v1.StatsRequest"> & {
  * Use `create(StatsRequestSchema)` to create a new message.
  */
 export const StatsRequestSchema: GenMessage<StatsRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 16);
+  messageDesc(file_fastpath_v1_session, 20);
 
 /**
  * Absent: the node's kernel does not count it.
@@ -579,7 +716,7 @@ export type StatsResponse = Message<"fastpath.v1.StatsResponse"> & {
  * Use `create(StatsResponseSchema)` to create a new message.
  */
 export const StatsResponseSchema: GenMessage<StatsResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 17);
+  messageDesc(file_fastpath_v1_session, 21);
 
 /**
  * @generated from message fastpath.v1.ProcessesRequest
@@ -596,7 +733,7 @@ export type ProcessesRequest = Message<"fastpath.v1.ProcessesRequest"> & {
  * Use `create(ProcessesRequestSchema)` to create a new message.
  */
 export const ProcessesRequestSchema: GenMessage<ProcessesRequest> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 18);
+  messageDesc(file_fastpath_v1_session, 22);
 
 /**
  * @generated from message fastpath.v1.ProcessesResponse
@@ -613,7 +750,7 @@ export type ProcessesResponse = Message<"fastpath.v1.ProcessesResponse"> & {
  * Use `create(ProcessesResponseSchema)` to create a new message.
  */
 export const ProcessesResponseSchema: GenMessage<ProcessesResponse> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 19);
+  messageDesc(file_fastpath_v1_session, 23);
 
 /**
  * @generated from message fastpath.v1.Process
@@ -669,5 +806,5 @@ export type Process = Message<"fastpath.v1.Process"> & {
  * Use `create(ProcessSchema)` to create a new message.
  */
 export const ProcessSchema: GenMessage<Process> = /*@__PURE__*/
-  messageDesc(file_fastpath_v1_session, 20);
+  messageDesc(file_fastpath_v1_session, 24);
 
