@@ -42,10 +42,10 @@ const root = Effect.sync((): Finding => {
     : { check: "root", state: "missing", detail: `you are ${username}`, fix: "sudo fsb-ctl up" }
 })
 
-const program = (name: string, purpose: string, state: "missing" | "slow") =>
+const program = (name: string, purpose: string, state: "missing" | "slow", debianPackage = name) =>
   Effect.map(Programs.find(name), (path): Finding =>
     Option.match(path, {
-      onNone: () => ({ check: name, state, detail: `not found: ${purpose}`, fix: `apt-get install ${name}` }),
+      onNone: () => ({ check: name, state, detail: `not found: ${purpose}`, fix: `apt-get install ${debianPackage}` }),
       onSome: (path) => ({ check: name, state: "ok", detail: path })
     }))
 
@@ -143,6 +143,7 @@ export const report = (home: Home.Home): Effect.Effect<ReadonlyArray<Finding>, n
       yield* program("containerd", "it runs the containers", "missing"),
       yield* program("crun", "runc is used instead, 15 ms slower", "slow"),
       yield* program("runc", "needed where crun can't be used", "slow"),
+      yield* program("nft", "sandboxes have loopback only, and publish no ports", "slow", "nftables"),
       yield* overlay,
       yield* cgroups,
       yield* disk(home)
