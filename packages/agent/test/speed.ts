@@ -144,6 +144,8 @@ const program = Effect.gen(function*() {
       Effect.andThen(ctr("task", "rm", "-f", name), ctr("container", "rm", name))
     )
   }
+  // Killed, it would leave the memory of its slots mounted.
+  yield* Fixture.kill(parked, "SIGTERM")
   yield* Console.log(`${runtime}, ${runs} runs, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`)
   for (const [who, { create, delete: remove }] of Object.entries(samples)) {
     yield* Console.log(
