@@ -245,6 +245,7 @@ const make = Effect.gen(function*() {
       ], { concurrency: 3 }).pipe(around("snapshot"))
       yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
         Effect.mapError(startFailure),
+        Effect.andThen(Effect.mapError(users.takeBack, ({ message }) => new Internal({ problem: message }))),
         around("task")
       )
       yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))

@@ -10,7 +10,7 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { type InstanceSpecSchema, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { Effect, FileSystem, Layer } from "effect"
+import { Effect, FileSystem, Layer, Option } from "effect"
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -159,6 +159,9 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         const found = yield* results(yield* start(), ["attacker", "syscalls", String(process.pid)])
         const expected = Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer]))
         assert.deepStrictEqual(found, Object.fromEntries(expected))
+        // Its owner could close the node's own to everybody.
+        const { uid } = yield* FileSystem.FileSystem.use((files) => files.stat("/dev/null"))
+        assert.deepStrictEqual(uid, Option.some(0))
       }).pipe(Effect.scoped))
 
     it.effect("by the kernel's files and by devices", () =>
