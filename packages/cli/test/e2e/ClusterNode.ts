@@ -232,8 +232,10 @@ const make = Effect.gen(function*() {
       FSB_CONTAINERD_SOCKET: daemon.socket,
       FSB_CONTAINERD_NAMESPACE: namespace,
       FSB_CGROUP_PARENT: cgroupsPath,
-      // `ctr` can't share a container's mounts with its node as a kubelet does, and layers with other owners are mounts.
-      FSB_HOST_USERS: "true"
+      // `ctr` can't share a container's mounts with its node as a kubelet does; layers with other owners and named networks
+      // are mounts.
+      FSB_HOST_USERS: "true",
+      FSB_NETWORK: "none"
     }
     const mounts = yield* Effect.forEach(
       container.volumeMounts ?? [],
