@@ -8,6 +8,7 @@ import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as ServiceAccountTokens from "@fast-sandbox/local/apiserver/ServiceAccountTokens"
 import { Clock, Effect, FileSystem, Redacted, Schema, Stream } from "effect"
+import { readFileSync } from "node:fs"
 import * as Http2 from "node:http2"
 import * as Tls from "node:tls"
 import * as Census from "./e2e/Census.ts"
@@ -132,15 +133,21 @@ const idle = Effect.flatMap(told, ({ ca }) =>
       Effect.sync(() => socket.destroy())
   ))
 
-/** Every TCP socket of this machine that takes connections, and the name of the process that holds it. */
-const listening = Effect.map(
-  stdoutOf(LocalStack.run("ss", ["-ltnpH"])),
-  (text) =>
-    text.trim().split("\n").filter((line) => line !== "").map((line) => {
-      const [, , , address = ""] = line.trim().split(/\s+/)
-      return { address, program: /users:\(\("([^"]+)"/.exec(line)?.[1] ?? "" }
-    })
-)
+/** Whether a process belongs to the stack of `home`: all that it starts are told so by an argument or a variable. */
+const isOf = (home: string) => (pid: string) =>
+  ["cmdline", "environ"].some((file) => readFileSync(`/proc/${pid}/${file}`, "utf8").includes(home))
+
+/** Every TCP socket of the stack that takes connections, and the name of the process that holds it. */
+const listening = (home: string) =>
+  Effect.map(
+    stdoutOf(LocalStack.run("ss", ["-ltnpH"])),
+    (text) =>
+      text.trim().split("\n").flatMap((line) => {
+        const [, , , address = ""] = line.trim().split(/\s+/)
+        const [, program = "", pid = ""] = /users:\(\("([^"]+)",pid=(\d+)/.exec(line) ?? []
+        return pid !== "" && isOf(home)(pid) ? [{ address, program }] : []
+      })
+  )
 
 describe("attacks from outside", () => {
   layer(TestStack.layerWith({ listen }), TestStack.options)((it) => {
@@ -149,7 +156,7 @@ describe("attacks from outside", () => {
         const { home } = yield* LocalStack.LocalStack
         const files = yield* FileSystem.FileSystem
         const server = /https:\/\/([0-9.:]+)/.exec(yield* files.readFileString(`${home}/kubeconfig`))?.[1] ?? ""
-        const found = yield* listening
+        const found = yield* listening(home)
         // containerd's image service brings its streaming server along: loopback, a one-time token for each connection
         const ofContainerd = found.filter(({ program }) => program === "containerd")
         assert.isAtMost(ofContainerd.length, 1)
