@@ -1,5 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Schema } from "effect"
+import { readlinkSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { parseAllDocuments } from "yaml"
 import { leavesNothing } from "./e2e/Census.ts"
@@ -10,6 +11,19 @@ import * as LocalStack from "./e2e/LocalStack.ts"
 leavesNothing()
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
+
+/** Agents and janitors share the node's process ids (`hostPID`): those of process 1, which some machines keep closed. */
+const isNode = (() => {
+  try {
+    readlinkSync("/proc/1/ns/pid")
+    return true
+  } catch {
+    process.stderr.write(
+      "not run: a sandbox from the images, because the namespaces of this machine's process 1 are closed\n"
+    )
+    return false
+  }
+})()
 
 const Workload = Schema.Struct({
   kind: Schema.Literals(["Deployment", "DaemonSet"]),
@@ -46,7 +60,7 @@ const Sbom = Schema.fromJsonString(Schema.Struct({
 
 describe("the images", () => {
   layer(ClusterNode.layer, { timeout: 120_000, excludeTestServices: true })((it) => {
-    it.effect("run a sandbox on a node, as their manifests say", () =>
+    it.effect.skipIf(!isNode)("run a sandbox on a node, as their manifests say", () =>
       Effect.gen(function*() {
         const node = yield* ClusterNode.ClusterNode
         const pods = yield* installation
