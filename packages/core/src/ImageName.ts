@@ -97,6 +97,10 @@ export const parse = (name: string): Result.Result<ImageName, InvalidImageName> 
 export const format = (name: ImageName): string =>
   `${name.registry}/${name.path}${name.digest === undefined ? `:${name.tag ?? defaultTag}` : `@${name.digest}`}`
 
+/** The normal form of a name; what is none stays as it is, and no image has it. */
+export const normalizeOrKeep = (name: string): string =>
+  Result.match(parse(name), { onFailure: () => name, onSuccess: format })
+
 /** The normal form of a name, by which containerd knows the image. */
 export const normalize = (name: string): Effect.Effect<string, InvalidImageName> =>
   Effect.fromResult(Result.map(parse(name), format))

@@ -12,15 +12,14 @@ import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as TxRef from "effect/TxRef"
 import type { AgentView } from "../agents/Agents.ts"
 import * as AgentSlots from "./internal/AgentSlots.ts"
+import { Names } from "./internal/Names.ts"
 import { PoolIndex } from "./internal/PoolIndex.ts"
 
 /** What is asked for. */
@@ -113,49 +112,13 @@ interface Agent {
   readonly cell: TxRef.TxRef<AgentSlots.AgentSlots>
 }
 
-/** By `namespace/name` of a sandbox, the instance that holds the name. */
-type Names = HashMap.HashMap<string, string>
-
-const nobody: ReadonlySet<string> = new Set()
 const noInstances: AgentView["instances"] = new Map()
-
-const normalized = (image: string): string =>
-  Result.match(ImageName.parse(image), {
-    onFailure: () => image,
-    onSuccess: ImageName.format
-  })
-
-const dropName = (names: Names, key: string, instanceId: string): Names =>
-  Option.contains(HashMap.get(names, key), instanceId) ? HashMap.remove(names, key) : names
-
-/** The names after an agent's cell has changed. */
-const followAgent = (names: Names, before: AgentSlots.AgentSlots, after: AgentSlots.AgentSlots): Names => {
-  let next = names
-  for (const [instanceId, key] of before.live) {
-    if (!AgentSlots.holds(after, instanceId)) {
-      next = dropName(next, key, instanceId)
-    }
-  }
-  if (before.pending !== after.pending) {
-    for (const { instanceId, key } of HashMap.values(before.pending)) {
-      if (!AgentSlots.holds(after, instanceId)) {
-        next = dropName(next, key, instanceId)
-      }
-    }
-  }
-  for (const [instanceId, key] of after.live) {
-    if (!HashMap.has(next, key)) {
-      next = HashMap.set(next, key, instanceId)
-    }
-  }
-  return next
-}
 
 /** Why a pool has no room, in a sentence that says what is short. */
 const exhausted = (poolKey: string, pool: Pool, { excluding, ports }: ReserveRequest): ResourceExhausted => {
   const { free, ready, slots } = pool.index.totals
   const agents = `${ready} ${ready === 1 ? "agent" : "agents"}`
-  const port = ports.find((port) => pool.index.find({ image: "", ports: [port], accepts: () => true }) === -1)
+  const port = ports.find((port) => pool.index.find({ image: undefined, ports: [port], accepts: () => true }) === -1)
   const [resource, problem] = ready === 0
     ? ["slots", `pool ${poolKey} has no agent that answers`]
     : free === 0
@@ -169,8 +132,8 @@ const exhausted = (poolKey: string, pool: Pool, { excluding, ports }: ReserveReq
 }
 
 /** Makes an empty Registry. */
-export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
-  const names = TxRef.makeUnsafe<Names>(HashMap.empty())
+export const make: Effect.Effect<Registry["Service"]> = Effect.map(Effect.context<never>(), (context) => {
+  const names = new Names()
   const agents = new Map<string, Agent>()
   const pools = new Map<string, Pool>()
 
@@ -193,63 +156,86 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
   /** The index follows whatever is committed by now, so that late followers can't undo later ones. */
   const follow = (agent: Agent): void => agent.pool.index.refresh(agent.ordinal, agent.cell.value)
 
-  const take = Effect.fnUntraced(function*(request: ReserveRequest, key: string, image: string, poolKey: string) {
+  /** The agent that a slot and ports were taken on; undefined when none has them. */
+  const takeSlot = (
+    { index }: Pool,
+    image: string,
+    { excluding, instanceId, ports }: ReserveRequest,
+    key: string
+  ): Effect.Effect<Agent | undefined> => {
+    // The index may be a moment behind the cells: what it proposes wrongly is left out in the next round.
+    const full: Array<number> = []
+    const accepts = (ordinal: number): boolean => {
+      const agent = index.agent(ordinal)
+      return agent !== undefined && !full.includes(ordinal) && excluding?.has(agent.cell.value.view.uid) !== true
+    }
+    const next: Effect.Effect<Agent | undefined> = Effect.suspend(() => {
+      const ordinal = index.find({ image, ports, accepts })
+      const agent = index.agent(ordinal)
+      if (agent === undefined) {
+        return Effect.undefined
+      }
+      const taken = TxRef.modify(agent.cell, (slots) =>
+        AgentSlots.fits(slots, ports)
+          ? [true, AgentSlots.reserve(slots, { instanceId, key, ports, confirmedAt: undefined })]
+          : [false, slots])
+      return Effect.flatMap(taken, (isTaken) => {
+        full.push(ordinal)
+        return isTaken ? Effect.succeed(agent) : next
+      })
+    })
+    return next
+  }
+
+  /** A failure takes everything back, because nothing of a transaction that fails is committed. */
+  const take = (request: ReserveRequest, key: string, image: string): Effect.Effect<Agent, ReserveError> => {
+    const poolKey = Sandbox.key(request.namespace, request.pool)
     const pool = pools.get(poolKey)
     if (pool === undefined) {
-      return yield* new NotFound({ kind: "pool", name: poolKey, hint: "create it, or name one of the same namespace" })
+      return Effect.fail(
+        new NotFound({ kind: "pool", name: poolKey, hint: "create it, or name one of the same namespace" })
+      )
     }
-    const taken = yield* TxRef.get(names)
-    const holder = HashMap.get(taken, key)
-    if (Option.isSome(holder) && holder.value !== request.replacing) {
-      return yield* new AlreadyExists({ kind: "sandbox", name: key, hint: "choose another name, or delete it first" })
-    }
-    const { excluding = nobody, instanceId, ports } = request
-    // The index may be a moment behind the cells: what it proposes wrongly is left out in the next round.
-    const full = new Set<number>()
-    const accepts = (ordinal: number): boolean => {
-      const agent = pool.index.agent(ordinal)
-      return agent !== undefined && !full.has(ordinal) && !excluding.has(agent.cell.value.view.uid)
-    }
-    for (let ordinal = pool.index.find({ image, ports, accepts }); ordinal !== -1;) {
-      const agent = pool.index.agent(ordinal)
-      const slots = agent === undefined ? undefined : yield* TxRef.get(agent.cell)
-      if (agent !== undefined && slots !== undefined && AgentSlots.fits(slots, ports)) {
-        yield* TxRef.set(
-          agent.cell,
-          AgentSlots.reserve(slots, { instanceId, key, ports, confirmedAt: undefined })
-        )
-        yield* TxRef.set(names, HashMap.set(taken, key, instanceId))
-        return agent
-      }
-      full.add(ordinal)
-      ordinal = pool.index.find({ image, ports, accepts })
-    }
-    return yield* exhausted(poolKey, pool, request)
-  }, Effect.tx)
+    return names.take(key, request.instanceId, request.replacing).pipe(
+      Effect.flatMap((isTaken) =>
+        isTaken
+          ? takeSlot(pool, image, request, key)
+          : Effect.fail(
+            new AlreadyExists({ kind: "sandbox", name: key, hint: "choose another name, or delete it first" })
+          )
+      ),
+      Effect.flatMap((agent) =>
+        agent === undefined ? Effect.fail(exhausted(poolKey, pool, request)) : Effect.succeed(agent)
+      ),
+      Effect.tx
+    )
+  }
 
-  /** Changes what an agent has of an instance; a name that neither the agent nor a reservation holds comes back. */
+  /**
+   * Changes what an agent has of an instance; a name that neither the agent nor a reservation holds comes back. Mostly
+   * nothing is left to change, because the agent has shown the instance: one look at one cell tells that, and needs no
+   * transaction.
+   */
   const settle = (
     { agent: { uid }, instanceId, key }: Reservation,
     step: (slots: AgentSlots.AgentSlots) => AgentSlots.AgentSlots
   ): Effect.Effect<void> =>
     Effect.suspend(() => {
       const agent = agents.get(uid)
-      return Effect.gen(function*() {
-        const before = agent === undefined ? undefined : yield* TxRef.get(agent.cell)
-        const after = before === undefined ? undefined : step(before)
-        if (agent !== undefined && after !== undefined && after !== before) {
-          yield* TxRef.set(agent.cell, after)
-        }
-        if (after === undefined || !AgentSlots.holds(after, instanceId)) {
-          yield* TxRef.update(names, (names) => dropName(names, key, instanceId))
-        }
+      if (agent === undefined) {
+        return names.drop(key, instanceId)
+      }
+      const { value } = agent.cell
+      if (step(value) === value && AgentSlots.holds(value, instanceId)) {
+        return Effect.void
+      }
+      return TxRef.modify(agent.cell, (before) => {
+        const after = step(before)
+        return [AgentSlots.holds(after, instanceId), after]
       }).pipe(
+        Effect.flatMap((isHeld) => isHeld ? Effect.void : names.drop(key, instanceId)),
         Effect.tx,
-        Effect.map(() => {
-          if (agent !== undefined) {
-            follow(agent)
-          }
-        })
+        Effect.map(() => follow(agent))
       )
     })
 
@@ -263,19 +249,37 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
     )
 
   const reserve = (request: ReserveRequest): Effect.Effect<Reservation, ReserveError, Scope.Scope> => {
-    const key = Sandbox.key(request.namespace, request.name)
-    const poolKey = Sandbox.key(request.namespace, request.pool)
+    const { image, instanceId, name, namespace } = request
+    const key = Sandbox.key(namespace, name)
     return Effect.acquireRelease(
-      Effect.map(take(request, key, normalized(request.image), poolKey), (agent): Reservation => {
-        follow(agent)
-        return { instanceId: request.instanceId, key, agent: agent.cell.value.view }
-      }).pipe(
-        Effect.tap(() => Metric.update(reserved, 1)),
-        Effect.tapError(() => Metric.update(refused, 1))
+      Effect.suspend(() => take(request, key, ImageName.normalizeOrKeep(image))).pipe(
+        Effect.map((agent): Reservation => {
+          follow(agent)
+          reserved.updateUnsafe(1, context)
+          return { instanceId, key, agent: agent.cell.value.view }
+        }),
+        Effect.tapError(() => Effect.sync(() => refused.updateUnsafe(1, context)))
       ),
       release
     )
   }
+
+  /**
+   * The names follow an agent's cell: those of instances that are no longer there come back, those that nobody has are
+   * held. One that comes back at this very moment is seen with the agent's next view.
+   */
+  const followNames = Effect.fnUntraced(function*(before: AgentSlots.AgentSlots, after: AgentSlots.AgentSlots) {
+    for (const [instanceId, key] of AgentSlots.held(before)) {
+      if (!AgentSlots.holds(after, instanceId)) {
+        yield* names.drop(key, instanceId)
+      }
+    }
+    for (const [instanceId, key] of after.live) {
+      if (names.isFree(key)) {
+        yield* names.take(key, instanceId)
+      }
+    }
+  })
 
   /** A new agent is taken in empty, so that its first view arrives like every later one. */
   const join = (view: AgentView): Agent => {
@@ -294,7 +298,7 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
         const before = yield* TxRef.get(agent.cell)
         const after = AgentSlots.observe(before, view, now)
         yield* TxRef.set(agent.cell, after)
-        yield* TxRef.update(names, (names) => followAgent(names, before, after))
+        yield* followNames(before, after)
       }).pipe(Effect.tx, Effect.map(() => follow(agent)))
     })
 
@@ -312,7 +316,7 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
         const after = AgentSlots.withoutAgent(before)
         // Written, so that a reservation that has read the cell and is not committed yet looks again.
         yield* TxRef.set(agent.cell, after)
-        yield* TxRef.update(names, (names) => followAgent(names, before, after))
+        yield* followNames(before, after)
       }).pipe(Effect.tx)
     })
 
@@ -338,7 +342,7 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.sync(() => {
       Effect.sync(() =>
         Option.map(Option.fromNullishOr(pools.get(Sandbox.key(namespace, pool))), ({ index }) => index.totals)
       ),
-    holder: (namespace, name) => Effect.map(TxRef.get(names), HashMap.get(Sandbox.key(namespace, name)))
+    holder: (namespace, name) => names.holder(Sandbox.key(namespace, name))
   })
 })
 

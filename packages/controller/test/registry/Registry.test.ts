@@ -1,5 +1,6 @@
+import { create } from "@bufbuild/protobuf"
 import { assert, describe, it } from "@effect/vitest"
-import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { InstanceState, ParkedImageSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { Effect, Exit, Option, Result, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { AgentView } from "../../src/agents/Agents.ts"
@@ -36,6 +37,26 @@ describe("Registry: which agent", () => {
         picks.push((yield* registry.reserve(request(name))).agent.uid)
       }
       assert.deepStrictEqual(picks, ["c", "b", "d", "b"])
+    }))
+
+  it.effect("a parked slot of the image beats a present image, as long as one is left", () =>
+    Effect.gen(function*() {
+      const image = "docker.io/library/alpine:latest"
+      const holding = { images: images(image), slots: 9 }
+      const parked = (ready: number) => new Map([[image, create(ParkedImageSchema, { image, ready })]])
+      const registry = yield* filled(
+        view("a", holding),
+        view("b", { ...holding, slots: 3, parked: parked(1) }),
+        view("c", { ...holding, slots: 2, parked: parked(0) }),
+        view("d", { slots: 9, parked: new Map([["x", create(ParkedImageSchema, { image: "x", ready: 1 })]]) })
+      )
+      assert.strictEqual((yield* registry.reserve(request("1"))).agent.uid, "b")
+      assert.strictEqual((yield* registry.reserve(request("2", { ports: [1] }))).agent.uid, "b")
+      assert.strictEqual((yield* registry.reserve(request("3", { ports: [1] }))).agent.uid, "a", "its port is taken")
+      yield* registry.upsertAgent(view("b", { ...holding, slots: 3, slotsUsed: 1, parked: parked(0) }))
+      assert.strictEqual((yield* registry.reserve(request("4"))).agent.uid, "a")
+      yield* registry.upsertAgent(view("c", { ...holding, slots: 2, parked: parked(2) }))
+      assert.strictEqual((yield* registry.reserve(request("5"))).agent.uid, "c")
     }))
 
   it.effect("an image is found under each of its spellings and by its digest", () =>

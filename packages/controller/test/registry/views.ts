@@ -17,6 +17,7 @@ export const view = (uid: string, fields: Partial<AgentView> = {}): AgentView =>
   portsUsed: new Set(),
   instances: new Map(),
   parked: new Map(),
+  warmImages: [],
   images: new Map(),
   runtimeNotes: [],
   runtimeProblem: undefined,

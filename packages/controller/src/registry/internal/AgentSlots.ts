@@ -4,26 +4,14 @@
  */
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
-import * as HashMap from "effect/HashMap"
-import * as HashSet from "effect/HashSet"
-import * as Option from "effect/Option"
 import type { AgentView } from "../../agents/Agents.ts"
+import * as Reservations from "./Reservations.ts"
 
 /**
  * How long a confirmed reservation counts when the agent never shows its instance, in milliseconds. The agent shows
  * every instance within moments, unless it was created and removed while its stream was down.
  */
 const handOverMillis = 10_000
-
-/** What was reserved on an agent and is not shown by it yet. */
-export interface Pending {
-  readonly instanceId: string
-  /** `namespace/name` of the sandbox. */
-  readonly key: string
-  readonly ports: ReadonlyArray<number>
-  /** When the agent said that it has the instance, in milliseconds since the epoch. */
-  readonly confirmedAt: number | undefined
-}
 
 /** What one agent has to give. */
 export interface AgentSlots {
@@ -34,10 +22,9 @@ export interface AgentSlots {
   readonly ports: ReadonlySet<number>
   /** By instance id, the key of each sandbox whose instance holds a slot, as the agent shows them. */
   readonly live: ReadonlyMap<string, string>
-  /** By instance id. */
-  readonly pending: HashMap.HashMap<string, Pending>
-  /** Ports of `pending`. */
-  readonly pendingPorts: HashSet.HashSet<number>
+  readonly pending: Reservations.Reservations
+  /** Ports of `pending`; the same set for as long as they are the same. */
+  readonly pendingPorts: ReadonlySet<number>
   /** Slots that may be reserved now; 0 for an agent that does not answer or is going away. */
   readonly free: number
 }
@@ -45,17 +32,21 @@ export interface AgentSlots {
 /** The agent's own part. */
 type Shown = Pick<AgentSlots, "view" | "used" | "ports" | "live">
 
-const freeOf = ({ used, view }: Shown, pending: HashMap.HashMap<string, Pending>): number =>
+const freeOf = ({ used, view }: Shown, pending: Reservations.Reservations): number =>
   view.connection === "synced" && !view.draining
-    ? Math.max(0, view.slots - used - HashMap.size(pending))
+    ? Math.max(0, view.slots - used - Reservations.sizeOf(pending))
     : 0
 
-const shownBy = (view: AgentView): Shown => {
+/** `known` are the keys of instances that were shown before: an instance never changes its name. */
+const shownBy = (view: AgentView, known: AgentSlots["live"]): Shown => {
   const live = new Map<string, string>()
   const ports = new Set(view.portsUsed)
   for (const [instanceId, { claim, spec, state }] of view.instances) {
     if (state !== InstanceState.EXITED) {
-      live.set(instanceId, Sandbox.key(claim?.namespace ?? "", claim?.sandboxName ?? ""))
+      live.set(
+        instanceId,
+        known.get(instanceId) ?? Sandbox.key(claim?.namespace ?? "", claim?.sandboxName ?? "")
+      )
       for (const port of spec?.exposedPorts ?? []) {
         ports.add(port)
       }
@@ -65,42 +56,39 @@ const shownBy = (view: AgentView): Shown => {
   return { view, used: Math.max(view.slotsUsed, live.size), ports, live }
 }
 
-const portsOf = (pending: HashMap.HashMap<string, Pending>): HashSet.HashSet<number> =>
-  HashSet.fromIterable(HashMap.toValues(pending).flatMap(({ ports }) => ports))
+const noPorts: ReadonlySet<number> = new Set()
+const nothingLive: AgentSlots["live"] = new Map()
 
-const noPending: HashMap.HashMap<string, Pending> = HashMap.empty()
+const portsOf = (pending: Reservations.Reservations): ReadonlySet<number> => {
+  const ports = Reservations.toArray(pending).flatMap(({ ports }) => ports)
+  return ports.length === 0 ? noPorts : new Set(ports)
+}
 
 /** What an agent has to give that was not known before. */
 export const ofView = (view: AgentView): AgentSlots => {
-  const shown = shownBy(view)
-  return {
-    ...shown,
-    pending: noPending,
-    pendingPorts: HashSet.empty(),
-    free: freeOf(shown, noPending)
-  }
+  const shown = shownBy(view, nothingLive)
+  return { ...shown, pending: undefined, pendingPorts: noPorts, free: freeOf(shown, undefined) }
 }
 
 /** Takes in a newer view: reservations whose instances it shows are counted by the view from now on. */
 export const observe = (self: AgentSlots, view: AgentView, now: number): AgentSlots => {
-  const shown = shownBy(view)
-  const pending = HashMap.filter(
+  const shown = shownBy(view, self.live)
+  const pending = Reservations.filter(
     self.pending,
     ({ confirmedAt, instanceId }) =>
       !view.instances.has(instanceId) && (confirmedAt === undefined || now < confirmedAt + handOverMillis)
   )
-  const handedOver = HashMap.size(pending) !== HashMap.size(self.pending)
   return {
     ...shown,
-    pending: handedOver ? pending : self.pending,
-    pendingPorts: handedOver ? portsOf(pending) : self.pendingPorts,
+    pending,
+    pendingPorts: pending === self.pending ? self.pendingPorts : portsOf(pending),
     free: freeOf(shown, pending)
   }
 }
 
 /** Whether a port is taken or promised. */
 export const hasPort = ({ pendingPorts, ports }: AgentSlots, port: number): boolean =>
-  ports.has(port) || HashSet.has(pendingPorts, port)
+  ports.has(port) || pendingPorts.has(port)
 
 /** Whether one more sandbox with these ports has room. */
 export const fits = (self: AgentSlots, ports: ReadonlyArray<number>): boolean =>
@@ -108,42 +96,47 @@ export const fits = (self: AgentSlots, ports: ReadonlyArray<number>): boolean =>
 
 /** Whether an instance counts here: reserved, confirmed or shown. */
 export const holds = ({ live, pending }: AgentSlots, instanceId: string): boolean =>
-  live.has(instanceId) || HashMap.has(pending, instanceId)
+  live.has(instanceId) || Reservations.find(pending, instanceId) !== undefined
+
+/** Everything that counts here: instance ids, and the keys of their sandboxes. */
+export const held = ({ live, pending }: AgentSlots): ReadonlyArray<readonly [instanceId: string, key: string]> => [
+  ...live,
+  ...Reservations.toArray(pending).map(({ instanceId, key }) => [instanceId, key] as const)
+]
 
 /** With one more reservation. */
-export const reserve = (self: AgentSlots, reservation: Pending): AgentSlots => ({
+export const reserve = (self: AgentSlots, reserved: Reservations.Reserved): AgentSlots => ({
   ...self,
-  pending: HashMap.set(self.pending, reservation.instanceId, reservation),
-  pendingPorts: reservation.ports.reduce((ports, port) => HashSet.add(ports, port), self.pendingPorts),
+  pending: Reservations.add(self.pending, reserved),
+  pendingPorts: reserved.ports.length === 0 ? self.pendingPorts : new Set([...self.pendingPorts, ...reserved.ports]),
   free: self.free - 1
 })
 
 /** Without a reservation, if it still counts and was not confirmed. */
 export const release = (self: AgentSlots, instanceId: string): AgentSlots => {
-  const reservation = HashMap.get(self.pending, instanceId)
-  if (Option.isNone(reservation) || reservation.value.confirmedAt !== undefined) {
+  const reserved = Reservations.find(self.pending, instanceId)
+  if (reserved === undefined || reserved.confirmedAt !== undefined) {
     return self
   }
-  const pending = HashMap.remove(self.pending, instanceId)
+  const pending = Reservations.replace(self.pending, instanceId, undefined)
   return {
     ...self,
     pending,
-    pendingPorts: reservation.value.ports.reduce((ports, port) => HashSet.remove(ports, port), self.pendingPorts),
+    pendingPorts: reserved.ports.length === 0 ? self.pendingPorts : portsOf(pending),
     free: freeOf(self, pending)
   }
 }
 
 /** The agent has the instance: the reservation counts until the agent shows it. */
 export const confirm = (self: AgentSlots, instanceId: string, now: number): AgentSlots => {
-  const reservation = HashMap.get(self.pending, instanceId)
-  return Option.isNone(reservation) ? self : {
-    ...self,
-    pending: HashMap.set(self.pending, instanceId, { ...reservation.value, confirmedAt: now })
-  }
+  const reserved = Reservations.find(self.pending, instanceId)
+  return reserved === undefined
+    ? self
+    : { ...self, pending: Reservations.replace(self.pending, instanceId, { ...reserved, confirmedAt: now }) }
 }
 
 /** After the end of its agent: nothing to give, nothing that runs; what is being created there still holds its name. */
 export const withoutAgent = (self: AgentSlots): AgentSlots => {
-  const pending = HashMap.filter(self.pending, ({ confirmedAt }) => confirmedAt === undefined)
-  return { ...self, live: new Map(), pending, pendingPorts: portsOf(pending), free: 0 }
+  const pending = Reservations.filter(self.pending, ({ confirmedAt }) => confirmedAt === undefined)
+  return { ...self, live: nothingLive, pending, pendingPorts: portsOf(pending), free: 0 }
 }

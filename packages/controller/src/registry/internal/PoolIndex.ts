@@ -4,7 +4,6 @@
  * and asks for the next one when the cell says otherwise.
  */
 import * as ImageName from "@fast-sandbox/core/ImageName"
-import * as HashSet from "effect/HashSet"
 import * as Result from "effect/Result"
 import type { AgentView } from "../../agents/Agents.ts"
 import type { AgentSlots } from "./AgentSlots.ts"
@@ -16,8 +15,11 @@ interface Indexed<A> {
   readonly agent: A
   totals: Totals
   images: AgentView["images"]
-  parked: string
-  names: ReadonlyArray<string>
+  /** Under which the agent's images are asked for. */
+  spellings: ReadonlySet<string>
+  parked: AgentView["parked"]
+  /** Images of which a parked slot is left. */
+  ready: ReadonlySet<string>
   ports: AgentSlots["ports"]
   pendingPorts: AgentSlots["pendingPorts"]
 }
@@ -32,14 +34,26 @@ export interface Totals {
 
 /** What is looked for. `accepts` has the last word. */
 export interface Wanted {
-  /** As {@link ImageName} writes it. */
-  readonly image: string
+  /** As {@link ImageName} writes it; undefined when it does not matter. */
+  readonly image: string | undefined
   readonly ports: ReadonlyArray<number>
   readonly accepts: (ordinal: number) => boolean
 }
 
-/** The spellings under which a node's image is asked for: by tag and by digest. */
-const namesOf = (images: AgentView["images"]): ReadonlyArray<string> => {
+/** The agents that have an image, and those that have slots of it parked. */
+interface ImageRankings {
+  readonly parked: Ranking
+  readonly holding: Ranking
+}
+
+/**
+ * Images that agents are ranked by at a time. A node holds dozens of images and is asked for few, so that an image is
+ * ranked from the first time that it is asked for, which looks at every agent once: a millisecond with ten thousand.
+ */
+const maxRankedImages = 256
+
+/** The spellings under which a node's images are asked for: by tag and by digest. */
+const spellingsOf = (images: AgentView["images"]): ReadonlySet<string> => {
   const names = new Set<string>()
   for (const { digest, name } of images.values()) {
     names.add(name)
@@ -48,26 +62,23 @@ const namesOf = (images: AgentView["images"]): ReadonlyArray<string> => {
       names.add(ImageName.format({ ...parsed.success, digest }))
     }
   }
-  return [...names]
+  return names
 }
 
-/** Under this name an agent is ranked that has slots of an image parked. No image is called so. */
-const parkedName = (image: string): string => `parked ${image}`
-
-const parkedNames = ({ parked }: AgentView): string =>
-  [...parked.values()].filter(({ ready }) => ready > 0).map(({ image }) => parkedName(image)).join(nameSeparator)
-
-const nameSeparator = "\n"
+const readyOf = (parked: AgentView["parked"]): ReadonlySet<string> =>
+  new Set([...parked.values()].filter(({ ready }) => ready > 0).map(({ image }) => image))
 
 const nothing: Totals = { ready: 0, slots: 0, free: 0 }
 
-const none: AgentView["images"] = new Map()
+const nobody: ReadonlySet<never> = new Set()
+const none: ReadonlyMap<string, never> = new Map<string, never>()
 
 /** A mutable index of the agents of one pool, which it knows by ordinal numbers. */
 export class PoolIndex<A> {
   private readonly agents: Array<Indexed<A> | undefined> = []
   private readonly all = new Ranking()
-  private readonly byImage = new Map<string, Ranking>()
+  /** The one that was made first comes first. */
+  private readonly byImage = new Map<string, ImageRankings>()
   private readonly byPort = new Map<number, IntegerSet>()
   private sums = nothing
 
@@ -88,10 +99,11 @@ export class PoolIndex<A> {
       agent,
       totals: nothing,
       images: none,
-      parked: "",
-      names: [],
-      ports: new Set(),
-      pendingPorts: HashSet.empty()
+      spellings: nobody,
+      parked: none,
+      ready: nobody,
+      ports: nobody,
+      pendingPorts: nobody
     }
     return agent
   }
@@ -100,8 +112,7 @@ export class PoolIndex<A> {
     const entry = this.agents[ordinal]
     if (entry !== undefined) {
       this.put(ordinal, entry, nothing)
-      this.putImages(ordinal, entry, none, "")
-      this.putPorts(ordinal, entry, new Set(), HashSet.empty())
+      this.putPorts(ordinal, entry, nobody, nobody)
       this.agents[ordinal] = undefined
     }
   }
@@ -112,9 +123,10 @@ export class PoolIndex<A> {
     if (entry === undefined) {
       return
     }
-    const { connection, draining, images } = slots.view
+    const { connection, draining, images, parked } = slots.view
     const ready = connection === "synced" && !draining
-    this.putImages(ordinal, entry, images, parkedNames(slots.view))
+    this.putImages(ordinal, entry, images)
+    this.putParked(ordinal, entry, parked)
     this.putPorts(ordinal, entry, slots.ports, slots.pendingPorts)
     this.put(ordinal, entry, { ready: ready ? 1 : 0, slots: ready ? slots.view.slots : 0, free: slots.free })
   }
@@ -132,13 +144,38 @@ export class PoolIndex<A> {
     const suits = holders.length === 0
       ? accepts
       : (ordinal: number) => !holders.some((holder) => holder.has(ordinal)) && accepts(ordinal)
-    for (const ranking of [this.byImage.get(parkedName(image)), this.byImage.get(image)]) {
-      const found = ranking?.find(suits) ?? -1
-      if (found !== -1) {
-        return found
+    if (image !== undefined) {
+      const { holding, parked } = this.rankingsOf(image)
+      const found = parked.find(suits)
+      const next = found === -1 ? holding.find(suits) : found
+      if (next !== -1) {
+        return next
       }
     }
     return this.all.find(suits)
+  }
+
+  private rankingsOf(image: string): ImageRankings {
+    const known = this.byImage.get(image)
+    if (known !== undefined) {
+      return known
+    }
+    const rankings: ImageRankings = { parked: new Ranking(), holding: new Ranking() }
+    for (const [ordinal, entry] of this.agents.entries()) {
+      const free = entry?.totals.free ?? 0
+      if (entry?.spellings.has(image) === true) {
+        rankings.holding.move(ordinal, 0, free)
+      }
+      if (entry?.ready.has(image) === true) {
+        rankings.parked.move(ordinal, 0, free)
+      }
+    }
+    const [oldest] = this.byImage.keys()
+    if (oldest !== undefined && this.byImage.size >= maxRankedImages) {
+      this.byImage.delete(oldest)
+    }
+    this.byImage.set(image, rankings)
+    return rankings
   }
 
   private put(ordinal: number, entry: Indexed<A>, totals: Totals): void {
@@ -151,36 +188,40 @@ export class PoolIndex<A> {
     }
     if (before.free !== totals.free) {
       this.all.move(ordinal, before.free, totals.free)
-      for (const name of entry.names) {
-        this.rank(name, ordinal, before.free, totals.free)
-      }
+      this.rank("holding", entry.spellings, ordinal, before.free, totals.free)
+      this.rank("parked", entry.ready, ordinal, before.free, totals.free)
     }
   }
 
-  /** Moves an agent in the ranking of an image; a ranking exists as long as somebody is in it. */
-  private rank(name: string, ordinal: number, from: number, to: number): void {
-    const ranking = this.byImage.get(name) ?? new Ranking()
-    ranking.move(ordinal, from, to)
-    if (ranking.isEmpty) {
-      this.byImage.delete(name)
-    } else {
-      this.byImage.set(name, ranking)
+  private rank(
+    which: keyof ImageRankings,
+    names: ReadonlySet<string>,
+    ordinal: number,
+    from: number,
+    to: number
+  ): void {
+    for (const name of names) {
+      this.byImage.get(name)?.[which].move(ordinal, from, to)
     }
   }
 
-  private putImages(ordinal: number, entry: Indexed<A>, images: AgentView["images"], parked: string): void {
-    if (entry.images === images && entry.parked === parked) {
-      return
+  private putImages(ordinal: number, entry: Indexed<A>, images: AgentView["images"]): void {
+    if (entry.images !== images) {
+      const { free } = entry.totals
+      this.rank("holding", entry.spellings, ordinal, free, 0)
+      entry.images = images
+      entry.spellings = spellingsOf(images)
+      this.rank("holding", entry.spellings, ordinal, 0, free)
     }
-    const { free } = entry.totals
-    for (const name of entry.names) {
-      this.rank(name, ordinal, free, 0)
-    }
-    entry.images = images
-    entry.parked = parked
-    entry.names = [...namesOf(images), ...(parked === "" ? [] : parked.split(nameSeparator))]
-    for (const name of entry.names) {
-      this.rank(name, ordinal, 0, free)
+  }
+
+  private putParked(ordinal: number, entry: Indexed<A>, parked: AgentView["parked"]): void {
+    if (entry.parked !== parked) {
+      const { free } = entry.totals
+      this.rank("parked", entry.ready, ordinal, free, 0)
+      entry.parked = parked
+      entry.ready = readyOf(parked)
+      this.rank("parked", entry.ready, ordinal, 0, free)
     }
   }
 
@@ -194,7 +235,7 @@ export class PoolIndex<A> {
       return
     }
     for (const port of [...entry.ports, ...entry.pendingPorts]) {
-      if (!ports.has(port) && !HashSet.has(pendingPorts, port)) {
+      if (!ports.has(port) && !pendingPorts.has(port)) {
         this.byPort.get(port)?.delete(ordinal)
         if (this.byPort.get(port)?.size === 0) {
           this.byPort.delete(port)

@@ -15,10 +15,6 @@ export class Ranking {
   private readonly positions = new IntegerSet()
   private readonly agents = new Map<number, IntegerSet>()
 
-  get isEmpty(): boolean {
-    return this.positions.size === 0
-  }
-
   /** Moves an agent from one number of free slots to another; 0 is outside of the ranking. */
   move(ordinal: number, from: number, to: number): void {
     if (from > 0) {
