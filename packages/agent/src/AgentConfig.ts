@@ -1,20 +1,17 @@
 /**
  * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
  */
-import * as ImageName from "@fast-sandbox/core/ImageName"
 import * as NetworkPolicy from "@fast-sandbox/core/NetworkPolicy"
 import * as Quantity from "@fast-sandbox/core/Quantity"
-import { RuntimeType } from "@fast-sandbox/core/SandboxPool"
+import { type KeptWarm, keptWarm, RuntimeType } from "@fast-sandbox/core/SandboxPool"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { isIP } from "node:net"
 import { isAbsolute } from "node:path"
-import type { WarmImage } from "./parked/Warmth.ts"
 
 /** Slots of an agent whose pool does not say: the contract's `maxSandboxesPerPod`. */
 const defaultSlots = 5
@@ -95,8 +92,8 @@ export interface Settings {
   readonly hostUsers: boolean
   /** Absolute path of `fsb-init`. No slots are parked when it is not there. */
   readonly initBinary: string | undefined
-  /** Images of which slots wait parked. Without any, those that were asked for lately. */
-  readonly warmImages: ReadonlyArray<WarmImage>
+  /** Images of which slots wait parked until the controller says otherwise. Without any, what was asked for lately. */
+  readonly warmImages: ReadonlyArray<KeptWarm>
   /** What sandboxes share with others: nothing but rules (private), the agent's network (pod), nothing at all (none). */
   readonly network: "private" | "pod" | "none"
   /** Absolute path of `fsb-network`. Without it sandboxes have loopback only. */
@@ -240,10 +237,7 @@ const toSettings = (
     initBinary: settings.initBinary ?? `${settings.nativeDirectory}/fsb-init`,
     networkBinary: settings.networkBinary ?? nativeBinary(settings, "fsb-network")
   }),
-  warmImages: warmImages.map(({ image, parked = 0 }) => ({
-    image: Result.match(ImageName.parse(image), { onFailure: () => image, onSuccess: ImageName.format }),
-    parked
-  })),
+  warmImages: keptWarm({ warmImages }),
   listen: Option.match(settings.listen, {
     onNone: () => ({ _tag: "Unix", path: `${settings.stateDirectory}/agent.sock` }),
     onSome: parseListen

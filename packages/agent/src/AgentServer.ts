@@ -18,6 +18,7 @@ import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
+import { maxWarmImages } from "@fast-sandbox/core/SandboxPool"
 import { version } from "@fast-sandbox/core/Version"
 import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
@@ -238,5 +239,14 @@ export const service = GrpcService.make(AgentService, {
   pullImage: ({ image }) => expected(pullImage(image)),
   loadImage: (requests) => expected(loadImage(requests)),
   removeImage: ({ image }) =>
-    Images.use((images) => images.remove(image)).pipe(Effect.mapError(toBoundary), Effect.as({}))
+    Images.use((images) => images.remove(image)).pipe(Effect.mapError(toBoundary), Effect.as({})),
+  warm: ({ warm }) => {
+    const images = warm?.images ?? []
+    return images.length > maxWarmImages
+      ? Effect.fail(invalid("warm.images", `must not have more than ${maxWarmImages} items`))
+      : Effect.as(
+        ParkedSlots.use((parked) => parked.keepWarm(images.map(({ image, parked }) => ({ image, parked })))),
+        {}
+      )
+  }
 })

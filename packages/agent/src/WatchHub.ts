@@ -8,6 +8,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import { ResourceExhausted } from "@fast-sandbox/core/Errors"
+import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
 import type { AgentStateSchema, Capacity, Image, Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { WatchResponseSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Cause from "effect/Cause"
@@ -43,6 +44,7 @@ export type Change =
   | { readonly case: "capacityChanged"; readonly value: Capacity }
   | { readonly case: "imageAdded"; readonly value: Image }
   | { readonly case: "imageRemoved"; readonly value: { readonly name: string } }
+  | { readonly case: "warmChanged"; readonly value: { readonly images: Array<KeptWarm> } }
 
 type Subscriber = Queue.Queue<WatchEvent, ResourceExhausted | Cause.Done>
 
@@ -73,6 +75,7 @@ const make = (): WatchHub["Service"] => {
   const instances = new Map<string, Instance>()
   const images = new Map<string, Image>()
   let capacity: Capacity | undefined
+  let warm: Extract<Change, { readonly case: "warmChanged" }>["value"] = { images: [] }
   let isEnded = false
 
   const keep = (change: Change): void => {
@@ -91,6 +94,9 @@ const make = (): WatchHub["Service"] => {
         return
       case "imageRemoved":
         images.delete(change.value.name)
+        return
+      case "warmChanged":
+        warm = change.value
     }
   }
 
@@ -110,7 +116,8 @@ const make = (): WatchHub["Service"] => {
       ...identity,
       ...(capacity === undefined ? {} : { capacity }),
       instances: [...instances.values()],
-      images: [...images.values()]
+      images: [...images.values()],
+      warm
     }
   })
 

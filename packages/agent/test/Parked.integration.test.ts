@@ -20,7 +20,10 @@ const node = Layer.effectDiscard(
       user: "app",
       workingDir: "/made/here"
     })
-    yield* Images.use((images) => images.load(OciArchive.make([recipe])))
+    const haunted = yield* TestImages.variant("docker.io/library/as-ghost:latest", { user: "ghost" })
+    yield* Images.use((images) =>
+      Effect.forEach([recipe, haunted], (one) => images.load(OciArchive.make([one])), { discard: true })
+    )
   })
 ).pipe(
   Layer.provideMerge(privateContainerd()),
@@ -232,6 +235,54 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       )
       yield* Fixture.loadBehindItsBack("docker.io/not/here:latest")
       yield* untilCapacity(client, (all) => all.some(({ image, ready }) => image.includes("not/here") && ready === 1))
+    }).pipe(Effect.scoped))
+
+  it.effect("of an image without its own user can't be parked, and whoever asks for one is told so", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start(yield* withInit({ "as-ghost": 1, busybox: 1 }))
+      const parked = yield* untilCapacity(
+        client,
+        (all) => all.some(({ problem }) => problem !== "") && all.some(({ ready }) => ready === 1)
+      )
+      assert.match(parked.find(({ image }) => image.includes("ghost"))?.problem ?? "", /"ghost"|user ghost/)
+      const error = yield* Effect.flip(client.create(Fixture.request(Fixture.sleeper, { image: "as-ghost" })))
+      assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : error._tag, "UnknownUser")
+      assert.deepStrictEqual((yield* client.list({})).instances, [])
+      // A number needs nobody's entry.
+      const nameless = Fixture.request(["id", "-u"], { runAsUser: 4711 })
+      yield* createParked(client, nameless)
+      assert.deepStrictEqual(yield* Fixture.logsOf(client, nameless.instanceId, true), ["4711"])
+      yield* client.delete({ instanceId: nameless.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
+
+  it.effect("follow what the agent is told to keep warm, and leave it to those who run", () =>
+    Effect.gen(function*() {
+      const client = yield* startParked(2)
+      const running = Fixture.request(Fixture.sleeper)
+      yield* createParked(client, running)
+      const image = "docker.io/library/as-app:latest"
+      yield* client.warm({ warm: { images: [{ image, parked: 1 }] } })
+      yield* untilCapacity(client, (all) =>
+        all.length === 1 && all.every((one) => one.image === image && one.ready === 1))
+      assert.strictEqual((yield* Fixture.listed(client, running.instanceId))?.state, InstanceState.RUNNING)
+      const watched = yield* Fixture.watch(client)
+      assert.deepStrictEqual(
+        yield* watched.until((event) =>
+          event.case === "state"
+            ? event.value.warm?.images.map((one) =>
+              one.image
+            )
+            : undefined
+        ),
+        [image]
+      )
+      yield* client.warm({})
+      yield* untilParked(client, 1)
+      const error = yield* Effect.flip(
+        client.warm({ warm: { images: Array.from({ length: 101 }, (_, at) => ({ image: `many:${at}`, parked: 1 })) } })
+      )
+      assert.strictEqual(error._tag === "InvalidArgument" ? error.field : error._tag, "warm.images")
+      yield* client.delete({ instanceId: running.instanceId, gracePeriodSeconds: 0 })
     }).pipe(Effect.scoped))
 
   it.effect("without a list are of what was asked for lately, and give way to sandboxes", () =>

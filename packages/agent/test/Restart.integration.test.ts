@@ -176,6 +176,36 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       assert.deepStrictEqual(yield* Fixture.world, before)
     }).pipe(Effect.scoped))
 
+  it.effect("loses a quarter of its sandboxes, and no more, with one of four shims", () =>
+    Effect.gen(function*() {
+      const before = yield* Fixture.world
+      const { daemon } = yield* PrivateContainerd
+      const client = yield* Fixture.start({ FSB_SHIM_GROUPS: "4" })
+      yield* Fixture.eventually(
+        "all shims are anchored",
+        Effect.map(
+          Tasks.use((tasks) => tasks.list),
+          (tasks) => tasks.filter(({ containerId }) => containerId.includes("anchor")).length === 4
+        )
+      )
+      const requests = Array.from({ length: Fixture.slots }, () => Fixture.request(Fixture.sleeper))
+      yield* Effect.forEach(requests, (request) => client.create(request), { discard: true })
+      const [victim] = yield* Proc.shims(daemon.socket)
+      assert.isDefined(victim)
+      process.kill(victim.pid, "SIGKILL")
+      const states = Effect.map(client.list({}), ({ instances }) => instances.map(({ state }) => state))
+      const countOf = (state: number) => Effect.map(states, (all) => all.filter((one) => one === state).length)
+      yield* Fixture.eventually(
+        "its sandboxes are told to have ended",
+        Effect.map(countOf(EXITED), (ended) => ended === Fixture.slots / 4)
+      )
+      assert.strictEqual(yield* countOf(RUNNING), Fixture.slots * 3 / 4)
+      for (const { instanceId } of requests) {
+        yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
+      }
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }).pipe(Effect.scoped))
+
   describe("going away", () => {
     it.effect("SIGTERM stops the sandboxes in order and exits with 0", () =>
       Effect.gen(function*() {

@@ -231,7 +231,8 @@ const make = Effect.gen(function*() {
     sessions: (uid) => Effect.fail(new NotConnected({ target: `agent ${uid}`, problem: "it holds no programs" })),
     pullImage: () => Stream.empty,
     loadImage: () => Stream.empty,
-    removeImage: () => Effect.void
+    removeImage: () => Effect.void,
+    warm: (uid, warmImages) => Effect.map(reachable(uid), (view) => put(uid, { ...view, warmImages }))
   })
 
   const all = (): ReadonlyArray<Instance> =>
@@ -258,6 +259,7 @@ const make = Effect.gen(function*() {
           portsUsed: new Set(),
           instances: new Map(),
           parked: new Map(),
+          warmImages: [],
           images: new Map(),
           runtimeNotes: [],
           runtimeProblem: undefined,

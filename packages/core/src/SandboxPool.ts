@@ -3,6 +3,7 @@
  * what they keep ready.
  */
 import * as Schema from "effect/Schema"
+import * as ImageName from "./ImageName.ts"
 import * as Names from "./Names.ts"
 import { Dns, Egress } from "./NetworkPolicy.ts"
 import { Condition, ObjectMeta } from "./ObjectMeta.ts"
@@ -33,7 +34,7 @@ export const PoolCapacity = Schema.Struct({
 export type PoolCapacity = typeof PoolCapacity.Type
 
 /** More images than this are no longer kept warm but kept. */
-const maxWarmImages = 100
+export const maxWarmImages = 100
 
 /** An image that the pool's nodes hold ready. */
 export const WarmImage = Schema.Struct({
@@ -107,6 +108,16 @@ export const SandboxPoolSpec = Schema.Struct({
 
 /** What the operator wants. */
 export type SandboxPoolSpec = typeof SandboxPoolSpec.Type
+
+/** An image that is kept warm: its normal name, and how many slots of it are to be parked on each agent. */
+export interface KeptWarm {
+  readonly image: string
+  readonly parked: number
+}
+
+/** What a pool keeps warm, as its agents are told and tell it. */
+export const keptWarm = ({ warmImages = [] }: Pick<SandboxPoolSpec, "warmImages">): ReadonlyArray<KeptWarm> =>
+  warmImages.map(({ image, parked = 0 }) => ({ image: ImageName.normalizeOrKeep(image), parked }))
 
 /** What is there. Written by the controller only. */
 export const SandboxPoolStatus = Schema.Struct({

@@ -15,6 +15,7 @@ import {
   InstanceSchema,
   InstanceState,
   LogStream,
+  WarmImagesSchema,
   type WatchResponse,
   WatchResponseSchema
 } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
@@ -70,6 +71,8 @@ export interface SimulatedAgent {
   readonly connect: Effect.Effect<void>
 }
 
+const noImages = create(WarmImagesSchema)
+
 const heartbeat = create(WatchResponseSchema, { event: { case: "heartbeat", value: {} } })
 
 const holdsSlot = ({ state }: Instance): boolean => state !== InstanceState.EXITED
@@ -84,6 +87,7 @@ export const make = Effect.fn("SimulatedAgent.make")(
     const calls: Array<Call> = []
     const news = yield* PubSub.unbounded<WatchResponse>()
     let gate: Gate = {}
+    let warm = noImages
 
     const capacity = () => {
       const holders = [...instances.values()].filter(holdsSlot)
@@ -210,7 +214,8 @@ export const make = Effect.fn("SimulatedAgent.make")(
                   nodeName: options.node,
                   capacity: capacity(),
                   instances: [...instances.values()],
-                  images: [...images.values()]
+                  images: [...images.values()],
+                  warm
                 }
               }
             })),
@@ -244,6 +249,12 @@ export const make = Effect.fn("SimulatedAgent.make")(
           }
           tell({ case: "imageRemoved", value: { name: image } })
           return Effect.succeed({})
+        }),
+      warm: ({ warm: wanted }) =>
+        Effect.sync(() => {
+          warm = wanted ?? noImages
+          tell({ case: "warmChanged", value: warm })
+          return {}
         })
     })
 

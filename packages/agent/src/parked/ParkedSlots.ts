@@ -9,6 +9,7 @@
  */
 import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -31,6 +32,7 @@ import { SandboxNetwork } from "../network/SandboxNetwork.ts"
 import { type LeftBehind, SandboxContainer } from "../SandboxContainer.ts"
 import { Slots } from "../Slots.ts"
 import { fromReport } from "../StartFailure.ts"
+import { WatchHub } from "../WatchHub.ts"
 import * as Orders from "./Orders.ts"
 import * as SlotChannel from "./SlotChannel.ts"
 import { SlotFiles } from "./SlotFiles.ts"
@@ -69,6 +71,7 @@ export type Measure = (
 /**
  * - `claim` makes a slot of the image an instance's container and answers true when its program was executed; false when
  *   there was no slot that could serve. A failure is the program's: the instance's container is then to be unmade.
+ * - `keepWarm` says what the pool wants ready from now on; what was parked for something else is given up.
  * - `expect` says that an image was brought here, which is done for those who will ask for it.
  * - `imagesChanged` says that an image that could not be parked may be another one now.
  * - `begin` clears away, in the background, the containers that an earlier life parked, and parks from then on. Before,
@@ -77,6 +80,7 @@ export type Measure = (
  */
 export class ParkedSlots extends Context.Service<ParkedSlots, {
   readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<boolean, BoundaryError>
+  readonly keepWarm: (images: ReadonlyArray<KeptWarm>) => Effect.Effect<void>
   readonly expect: (image: string) => Effect.Effect<void>
   readonly imagesChanged: Effect.Effect<void>
   readonly begin: (leftovers: ReadonlyArray<string>) => Effect.Effect<void>
@@ -85,7 +89,7 @@ export class ParkedSlots extends Context.Service<ParkedSlots, {
   static readonly layer: Layer.Layer<
     ParkedSlots,
     never,
-    AgentConfig | ImageCatalog | Instances | SandboxContainer | SandboxNetwork | SlotFiles | Slots | Traffic
+    AgentConfig | ImageCatalog | Instances | SandboxContainer | SandboxNetwork | SlotFiles | Slots | Traffic | WatchHub
   > = Layer.effect(ParkedSlots, Effect.suspend(() => make))
 }
 
@@ -100,9 +104,9 @@ interface Slot {
 }
 
 const make = Effect.gen(function*() {
-  const { warmImages } = yield* AgentConfig
   const catalog = yield* ImageCatalog
   const files = yield* SlotFiles
+  const hub = yield* WatchHub
   const instances = yield* Instances
   const network = yield* SandboxNetwork
   const sandboxes = yield* SandboxContainer
@@ -117,6 +121,7 @@ const make = Effect.gen(function*() {
   const undertakers = yield* Semaphore.make(burialConcurrency)
   const begun = yield* Deferred.make<void>()
   const wakes = yield* Queue.sliding<void>(1)
+  let { warmImages } = yield* AgentConfig
   let asked: Warmth.Asked = new Map()
   let shown = ""
 
@@ -201,6 +206,9 @@ const make = Effect.gen(function*() {
     shown = text
     return slots.park(images)
   }
+
+  const showWarm = (): void => hub.publishUnsafe({ case: "warmChanged", value: { images: [...warmImages] } })
+  showWarm()
 
   const ask = (image: string) =>
     Effect.map(Clock.currentTimeMillis, (nowMillis) => {
@@ -335,6 +343,11 @@ const make = Effect.gen(function*() {
 
   return ParkedSlots.of({
     claim,
+    keepWarm: (images) =>
+      Effect.sync(() => {
+        warmImages = images
+        showWarm()
+      }).pipe(Effect.andThen(wake)),
     expect: (image) => Effect.andThen(ask(image), wake),
     imagesChanged: Effect.andThen(Effect.sync(() => problems.clear()), wake),
     begin: (leftovers) =>

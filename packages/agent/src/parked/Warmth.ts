@@ -1,13 +1,7 @@
 /**
  * Which images are kept parked, and how many slots of each: a decision without effects.
  */
-
-/** What a pool wants ready. */
-export interface WarmImage {
-  /** Normalised. */
-  readonly image: string
-  readonly parked: number
-}
+import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
 
 /** When an image was asked for, in milliseconds of one clock, oldest first; at most {@link maxParkedLately} times. */
 export type Asked = ReadonlyMap<string, ReadonlyArray<number>>
@@ -34,7 +28,7 @@ export const ask = (asked: Asked, image: string, nowMillis: number): Asked => {
   return new Map([...others, [image, times] as const].slice(-maxLately))
 }
 
-const lately = (asked: Asked, nowMillis: number): ReadonlyArray<WarmImage> =>
+const lately = (asked: Asked, nowMillis: number): ReadonlyArray<KeptWarm> =>
   [...asked].toReversed()
     .filter(([, times]) => (times.at(-1) ?? 0) > nowMillis - lastingMillis)
     .map(([image, times]) => ({
@@ -47,7 +41,7 @@ const lately = (asked: Asked, nowMillis: number): ReadonlyArray<WarmImage> =>
  * lately; no more in all than there is room for further instances.
  */
 export const wanted = ({ asked, nowMillis, room, warmImages }: {
-  readonly warmImages: ReadonlyArray<WarmImage>
+  readonly warmImages: ReadonlyArray<KeptWarm>
   readonly asked: Asked
   readonly nowMillis: number
   readonly room: number

@@ -4,6 +4,7 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import { type BoundaryError, Unavailable } from "@fast-sandbox/core/Errors"
+import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
 import type {
   Image,
   ImageProgress,
@@ -44,6 +45,8 @@ export interface AgentView {
   readonly images: ReadonlyMap<string, Image>
   /** What waits ready, by the image's normalised name. */
   readonly parked: ReadonlyMap<string, ParkedImage>
+  /** What it was told to keep warm. */
+  readonly warmImages: ReadonlyArray<KeptWarm>
   /** What its runtime can do and what it fell back from. */
   readonly runtimeNotes: ReadonlyArray<string>
   /** Why its node can't run sandboxes; undefined where it can. */
@@ -96,4 +99,6 @@ export class Agents extends Context.Service<Agents, {
     name?: string
   ): Stream.Stream<ImageProgress, BoundaryError>
   removeImage(uid: string, image: string): Effect.Effect<void, BoundaryError>
+  /** Says what the agent is to keep warm from now on; its view shows that when the agent does. */
+  warm(uid: string, images: ReadonlyArray<KeptWarm>): Effect.Effect<void, BoundaryError>
 }>()("@fast-sandbox/controller/agents/Agents") {}

@@ -396,6 +396,10 @@ export const make: Effect.Effect<
     removeImage: Effect.fn("Agents.removeImage")(function*(uid, image) {
       const [, client] = yield* connected(uid)
       yield* client.removeImage({ image }, { deadline: shortDeadline })
+    }),
+    warm: Effect.fn("Agents.warm")(function*(uid, images) {
+      const [, client] = yield* connected(uid)
+      yield* client.warm({ warm: { images: [...images] } }, { deadline: shortDeadline })
     })
   })
 })

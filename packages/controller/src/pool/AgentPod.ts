@@ -178,8 +178,8 @@ const specOf = (pool: SandboxPool, agentImage: string, enrollment: Enrollment | 
 }
 
 /**
- * A pool's Pod and the hash of everything that it was made from. Authorities are replaced while agents live, who hear of
- * it by themselves, so they are no part of the hash.
+ * A pool's Pod and the hash of everything that it was made from, without what changes while agents live: they hear of
+ * new authorities by themselves, and are told what to keep warm.
  */
 export const render = (
   pool: SandboxPool,
@@ -187,7 +187,12 @@ export const render = (
   enrollment?: Enrollment
 ): { readonly pod: Draft<Pod>; readonly hash: string } => {
   const { metadata: { name = "", namespace = "", uid = "" } } = pool
-  const hashed = specOf(pool, agentImage, enrollment === undefined ? undefined : { ...enrollment, authorities: "" })
+  const { warmImages: _, ...spec } = pool.spec
+  const hashed = specOf(
+    { ...pool, spec },
+    agentImage,
+    enrollment === undefined ? undefined : { ...enrollment, authorities: "" }
+  )
   const template = pool.spec.agentTemplate?.metadata ?? {}
   const labels = { ...template.labels, [agentAppLabel.key]: agentAppLabel.value, [poolLabel]: name }
   const hash = createHash("sha256")

@@ -5,7 +5,6 @@ import * as ImageName from "@fast-sandbox/core/ImageName"
 import * as Instant from "@fast-sandbox/core/Instant"
 import { type Condition, type ConditionUpdate, setCondition } from "@fast-sandbox/core/ObjectMeta"
 import type { SandboxPool, SandboxPoolStatus } from "@fast-sandbox/core/SandboxPool"
-import * as Result from "effect/Result"
 import type { AgentView } from "../agents/Agents.ts"
 import * as AgentPod from "./AgentPod.ts"
 import type { AgentFacts, PoolPlan } from "./PoolPlan.ts"
@@ -99,7 +98,7 @@ const nodesOf = (views: ReadonlyArray<AgentView>): number => new Set(views.map((
 
 const images = ({ pool, views }: PoolStatusInput): SandboxPoolStatus["images"] =>
   pool.spec.warmImages?.map(({ image }) => {
-    const name = Result.match(ImageName.parse(image), { onFailure: () => image, onSuccess: ImageName.format })
+    const name = ImageName.normalizeOrKeep(image)
     const problem = views.flatMap(({ node, parked }) => {
       const said = parked.get(name)?.problem ?? ""
       return said === "" ? [] : [`${node}: ${said}`]

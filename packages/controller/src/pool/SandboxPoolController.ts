@@ -16,7 +16,7 @@ import {
 } from "@fast-sandbox/core/Names"
 import { type Sandbox, terminalPhases } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool, SandboxPoolStatus } from "@fast-sandbox/core/SandboxPool"
-import { defaults } from "@fast-sandbox/core/SandboxPool"
+import { defaults, keptWarm } from "@fast-sandbox/core/SandboxPool"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import * as Kinds from "@fast-sandbox/kube/FastSandbox"
@@ -52,6 +52,9 @@ const countPause = Duration.seconds(1)
 
 /** How long the cache gets to show a Pod that was made, in milliseconds. What it never shows was deleted at once. */
 const expectationMillis = 60_000
+
+/** An agent that could not be told what to keep warm is told again after this, when it is still connected. */
+const warmPause = Duration.seconds(5)
 
 /** How long the cache gets to show what a conflict says is there. */
 const conflictPause = Duration.millis(500)
@@ -238,6 +241,23 @@ export const run = Effect.fnUntraced(
       }
     })
 
+    /** Agents that keep something else warm than their pool says are told. False when one could not be. */
+    const warm = Effect.fnUntraced(function*(pool: SandboxPool, views: ReadonlyArray<AgentView>) {
+      const wanted = keptWarm(pool.spec)
+      const told = yield* Effect.forEach(
+        views.filter(({ warmImages }) => !Equal.equals(warmImages, wanted)),
+        ({ pod, uid }) =>
+          agents.warm(uid, wanted).pipe(
+            Effect.tapError((error) =>
+              Effect.logInfo("an agent was not told what to keep warm", { agent: pod }, error)
+            ),
+            Effect.isSuccess
+          ),
+        { concurrency: workers }
+      )
+      return told.every((isTold) => isTold)
+    })
+
     const report = (pool: SandboxPool, status: SandboxPoolStatus) =>
       Equal.equals(status, pool.status)
         ? Effect.succeed(true)
@@ -288,12 +308,14 @@ export const run = Effect.fnUntraced(
       yield* Effect.forEach(plan.drain, (agent) => annotate(agent, namespace, Instant.format(now)), { discard: true })
       yield* Effect.forEach(plan.remove, (removal) => removePod(pool, memory, removal), { discard: true })
       yield* createPods(pool, memory, rendered.pod, plan.create)
+      const views = found_.flatMap(({ view }) => view?.connection === "synced" ? [view] : [])
+      const isWarmed = yield* warm(pool, views)
       const isReported = yield* report(
         pool,
         PoolStatus.make({
           pool,
           agents: facts,
-          views: found_.flatMap(({ view }) => view?.connection === "synced" ? [view] : []),
+          views,
           plan,
           problem: memory.problem,
           failures: memory.failures.count,
@@ -303,8 +325,11 @@ export const run = Effect.fnUntraced(
       if (!isReported) {
         return { requeueAfter: conflictPause }
       }
-      const wakeAt = plan.wakeAt ?? undefined
-      return wakeAt === undefined ? undefined : { requeueAfter: Duration.millis(wakeAt - now) }
+      const pauses = [
+        ...(plan.wakeAt === undefined ? [] : [Duration.millis(plan.wakeAt - now)]),
+        ...(isWarmed ? [] : [warmPause])
+      ]
+      return pauses.length === 0 ? undefined : { requeueAfter: pauses.reduce((one, other) => Duration.min(one, other)) }
     })
 
     // -----------------------------------------------------------------------------------------------------------------

@@ -211,6 +211,32 @@ describe("SandboxPoolController", () => {
   )
 
   test(
+    "tells agents what to keep warm, also those that come back, and replaces none for it",
+    Effect.gen(function*() {
+      yield* node
+      yield* Effect.forkScoped(controller)
+      yield* createPool({ capacity: { poolMin: 2 }, warmImages: [{ image: "alpine" }] })
+      yield* pass("2 seconds")
+      const agents = yield* SimulatedAgents
+      const warm = Effect.map(agents.views, (views) => views.map(({ warmImages }) => warmImages))
+      const before = (yield* pods).map(({ metadata }) => metadata.uid)
+      const alpine = [{ image: "docker.io/library/alpine:latest", parked: 0 }]
+      assert.deepStrictEqual(yield* warm, [alpine, alpine])
+      const [first = ""] = before
+      yield* agents.silence(first)
+      yield* patchPool({ warmImages: [{ image: "busybox:1", parked: 3 }] })
+      yield* pass("2 seconds")
+      const busybox = [{ image: "docker.io/library/busybox:1", parked: 3 }]
+      assert.deepStrictEqual(yield* warm, [alpine, busybox], "who is silent can't be told")
+      yield* agents.wake(first)
+      yield* pass("10 seconds")
+      assert.deepStrictEqual(yield* warm, [busybox, busybox])
+      yield* pass("10 minutes")
+      assert.deepStrictEqual((yield* pods).map(({ metadata }) => metadata.uid), before)
+    })
+  )
+
+  test(
     "says that a quota is in the way, and tries again less and less often",
     Effect.gen(function*() {
       yield* node

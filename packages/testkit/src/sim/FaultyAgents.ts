@@ -194,7 +194,8 @@ export class FaultyAgents {
       logs: absent,
       pullImage: absent,
       loadImage: absent,
-      removeImage: () => Effect.fail(new NotFound({ kind: "simulation of", name: "images" }))
+      removeImage: () => Effect.fail(new NotFound({ kind: "simulation of", name: "images" })),
+      warm: () => Effect.fail(new NotFound({ kind: "simulation of", name: "images" }))
     }
   }
 }

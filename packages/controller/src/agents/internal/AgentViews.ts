@@ -3,7 +3,14 @@
  * maps of the one before are never touched.
  */
 import { agentAppLabel, drainAnnotation, poolLabel } from "@fast-sandbox/core/Names"
-import type { AgentState, Capacity, Image, Instance, WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type {
+  AgentState,
+  Capacity,
+  Image,
+  Instance,
+  WarmImages,
+  WatchResponse
+} from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { Pod } from "@fast-sandbox/kube/Kinds"
 import type { AgentChange, AgentView } from "../Agents.ts"
 
@@ -26,6 +33,7 @@ export const ofPod = ({ metadata, spec }: Pod, now: number): AgentView => ({
   instances: new Map(),
   images: new Map(),
   parked: new Map(),
+  warmImages: [],
   runtimeNotes: [],
   runtimeProblem: undefined
 })
@@ -81,12 +89,17 @@ const withCapacity = (
 
 const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [], parked: [] }
 
+const withWarm = (view: AgentView, warm: WarmImages | undefined): AgentView => ({
+  ...view,
+  warmImages: (warm?.images ?? []).map(({ image, parked }) => ({ image, parked }))
+})
+
 const withState = (
   view: AgentView,
-  { capacity, nodeName, runtimeNotes, runtimeProblem }: AgentState,
+  { capacity, nodeName, runtimeNotes, runtimeProblem, warm }: AgentState,
   now: number
 ): AgentView => ({
-  ...withCapacity(view, capacity ?? noCapacity),
+  ...withWarm(withCapacity(view, capacity ?? noCapacity), warm),
   node: nodeName === "" ? view.node : nodeName,
   connection: "synced",
   since: now,
@@ -150,6 +163,10 @@ export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, 
       case "imageRemoved":
         images ??= new Map(next.images)
         images.delete(event.value.name)
+        agentChanged()
+        break
+      case "warmChanged":
+        next = withWarm(next, event.value)
         agentChanged()
         break
       case "heartbeat":

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file agent/v1/agent.proto.
  */
 export const file_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEivwMKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQSGAoLcnVuX2FzX3VzZXIYFCABKA1IAIgBARIZCgxydW5fYXNfZ3JvdXAYFSABKA1IAYgBARIXCg9ydW5fYXNfbm9uX3Jvb3QYFiABKAgSIQoZcmVhZF9vbmx5X3Jvb3RfZmlsZXN5c3RlbRgXIAEoCBIRCglzaG1fYnl0ZXMYGCABKAQSEgoKZGlza19ieXRlcxgZIAEoBBILCgN0dHkYKCABKAgSDQoFc3RkaW4YKSABKAhCDgoMX3J1bl9hc191c2VyQg8KDV9ydW5fYXNfZ3JvdXAiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiawoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwSFAoMcmVzb3VyY2VfdWlkGAUgASgJImoKDUNyZWF0ZVJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjIjYKDkNyZWF0ZVJlc3BvbnNlEiQKCGluc3RhbmNlGAEgASgLMhIuYWdlbnQudjEuSW5zdGFuY2UiOAoLQmluZFJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSFAoMcmVzb3VyY2VfdWlkGAIgASgJIg4KDEJpbmRSZXNwb25zZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIjYKDkRlbGV0ZVJlc3BvbnNlEiQKCGNhcGFjaXR5GAEgASgLMhIuYWdlbnQudjEuQ2FwYWNpdHkiDQoLTGlzdFJlcXVlc3QiNQoMTGlzdFJlc3BvbnNlEiUKCWluc3RhbmNlcxgBIAMoCzISLmFnZW50LnYxLkluc3RhbmNlIqwDCghJbnN0YW5jZRITCgtpbnN0YW5jZV9pZBgBIAEoCRIeCgVjbGFpbRgCIAEoCzIPLmFnZW50LnYxLkNsYWltEiQKBHNwZWMYAyABKAsyFi5hZ2VudC52MS5JbnN0YW5jZVNwZWMSJgoFc3RhdGUYBCABKA4yFy5hZ2VudC52MS5JbnN0YW5jZVN0YXRlEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEhYKCWV4aXRfY29kZRgHIAEoBUgAiAEBEg4KBnNpZ25hbBgIIAEoBRIuCgpjcmVhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoHc3RhcnR1cBgMIAEoCzIRLmFnZW50LnYxLlN0YXJ0dXASEQoJZW5kcG9pbnRzGA0gAygJQgwKCl9leGl0X2NvZGUiPQoHU3RhcnR1cBIMCgR0aWVyGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuYWdlbnQudjEuU3RhcnR1cFN0ZXAiKwoLU3RhcnR1cFN0ZXASDAoEbmFtZRgBIAEoCRIOCgZtaWxsaXMYAiABKAEi5QEKC0xvZ3NSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg4KBmZvbGxvdxgCIAEoCBIXCgp0YWlsX2xpbmVzGAMgASgDSACIAQESKQoFc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgZzdHJlYW0YBiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjAKDExvZ3NSZXNwb25zZRIgCgVsaW5lcxgBIAMoCzIRLmFnZW50LnYxLkxvZ0xpbmUidwoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgZzdHJlYW0YAiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIg4KDFdhdGNoUmVxdWVzdCLZAgoNV2F0Y2hSZXNwb25zZRIlCgVzdGF0ZRgBIAEoCzIULmFnZW50LnYxLkFnZW50U3RhdGVIABIuChBpbnN0YW5jZV9jaGFuZ2VkGAIgASgLMhIuYWdlbnQudjEuSW5zdGFuY2VIABI1ChBpbnN0YW5jZV9yZW1vdmVkGAMgASgLMhkuYWdlbnQudjEuSW5zdGFuY2VSZW1vdmVkSAASLgoQY2FwYWNpdHlfY2hhbmdlZBgEIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5SAASJgoLaW1hZ2VfYWRkZWQYBSABKAsyDy5hZ2VudC52MS5JbWFnZUgAEi8KDWltYWdlX3JlbW92ZWQYBiABKAsyFi5hZ2VudC52MS5JbWFnZVJlbW92ZWRIABIoCgloZWFydGJlYXQYByABKAsyEy5hZ2VudC52MS5IZWFydGJlYXRIAEIHCgVldmVudCKGAgoKQWdlbnRTdGF0ZRIRCglhZ2VudF91aWQYASABKAkSEgoKYWdlbnRfbmFtZRgCIAEoCRIRCglub2RlX25hbWUYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIkCghjYXBhY2l0eRgFIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5EiUKCWluc3RhbmNlcxgGIAMoCzISLmFnZW50LnYxLkluc3RhbmNlEh8KBmltYWdlcxgHIAMoCzIPLmFnZW50LnYxLkltYWdlEhUKDXJ1bnRpbWVfbm90ZXMYCCADKAkSDwoHYWRkcmVzcxgJIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkiegoIQ2FwYWNpdHkSDQoFc2xvdHMYASABKA0SEgoKc2xvdHNfdXNlZBgCIAEoDRISCgpwb3J0c191c2VkGAMgAygNEhAKCGRyYWluaW5nGAQgASgIEiUKBnBhcmtlZBgFIAMoCzIVLmFnZW50LnYxLlBhcmtlZEltYWdlIkwKC1BhcmtlZEltYWdlEg0KBWltYWdlGAEgASgJEg0KBXJlYWR5GAIgASgNEg4KBndhbnRlZBgDIAEoDRIPCgdwcm9ibGVtGAQgASgJIiYKD0luc3RhbmNlUmVtb3ZlZBITCgtpbnN0YW5jZV9pZBgBIAEoCSI5CgVJbWFnZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDIhwKDEltYWdlUmVtb3ZlZBIMCgRuYW1lGAEgASgJIgsKCUhlYXJ0YmVhdCIhChBQdWxsSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIlcKEExvYWRJbWFnZVJlcXVlc3QSKwoGaGVhZGVyGAEgASgLMhkuYWdlbnQudjEuTG9hZEltYWdlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiHwoPTG9hZEltYWdlSGVhZGVyEgwKBG5hbWUYASABKAkiagoNSW1hZ2VQcm9ncmVzcxINCgVpbWFnZRgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFQoNY3VycmVudF9ieXRlcxgDIAEoAxITCgt0b3RhbF9ieXRlcxgEIAEoAxIOCgZkaWdlc3QYBSABKAkiIwoSUmVtb3ZlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE1JlbW92ZUltYWdlUmVzcG9uc2UqoAEKDUluc3RhbmNlU3RhdGUSHgoaSU5TVEFOQ0VfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdJTlNUQU5DRV9TVEFURV9DUkVBVElORxABEhoKFklOU1RBTkNFX1NUQVRFX1JVTk5JTkcQAhIbChdJTlNUQU5DRV9TVEFURV9TVE9QUElORxADEhkKFUlOU1RBTkNFX1NUQVRFX0VYSVRFRBAEKjkKCUxvZ1N0cmVhbRIVChFMT0dfU1RSRUFNX1NURE9VVBAAEhUKEUxPR19TVFJFQU1fU1RERVJSEAEy+AQKDEFnZW50U2VydmljZRI7CgZDcmVhdGUSFy5hZ2VudC52MS5DcmVhdGVSZXF1ZXN0GhguYWdlbnQudjEuQ3JlYXRlUmVzcG9uc2USNQoEQmluZBIVLmFnZW50LnYxLkJpbmRSZXF1ZXN0GhYuYWdlbnQudjEuQmluZFJlc3BvbnNlEjUKBFN0b3ASFS5hZ2VudC52MS5TdG9wUmVxdWVzdBoWLmFnZW50LnYxLlN0b3BSZXNwb25zZRI7CgZEZWxldGUSFy5hZ2VudC52MS5EZWxldGVSZXF1ZXN0GhguYWdlbnQudjEuRGVsZXRlUmVzcG9uc2USNQoETGlzdBIVLmFnZW50LnYxLkxpc3RSZXF1ZXN0GhYuYWdlbnQudjEuTGlzdFJlc3BvbnNlEjcKBExvZ3MSFS5hZ2VudC52MS5Mb2dzUmVxdWVzdBoWLmFnZW50LnYxLkxvZ3NSZXNwb25zZTABEjoKBVdhdGNoEhYuYWdlbnQudjEuV2F0Y2hSZXF1ZXN0GhcuYWdlbnQudjEuV2F0Y2hSZXNwb25zZTABEkIKCVB1bGxJbWFnZRIaLmFnZW50LnYxLlB1bGxJbWFnZVJlcXVlc3QaFy5hZ2VudC52MS5JbWFnZVByb2dyZXNzMAESRAoJTG9hZEltYWdlEhouYWdlbnQudjEuTG9hZEltYWdlUmVxdWVzdBoXLmFnZW50LnYxLkltYWdlUHJvZ3Jlc3MoATABEkoKC1JlbW92ZUltYWdlEhwuYWdlbnQudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh0uYWdlbnQudjEuUmVtb3ZlSW1hZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChRhZ2VudC92MS9hZ2VudC5wcm90bxIIYWdlbnQudjEivwMKDEluc3RhbmNlU3BlYxINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBGFyZ3MYAyADKAkSHgoEZW52cxgEIAMoCzIQLmFnZW50LnYxLkVudlZhchITCgt3b3JraW5nX2RpchgFIAEoCRIVCg1leHBvc2VkX3BvcnRzGAYgAygNEigKIHRlcm1pbmF0aW9uX2dyYWNlX3BlcmlvZF9zZWNvbmRzGAcgASgNEhIKCmNwdV9taWxsaXMYCCABKAQSFAoMbWVtb3J5X2J5dGVzGAkgASgEEgwKBHBpZHMYCiABKAQSGAoLcnVuX2FzX3VzZXIYFCABKA1IAIgBARIZCgxydW5fYXNfZ3JvdXAYFSABKA1IAYgBARIXCg9ydW5fYXNfbm9uX3Jvb3QYFiABKAgSIQoZcmVhZF9vbmx5X3Jvb3RfZmlsZXN5c3RlbRgXIAEoCBIRCglzaG1fYnl0ZXMYGCABKAQSEgoKZGlza19ieXRlcxgZIAEoBBILCgN0dHkYKCABKAgSDQoFc3RkaW4YKSABKAhCDgoMX3J1bl9hc191c2VyQg8KDV9ydW5fYXNfZ3JvdXAiJQoGRW52VmFyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkiawoFQ2xhaW0SEQoJbmFtZXNwYWNlGAEgASgJEhQKDHNhbmRib3hfbmFtZRgCIAEoCRIRCgljbGFpbV91aWQYAyABKAkSEAoIbWFuaWZlc3QYBCABKAwSFAoMcmVzb3VyY2VfdWlkGAUgASgJImoKDUNyZWF0ZVJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSHgoFY2xhaW0YAiABKAsyDy5hZ2VudC52MS5DbGFpbRIkCgRzcGVjGAMgASgLMhYuYWdlbnQudjEuSW5zdGFuY2VTcGVjIjYKDkNyZWF0ZVJlc3BvbnNlEiQKCGluc3RhbmNlGAEgASgLMhIuYWdlbnQudjEuSW5zdGFuY2UiOAoLQmluZFJlcXVlc3QSEwoLaW5zdGFuY2VfaWQYASABKAkSFAoMcmVzb3VyY2VfdWlkGAIgASgJIg4KDEJpbmRSZXNwb25zZSJeCgtTdG9wUmVxdWVzdBITCgtpbnN0YW5jZV9pZBgBIAEoCRIhChRncmFjZV9wZXJpb2Rfc2Vjb25kcxgCIAEoDUgAiAEBQhcKFV9ncmFjZV9wZXJpb2Rfc2Vjb25kcyI0CgxTdG9wUmVzcG9uc2USJAoIaW5zdGFuY2UYASABKAsyEi5hZ2VudC52MS5JbnN0YW5jZSJgCg1EZWxldGVSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEiEKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAIgASgNSACIAQFCFwoVX2dyYWNlX3BlcmlvZF9zZWNvbmRzIjYKDkRlbGV0ZVJlc3BvbnNlEiQKCGNhcGFjaXR5GAEgASgLMhIuYWdlbnQudjEuQ2FwYWNpdHkiDQoLTGlzdFJlcXVlc3QiNQoMTGlzdFJlc3BvbnNlEiUKCWluc3RhbmNlcxgBIAMoCzISLmFnZW50LnYxLkluc3RhbmNlIqwDCghJbnN0YW5jZRITCgtpbnN0YW5jZV9pZBgBIAEoCRIeCgVjbGFpbRgCIAEoCzIPLmFnZW50LnYxLkNsYWltEiQKBHNwZWMYAyABKAsyFi5hZ2VudC52MS5JbnN0YW5jZVNwZWMSJgoFc3RhdGUYBCABKA4yFy5hZ2VudC52MS5JbnN0YW5jZVN0YXRlEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEhYKCWV4aXRfY29kZRgHIAEoBUgAiAEBEg4KBnNpZ25hbBgIIAEoBRIuCgpjcmVhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoHc3RhcnR1cBgMIAEoCzIRLmFnZW50LnYxLlN0YXJ0dXASEQoJZW5kcG9pbnRzGA0gAygJQgwKCl9leGl0X2NvZGUiPQoHU3RhcnR1cBIMCgR0aWVyGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuYWdlbnQudjEuU3RhcnR1cFN0ZXAiKwoLU3RhcnR1cFN0ZXASDAoEbmFtZRgBIAEoCRIOCgZtaWxsaXMYAiABKAEi5QEKC0xvZ3NSZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg4KBmZvbGxvdxgCIAEoCBIXCgp0YWlsX2xpbmVzGAMgASgDSACIAQESKQoFc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgZzdHJlYW0YBiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW1IAYgBAUINCgtfdGFpbF9saW5lc0IJCgdfc3RyZWFtIjAKDExvZ3NSZXNwb25zZRIgCgVsaW5lcxgBIAMoCzIRLmFnZW50LnYxLkxvZ0xpbmUidwoHTG9nTGluZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgZzdHJlYW0YAiABKA4yEy5hZ2VudC52MS5Mb2dTdHJlYW0SDAoEdGV4dBgDIAEoDBIPCgdwYXJ0aWFsGAQgASgIIg4KDFdhdGNoUmVxdWVzdCKHAwoNV2F0Y2hSZXNwb25zZRIlCgVzdGF0ZRgBIAEoCzIULmFnZW50LnYxLkFnZW50U3RhdGVIABIuChBpbnN0YW5jZV9jaGFuZ2VkGAIgASgLMhIuYWdlbnQudjEuSW5zdGFuY2VIABI1ChBpbnN0YW5jZV9yZW1vdmVkGAMgASgLMhkuYWdlbnQudjEuSW5zdGFuY2VSZW1vdmVkSAASLgoQY2FwYWNpdHlfY2hhbmdlZBgEIAEoCzISLmFnZW50LnYxLkNhcGFjaXR5SAASJgoLaW1hZ2VfYWRkZWQYBSABKAsyDy5hZ2VudC52MS5JbWFnZUgAEi8KDWltYWdlX3JlbW92ZWQYBiABKAsyFi5hZ2VudC52MS5JbWFnZVJlbW92ZWRIABIoCgloZWFydGJlYXQYByABKAsyEy5hZ2VudC52MS5IZWFydGJlYXRIABIsCgx3YXJtX2NoYW5nZWQYCCABKAsyFC5hZ2VudC52MS5XYXJtSW1hZ2VzSABCBwoFZXZlbnQiqgIKCkFnZW50U3RhdGUSEQoJYWdlbnRfdWlkGAEgASgJEhIKCmFnZW50X25hbWUYAiABKAkSEQoJbm9kZV9uYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAkSJAoIY2FwYWNpdHkYBSABKAsyEi5hZ2VudC52MS5DYXBhY2l0eRIlCglpbnN0YW5jZXMYBiADKAsyEi5hZ2VudC52MS5JbnN0YW5jZRIfCgZpbWFnZXMYByADKAsyDy5hZ2VudC52MS5JbWFnZRIVCg1ydW50aW1lX25vdGVzGAggAygJEg8KB2FkZHJlc3MYCSABKAkSFwoPcnVudGltZV9wcm9ibGVtGA4gASgJEiIKBHdhcm0YDyABKAsyFC5hZ2VudC52MS5XYXJtSW1hZ2VzInoKCENhcGFjaXR5Eg0KBXNsb3RzGAEgASgNEhIKCnNsb3RzX3VzZWQYAiABKA0SEgoKcG9ydHNfdXNlZBgDIAMoDRIQCghkcmFpbmluZxgEIAEoCBIlCgZwYXJrZWQYBSADKAsyFS5hZ2VudC52MS5QYXJrZWRJbWFnZSJMCgtQYXJrZWRJbWFnZRINCgVpbWFnZRgBIAEoCRINCgVyZWFkeRgCIAEoDRIOCgZ3YW50ZWQYAyABKA0SDwoHcHJvYmxlbRgEIAEoCSIxCgpXYXJtSW1hZ2VzEiMKBmltYWdlcxgBIAMoCzITLmFnZW50LnYxLldhcm1JbWFnZSIqCglXYXJtSW1hZ2USDQoFaW1hZ2UYASABKAkSDgoGcGFya2VkGAIgASgNIiYKD0luc3RhbmNlUmVtb3ZlZBITCgtpbnN0YW5jZV9pZBgBIAEoCSI5CgVJbWFnZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDIhwKDEltYWdlUmVtb3ZlZBIMCgRuYW1lGAEgASgJIgsKCUhlYXJ0YmVhdCIhChBQdWxsSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIlcKEExvYWRJbWFnZVJlcXVlc3QSKwoGaGVhZGVyGAEgASgLMhkuYWdlbnQudjEuTG9hZEltYWdlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiHwoPTG9hZEltYWdlSGVhZGVyEgwKBG5hbWUYASABKAkiagoNSW1hZ2VQcm9ncmVzcxINCgVpbWFnZRgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFQoNY3VycmVudF9ieXRlcxgDIAEoAxITCgt0b3RhbF9ieXRlcxgEIAEoAxIOCgZkaWdlc3QYBSABKAkiIwoSUmVtb3ZlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE1JlbW92ZUltYWdlUmVzcG9uc2UiMQoLV2FybVJlcXVlc3QSIgoEd2FybRgBIAEoCzIULmFnZW50LnYxLldhcm1JbWFnZXMiDgoMV2FybVJlc3BvbnNlKqABCg1JbnN0YW5jZVN0YXRlEh4KGklOU1RBTkNFX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXSU5TVEFOQ0VfU1RBVEVfQ1JFQVRJTkcQARIaChZJTlNUQU5DRV9TVEFURV9SVU5OSU5HEAISGwoXSU5TVEFOQ0VfU1RBVEVfU1RPUFBJTkcQAxIZChVJTlNUQU5DRV9TVEFURV9FWElURUQQBCo5CglMb2dTdHJlYW0SFQoRTE9HX1NUUkVBTV9TVERPVVQQABIVChFMT0dfU1RSRUFNX1NUREVSUhABMq8FCgxBZ2VudFNlcnZpY2USOwoGQ3JlYXRlEhcuYWdlbnQudjEuQ3JlYXRlUmVxdWVzdBoYLmFnZW50LnYxLkNyZWF0ZVJlc3BvbnNlEjUKBEJpbmQSFS5hZ2VudC52MS5CaW5kUmVxdWVzdBoWLmFnZW50LnYxLkJpbmRSZXNwb25zZRI1CgRTdG9wEhUuYWdlbnQudjEuU3RvcFJlcXVlc3QaFi5hZ2VudC52MS5TdG9wUmVzcG9uc2USOwoGRGVsZXRlEhcuYWdlbnQudjEuRGVsZXRlUmVxdWVzdBoYLmFnZW50LnYxLkRlbGV0ZVJlc3BvbnNlEjUKBExpc3QSFS5hZ2VudC52MS5MaXN0UmVxdWVzdBoWLmFnZW50LnYxLkxpc3RSZXNwb25zZRI3CgRMb2dzEhUuYWdlbnQudjEuTG9nc1JlcXVlc3QaFi5hZ2VudC52MS5Mb2dzUmVzcG9uc2UwARI6CgVXYXRjaBIWLmFnZW50LnYxLldhdGNoUmVxdWVzdBoXLmFnZW50LnYxLldhdGNoUmVzcG9uc2UwARJCCglQdWxsSW1hZ2USGi5hZ2VudC52MS5QdWxsSW1hZ2VSZXF1ZXN0GhcuYWdlbnQudjEuSW1hZ2VQcm9ncmVzczABEkQKCUxvYWRJbWFnZRIaLmFnZW50LnYxLkxvYWRJbWFnZVJlcXVlc3QaFy5hZ2VudC52MS5JbWFnZVByb2dyZXNzKAEwARJKCgtSZW1vdmVJbWFnZRIcLmFnZW50LnYxLlJlbW92ZUltYWdlUmVxdWVzdBodLmFnZW50LnYxLlJlbW92ZUltYWdlUmVzcG9uc2USNQoEV2FybRIVLmFnZW50LnYxLldhcm1SZXF1ZXN0GhYuYWdlbnQudjEuV2FybVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * What an instance is asked to be.
@@ -692,6 +692,12 @@ export type WatchResponse = Message<"agent.v1.WatchResponse"> & {
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * @generated from field: agent.v1.WarmImages warm_changed = 8;
+     */
+    value: WarmImages;
+    case: "warmChanged";
   } | { case: undefined; value?: undefined };
 };
 
@@ -763,6 +769,11 @@ export type AgentState = Message<"agent.v1.AgentState"> & {
    * @generated from field: string runtime_problem = 14;
    */
   runtimeProblem: string;
+
+  /**
+   * @generated from field: agent.v1.WarmImages warm = 15;
+   */
+  warm?: WarmImages | undefined;
 };
 
 /**
@@ -852,6 +863,51 @@ export const ParkedImageSchema: GenMessage<ParkedImage> = /*@__PURE__*/
   messageDesc(file_agent_v1_agent, 23);
 
 /**
+ * What the pool wants ready. Without any image, slots of what was asked for lately are parked.
+ *
+ * @generated from message agent.v1.WarmImages
+ */
+export type WarmImages = Message<"agent.v1.WarmImages"> & {
+  /**
+   * @generated from field: repeated agent.v1.WarmImage images = 1;
+   */
+  images: WarmImage[];
+};
+
+/**
+ * Describes the message agent.v1.WarmImages.
+ * Use `create(WarmImagesSchema)` to create a new message.
+ */
+export const WarmImagesSchema: GenMessage<WarmImages> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 24);
+
+/**
+ * @generated from message agent.v1.WarmImage
+ */
+export type WarmImage = Message<"agent.v1.WarmImage"> & {
+  /**
+   * Normalised: docker.io/library/alpine:latest.
+   *
+   * @generated from field: string image = 1;
+   */
+  image: string;
+
+  /**
+   * Slots of it that are to be parked, as far as there is room.
+   *
+   * @generated from field: uint32 parked = 2;
+   */
+  parked: number;
+};
+
+/**
+ * Describes the message agent.v1.WarmImage.
+ * Use `create(WarmImageSchema)` to create a new message.
+ */
+export const WarmImageSchema: GenMessage<WarmImage> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 25);
+
+/**
  * @generated from message agent.v1.InstanceRemoved
  */
 export type InstanceRemoved = Message<"agent.v1.InstanceRemoved"> & {
@@ -866,7 +922,7 @@ export type InstanceRemoved = Message<"agent.v1.InstanceRemoved"> & {
  * Use `create(InstanceRemovedSchema)` to create a new message.
  */
 export const InstanceRemovedSchema: GenMessage<InstanceRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 24);
+  messageDesc(file_agent_v1_agent, 26);
 
 /**
  * @generated from message agent.v1.Image
@@ -895,7 +951,7 @@ export type Image = Message<"agent.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 25);
+  messageDesc(file_agent_v1_agent, 27);
 
 /**
  * @generated from message agent.v1.ImageRemoved
@@ -912,7 +968,7 @@ export type ImageRemoved = Message<"agent.v1.ImageRemoved"> & {
  * Use `create(ImageRemovedSchema)` to create a new message.
  */
 export const ImageRemovedSchema: GenMessage<ImageRemoved> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 26);
+  messageDesc(file_agent_v1_agent, 28);
 
 /**
  * @generated from message agent.v1.Heartbeat
@@ -925,7 +981,7 @@ export type Heartbeat = Message<"agent.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 27);
+  messageDesc(file_agent_v1_agent, 29);
 
 /**
  * @generated from message agent.v1.PullImageRequest
@@ -942,7 +998,7 @@ export type PullImageRequest = Message<"agent.v1.PullImageRequest"> & {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 28);
+  messageDesc(file_agent_v1_agent, 30);
 
 /**
  * @generated from message agent.v1.LoadImageRequest
@@ -971,7 +1027,7 @@ export type LoadImageRequest = Message<"agent.v1.LoadImageRequest"> & {
  * Use `create(LoadImageRequestSchema)` to create a new message.
  */
 export const LoadImageRequestSchema: GenMessage<LoadImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 29);
+  messageDesc(file_agent_v1_agent, 31);
 
 /**
  * @generated from message agent.v1.LoadImageHeader
@@ -988,7 +1044,7 @@ export type LoadImageHeader = Message<"agent.v1.LoadImageHeader"> & {
  * Use `create(LoadImageHeaderSchema)` to create a new message.
  */
 export const LoadImageHeaderSchema: GenMessage<LoadImageHeader> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 30);
+  messageDesc(file_agent_v1_agent, 32);
 
 /**
  * @generated from message agent.v1.ImageProgress
@@ -1029,7 +1085,7 @@ export type ImageProgress = Message<"agent.v1.ImageProgress"> & {
  * Use `create(ImageProgressSchema)` to create a new message.
  */
 export const ImageProgressSchema: GenMessage<ImageProgress> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 31);
+  messageDesc(file_agent_v1_agent, 33);
 
 /**
  * @generated from message agent.v1.RemoveImageRequest
@@ -1046,7 +1102,7 @@ export type RemoveImageRequest = Message<"agent.v1.RemoveImageRequest"> & {
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 32);
+  messageDesc(file_agent_v1_agent, 34);
 
 /**
  * @generated from message agent.v1.RemoveImageResponse
@@ -1059,7 +1115,37 @@ export type RemoveImageResponse = Message<"agent.v1.RemoveImageResponse"> & {
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
-  messageDesc(file_agent_v1_agent, 33);
+  messageDesc(file_agent_v1_agent, 35);
+
+/**
+ * @generated from message agent.v1.WarmRequest
+ */
+export type WarmRequest = Message<"agent.v1.WarmRequest"> & {
+  /**
+   * @generated from field: agent.v1.WarmImages warm = 1;
+   */
+  warm?: WarmImages | undefined;
+};
+
+/**
+ * Describes the message agent.v1.WarmRequest.
+ * Use `create(WarmRequestSchema)` to create a new message.
+ */
+export const WarmRequestSchema: GenMessage<WarmRequest> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 36);
+
+/**
+ * @generated from message agent.v1.WarmResponse
+ */
+export type WarmResponse = Message<"agent.v1.WarmResponse"> & {
+};
+
+/**
+ * Describes the message agent.v1.WarmResponse.
+ * Use `create(WarmResponseSchema)` to create a new message.
+ */
+export const WarmResponseSchema: GenMessage<WarmResponse> = /*@__PURE__*/
+  messageDesc(file_agent_v1_agent, 37);
 
 /**
  * @generated from enum agent.v1.InstanceState
@@ -1232,6 +1318,16 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof RemoveImageRequestSchema;
     output: typeof RemoveImageResponseSchema;
+  },
+  /**
+   * Replaces what the agent keeps warm. An agent that starts again begins with what its Pod says. Idempotent.
+   *
+   * @generated from rpc agent.v1.AgentService.Warm
+   */
+  warm: {
+    methodKind: "unary";
+    input: typeof WarmRequestSchema;
+    output: typeof WarmResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_agent_v1_agent, 0);
