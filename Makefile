@@ -49,10 +49,9 @@ generate: node_modules/.package-lock.json ## Make the generated code anew
 release-dry-run: images ## Check versions and changelog, build what a release publishes, and list it
 	@node infra/setup/release.ts
 
-bench: build ## Measure starts against what you would use instead, and the control plane by itself
+bench: build ## Measure starts against what you would use instead, density, and the control plane: about ten minutes
 	@infra/setup/debian.sh test
 	@node infra/bench/main.ts
-	@node infra/bench/controlplane/main.ts
 
 bench-peers: ## Install what the benchmark compares with: Docker Engine, podman
 	@infra/setup/debian.sh peers

@@ -52,6 +52,6 @@ export const run = (
     return Effect.sync(() => child.kill("SIGKILL"))
   })
 
-/** Whether the program can be found. */
-export const exists = (file: string): Effect.Effect<boolean> =>
-  run("sh", ["-c", "command -v \"$0\"", file]).pipe(Effect.as(true), Effect.orElseSucceed(() => false))
+/** Where a program is found. */
+export const find = (file: string): Effect.Effect<string, CommandFailed> =>
+  Effect.map(run("sh", ["-c", "command -v \"$0\"", file]), ({ stdout }) => stdout.trim())

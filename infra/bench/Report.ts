@@ -28,8 +28,9 @@ export const table = (metrics: Metrics): string => {
 }
 
 /**
- * Medians that are compared, ours with a peer's of the same boundary. `atLeast` is the ratio below which a change made us
- * slower, whatever the machine: well below what was measured when it was written down, so that noise does not reach it.
+ * Medians that are compared, ours with a peer's of the same boundary: durations, or rates. `atLeast` is the ratio below
+ * which a change made us slower, whatever the machine: well below what was measured when it was written down, so that
+ * noise does not reach it.
  */
 const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string; readonly atLeast: number }> = [
   { ours: "create.parked.c1", peer: "peer.docker.api.c1", atLeast: 10 },
@@ -37,12 +38,16 @@ const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string;
   { ours: "create.prepared.c1", peer: "peer.docker.api.c1", atLeast: 2.5 },
   { ours: "create.prepared.c1", peer: "peer.containerd.bare.c1", atLeast: 0.8 },
   { ours: "create.parked.c16", peer: "peer.containerd.bare.c16", atLeast: 3 },
-  { ours: "cli.run.c1", peer: "peer.docker.run.c1", atLeast: 1.5 },
-  { ours: "cli.run.c1", peer: "peer.podman.run.c1", atLeast: 1 },
-  { ours: "cli.run.c1", peer: "peer.ctr.run.c1", atLeast: 0.5 }
+  { ours: "cycles.create.parked.c4", peer: "cycles.peer.containerd.bare.c4", atLeast: 0.9 },
+  { ours: "cycles.create.parked.c16", peer: "cycles.peer.containerd.bare.c16", atLeast: 0.9 },
+  { ours: "cycles.create.prepared.c4", peer: "cycles.peer.containerd.bare.c4", atLeast: 0.9 },
+  { ours: "cycles.create.prepared.c16", peer: "cycles.peer.containerd.bare.c16", atLeast: 0.9 },
+  { ours: "cli.run", peer: "peer.docker.run", atLeast: 1.5 },
+  { ours: "cli.run", peer: "peer.podman.run", atLeast: 1 },
+  { ours: "cli.run", peer: "peer.ctr.run", atLeast: 0.5 }
 ]
 
-/** How many times as long as ours a peer takes at the median. */
+/** How many times as fast as a peer we are at the median. */
 export interface Ratio {
   readonly ours: string
   readonly peer: string
@@ -54,14 +59,16 @@ export interface Ratio {
 export const ratios = (metrics: Metrics): ReadonlyArray<Ratio> =>
   comparisons.flatMap((comparison) => {
     const [mine, theirs] = [metrics.get(comparison.ours), metrics.get(comparison.peer)]
-    return mine === undefined || theirs === undefined
-      ? []
-      : [{ ...comparison, ratio: summarise(theirs).p50 / summarise(mine).p50 }]
+    if (mine === undefined || theirs === undefined) {
+      return []
+    }
+    const quotient = summarise(theirs).p50 / summarise(mine).p50
+    return [{ ...comparison, ratio: mine.unit === "per second" ? 1 / quotient : quotient }]
   })
 
 /** One line. */
 export const sentence = ({ atLeast, ours, peer, ratio }: Ratio): string =>
-  `p50 of ${peer} is ${ratio.toFixed(1)} times that of ${ours} (bound: ${atLeast})`
+  `${ours} is ${ratio.toFixed(2)} times as fast as ${peer} at p50 (bound: ${atLeast})`
 
 /** Writes `{ environment, metrics: { name: { unit, boundary, n, p50, p90, p99, samples } } }`. */
 export const write = (path: string, environment: object, metrics: Metrics) =>

@@ -1,7 +1,7 @@
 /**
  * A one-machine stack of the run's own, and the pools that the scenarios need.
  */
-import type { SandboxPool, SandboxPoolSpec } from "@fast-sandbox/core/SandboxPool"
+import type { SandboxPoolSpec } from "@fast-sandbox/core/SandboxPool"
 import { SandboxPool as SandboxPoolKind } from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
@@ -13,20 +13,10 @@ import * as Command from "./Command.ts"
 
 const namespace = "default"
 
-/** An agent starts within a second or two; parking a hundred slots takes some more. */
+/** An agent starts within a second or two. */
 const readyWithin = "1 minute"
 
 const lookPeriod = "100 millis"
-
-/** Looks at a pool until it is as wanted, or a minute has gone by. */
-const until = (name: string, isReady: (pool: SandboxPool) => boolean) =>
-  Effect.gen(function*() {
-    const kube = yield* KubeClient
-    return yield* kube.get(SandboxPoolKind, { namespace, name }).pipe(
-      Effect.repeat({ schedule: Schedule.spaced(lookPeriod), until: isReady }),
-      Effect.timeout(readyWithin)
-    )
-  })
 
 /** The stack in `directory`, gone after the scope. */
 export const make = Effect.fnUntraced(function*(directory: string, fsbCtl: string) {
@@ -49,15 +39,22 @@ export const makePool = Effect.fnUntraced(function*(name: string, spec: SandboxP
     metadata: { name, namespace },
     spec: { ...spec, capacity: { poolMin: 1, poolMax: 1 } }
   })
-  yield* until(name, ({ status }) => (status?.ready ?? 0) > 0)
+  yield* kube.get(SandboxPoolKind, { namespace, name }).pipe(
+    Effect.repeat({ schedule: Schedule.spaced(lookPeriod), until: ({ status }) => (status?.ready ?? 0) > 0 }),
+    Effect.timeout(readyWithin)
+  )
 })
 
-/** Waits until a pool has parked `count` slots. */
-export const untilParked = (name: string, count: number) =>
-  until(name, ({ status }) => (status?.slots?.parked ?? 0) >= count)
-
-/** Removes a pool; its agent goes with it. */
-export const removePool = Effect.fnUntraced(function*(name: string) {
+/** Changes what a pool keeps warm. */
+export const warm = Effect.fnUntraced(function*(name: string, warmImages: NonNullable<SandboxPoolSpec["warmImages"]>) {
   const kube = yield* KubeClient
-  yield* kube.delete(SandboxPoolKind, { namespace, name })
+  yield* kube.patch(SandboxPoolKind, { namespace, name }, { type: "merge", body: { spec: { warmImages } } })
 })
+
+/** With a pool that is gone afterwards; its agent goes with it. */
+export const withPool = <A, E, R>(name: string, spec: SandboxPoolSpec, use: Effect.Effect<A, E, R>) =>
+  Effect.acquireUseRelease(
+    makePool(name, spec),
+    () => Effect.scoped(use),
+    () => Effect.ignore(KubeClient.use((kube) => kube.delete(SandboxPoolKind, { namespace, name })), { log: "Warn" })
+  )

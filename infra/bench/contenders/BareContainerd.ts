@@ -13,7 +13,8 @@ import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import { type Common, type Contender, ContenderFailed } from "./Contender.ts"
+import * as Command from "../Command.ts"
+import { type Common, type Contender, ContenderFailed, withoutBackground } from "./Contender.ts"
 
 const SIGKILL = 9
 
@@ -37,12 +38,12 @@ export const make = Effect.fnUntraced(function*({ archive, image, program }: Com
   const files = yield* FileSystem.FileSystem
   yield* images.load(files.stream(archive))
   const { chainId, config } = yield* images.resolve(image)
-  const runtime = ShimRuntime.make({ binary: "/usr/bin/runc" })
+  const runtime = ShimRuntime.make({ binary: yield* Command.find("runc") })
 
   return {
     name,
     boundary: "request: lease, snapshot, container, task create and start, one after the other (runc, a shim each)",
-    ready: () => Effect.void,
+    ...withoutBackground,
     start: (id) =>
       Effect.gen(function*() {
         const lease = yield* leases.create(id, { expiresAfter: leaseLife })

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Command from "../Command.ts"
-import type { Common, Contender } from "./Contender.ts"
+import { type Common, type Contender, withoutBackground } from "./Contender.ts"
 
 /** A contender whose start and removal are commands. */
 const contender = (
@@ -14,7 +14,7 @@ const contender = (
 ): Contender => ({
   name,
   boundary,
-  ready: () => Effect.void,
+  ...withoutBackground,
   start: (id) => Effect.as(commands.start(id), name),
   remove: (id) => Effect.asVoid(commands.remove(id))
 })

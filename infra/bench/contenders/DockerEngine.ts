@@ -10,7 +10,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { Agent, request as httpRequest } from "node:http"
 import * as Command from "../Command.ts"
-import { type Common, type Contender, ContenderFailed } from "./Contender.ts"
+import { type Common, type Contender, ContenderFailed, withoutBackground } from "./Contender.ts"
 
 const name = "peer.docker.api"
 
@@ -126,7 +126,7 @@ const largestBlob = Effect.fnUntraced(function*({ archive, directory }: Common) 
 export const contender = ({ call }: DockerEngine, { image, program }: Common): Contender => ({
   name,
   boundary: "request: Docker Engine's create and start over its socket (runc, bridge network)",
-  ready: () => Effect.void,
+  ...withoutBackground,
   start: (id) =>
     call("POST", `/containers/create?name=${id}`, {
       Image: image,

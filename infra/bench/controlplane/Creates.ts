@@ -7,9 +7,9 @@ import * as FastSandbox from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { performance } from "node:perf_hooks"
 import type { Recorder } from "../Recorder.ts"
 import { percentile } from "../Statistics.ts"
+import { timed } from "../Timed.ts"
 import * as Place from "./Place.ts"
 import * as Programs from "./Programs.ts"
 import * as World from "./World.ts"
@@ -30,12 +30,6 @@ const warmUps = 50
 /** What goes on behind the answer of a delete (events, counts) gets this time. */
 const pause = "20 millis"
 
-const timed = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  Effect.suspend(() => {
-    const startedAt = performance.now()
-    return Effect.map(self, () => performance.now() - startedAt)
-  })
-
 export const run = Effect.fn("Creates.run")(
   function*(recorder: Recorder, { bundle, directory, rounds }: Options) {
     yield* Programs.started("stack", { bundle, directory })
@@ -49,17 +43,20 @@ export const run = Effect.fn("Creates.run")(
 
       const create = (name: string, consistencyMode: "fast" | "strong") =>
         Effect.gen(function*() {
-          const millis = yield* timed(client.create({ name, image: World.image, pool: "bench", consistencyMode }))
+          const { millis } = yield* timed(client.create({ name, image: World.image, pool: "bench", consistencyMode }))
           yield* client.delete(name)
           yield* client.waitForDeletion(name)
           yield* Effect.sleep(pause)
           return millis
         })
       const write = (value: string) =>
-        timed(kube.patch(FastSandbox.Sandbox, { name: "written", namespace: World.namespace }, {
-          type: "merge",
-          body: { metadata: { annotations: { "bench/written": value } } }
-        }))
+        Effect.map(
+          timed(kube.patch(FastSandbox.Sandbox, { name: "written", namespace: World.namespace }, {
+            type: "merge",
+            body: { metadata: { annotations: { "bench/written": value } } }
+          })),
+          ({ millis }) => millis
+        )
 
       const fast: Array<number> = []
       const strong: Array<number> = []

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { performance } from "node:perf_hooks"
 import type { Recorder } from "../Recorder.ts"
+import { timed } from "../Timed.ts"
 import * as Place from "./Place.ts"
 import * as Programs from "./Programs.ts"
 import * as World from "./World.ts"
@@ -113,12 +114,12 @@ export const run = Effect.fn("Restart.run")(
           if (filled === 0) {
             yield* World.addPool("bench", agents, Math.ceil(most / agents) + spareSlots)
           }
-          const startedAt = performance.now()
-          yield* World.applyAll(Array.from({ length: count - filled }, (_, n) => `restart-${filled + n}`), "bench")
-          yield* World.running(store, count)
-          yield* Console.error(
-            `filled from ${filled} to ${count} in ${((performance.now() - startedAt) / 1000).toFixed(1)} s`
+          const { millis } = yield* timed(
+            World.applyAll(Array.from({ length: count - filled }, (_, n) => `restart-${filled + n}`), "bench").pipe(
+              Effect.andThen(World.running(store, count))
+            )
           )
+          yield* Console.error(`filled from ${filled} to ${count} in ${(millis / 1000).toFixed(1)} s`)
           yield* World.quiet
           filled = count
           yield* controller.stop

@@ -2,51 +2,45 @@
  * Starts, one at a time and several at once. In every round each contender has its turn, so that what else the machine
  * does hits all of them alike; the first rounds warm up and do not count.
  */
-import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
-import { performance } from "node:perf_hooks"
 import type { Contender } from "../contenders/Contender.ts"
+import * as Progress from "../Progress.ts"
 import type { Recorder } from "../Recorder.ts"
+import { timed } from "../Timed.ts"
 
 /** Rounds that warm up caches. */
 const warmUps = 3
 
-/** How often a long scenario says how far it is. */
-const reportEvery = 50
-
-const timed = <A, E>(effect: Effect.Effect<A, E>) =>
-  Effect.suspend(() => {
-    const startedAt = performance.now()
-    return Effect.map(effect, (value) => ({ value, millis: performance.now() - startedAt }))
-  })
-
 /**
- * In each of `rounds` rounds every contender starts `concurrency` containers at once and removes them again. Records
- * `<contender>.c<concurrency>`, or `<contender>.<label>`.
+ * In each of `rounds` rounds every contender starts `concurrency` containers at once and removes them again; one that
+ * takes part in every n-th round only does so in the others' places. Records `<contender><suffix>`.
  */
 export const run = (recorder: Recorder, options: {
   readonly contenders: ReadonlyArray<Contender>
   readonly concurrency: number
   readonly rounds: number
-  readonly label?: string | undefined
+  /** Ends the metric's name: `.c16`. */
+  readonly suffix: string
 }) =>
   Effect.gen(function*() {
-    const { concurrency, contenders, label = `c${concurrency}`, rounds } = options
+    const { concurrency, contenders, rounds, suffix } = options
     for (let round = -warmUps; round < rounds; round++) {
       for (const contender of contenders) {
-        const ids = Array.from({ length: concurrency }, (_, at) => `bench-${label}-${round + warmUps}-${at}`)
+        if (round % (contender.everyRounds ?? 1) !== 0) {
+          continue
+        }
+        const ids = Array.from({ length: concurrency }, (_, at) => `bench-${concurrency}-${round + warmUps}-${at}`)
         yield* contender.ready(concurrency)
         const starts = yield* Effect.forEach(ids, (id) => timed(contender.start(id)), { concurrency })
         yield* Effect.forEach(ids, (id) => contender.remove(id), { concurrency, discard: true })
+        yield* contender.settled
         if (round >= 0) {
           for (const { millis, value } of starts) {
-            recorder.add(`${value}.${label}`, `${contender.boundary}, ${concurrency} at once`, millis)
+            recorder.add(`${value}${suffix}`, `${contender.boundary}, ${concurrency} at once`, millis)
           }
         }
       }
-      if (round > 0 && round % reportEvery === 0) {
-        yield* Console.error(`  ${label}: round ${round} of ${rounds}`)
-      }
+      yield* Progress.show(`rounds of ${concurrency}`, round + warmUps + 1, rounds + warmUps)
     }
   })
 
@@ -65,14 +59,15 @@ export const cycles = (recorder: Recorder, options: {
     const { concurrency, contenders, count, passes } = options
     for (let pass = 0; pass < passes; pass++) {
       for (const contender of contenders) {
-        yield* contender.ready(concurrency)
         const ids = Array.from({ length: count }, (_, at) => `bench-cycle-${concurrency}-${pass}-${at}`)
+        yield* contender.ready(concurrency)
         const { millis } = yield* timed(
           Effect.forEach(ids, (id) => Effect.andThen(contender.start(id), contender.remove(id)), {
             concurrency,
             discard: true
           })
         )
+        yield* contender.settled
         recorder.add(
           `cycles.${contender.name}.c${concurrency}`,
           `create and delete until gone, ${concurrency} at once, ${count} a pass`,
@@ -80,5 +75,6 @@ export const cycles = (recorder: Recorder, options: {
           "per second"
         )
       }
+      yield* Progress.show(`passes of ${concurrency}`, pass + 1, passes)
     }
   })
