@@ -41,8 +41,7 @@ const connect = Effect.fnUntraced(function*(token: string | undefined) {
   const { ca, endpoint } = yield* told
   return yield* GrpcClient.makeBoundary(FastPathService, {
     address: endpoint,
-    credentials: { tls: { ca }, token: token === undefined ? undefined : Effect.succeed(Redacted.make(token)) },
-    channel: { "grpc.use_local_subchannel_pool": 1 }
+    credentials: { tls: { ca }, token: token === undefined ? undefined : Effect.succeed(Redacted.make(token)) }
   })
 })
 

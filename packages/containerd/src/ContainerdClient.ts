@@ -1,6 +1,6 @@
 /**
  * The connection to one containerd: its socket and the containerd namespace that every call works in. The other
- * services of this package are made from it; they share one channel.
+ * services of this package are made from it; they share one connection.
  */
 import { Containers } from "@fast-sandbox/grpc/gen/containerd/containers_pb"
 import { Content } from "@fast-sandbox/grpc/gen/containerd/content_pb"
@@ -92,26 +92,11 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly namespace: string
 }): Effect.fn.Return<ContainerdClient["Service"], never, Scope.Scope> {
   const socket = options.socket ?? defaultSocket
-  const address = `unix:${socket}`
   const metadata = { "containerd-namespace": options.namespace }
-  const connect = <K extends keyof Services>(name: K) => GrpcClient.make(services[name], { address })
   return {
     socket,
     namespace: options.namespace,
-    raw: {
-      containers: yield* connect("containers"),
-      content: yield* connect("content"),
-      diff: yield* connect("diff"),
-      events: yield* connect("events"),
-      images: yield* connect("images"),
-      introspection: yield* connect("introspection"),
-      leases: yield* connect("leases"),
-      namespaces: yield* connect("namespaces"),
-      snapshots: yield* connect("snapshots"),
-      tasks: yield* connect("tasks"),
-      version: yield* connect("version"),
-      cri: yield* connect("cri")
-    },
+    raw: yield* GrpcClient.makeAll(services, { address: `unix:${socket}` }),
     options: {
       call: { metadata, deadline: callDeadline },
       unbounded: { metadata },

@@ -3,18 +3,17 @@
  * streaming one takes or gives a Stream. Interrupting a call, or leaving its stream, cancels it at the server.
  *
  * {@link make} fails calls with {@link GrpcError}, for servers that are not ours; {@link makeBoundary} with the
- * failures that cross a boundary, the same ones that our servers' handlers fail with. Both speak through grpc-js;
- * programs that have to start fast take `Http2Client`.
+ * failures that cross a boundary, the same ones that our servers' handlers fail with.
  */
 import type { DescService } from "@bufbuild/protobuf"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
-import type * as Grpc from "@grpc/grpc-js"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as Connection from "./GrpcConnection.ts"
 import { type GrpcError, toBoundaryError } from "./GrpcError.ts"
 import * as Calls from "./internal/calls.ts"
-import * as GrpcJsChannel from "./internal/grpcJsChannel.ts"
+import type { Channel } from "./internal/channel.ts"
+import * as Http2Channel from "./internal/http2Channel.ts"
 
 export {
   type CallOptions,
@@ -23,26 +22,57 @@ export {
   KEEPALIVE_TIME_MILLIS,
   KEEPALIVE_TIMEOUT_MILLIS,
   MAX_MESSAGE_BYTES,
-  type Pem,
-  RECONNECT_BACKOFF_MILLIS
+  type Options,
+  type Pem
 } from "./GrpcConnection.ts"
 
-/** What {@link make} connects to, and how. */
-export interface Options extends Connection.Options {
-  /** Further options of the grpc-js channel. */
-  readonly channel?: Grpc.ClientOptions | undefined
-}
+const withChannel = <A>(
+  options: Connection.Options,
+  use: (channel: Channel) => A
+): Effect.Effect<A, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => Http2Channel.make(options)),
+      (channel) => Effect.sync(() => channel.close())
+    ),
+    use
+  )
 
 /**
- * A client of any gRPC server. The channel lives as long as the scope and connects with the first call; clients of the
- * same address and options share one connection.
+ * A client of any gRPC server. Its connection lives as long as the scope; it is made with the first call, and again when
+ * it was lost.
  */
 export function make<S extends DescService>(
   service: S,
-  options: Options
+  options: Connection.Options
 ): Effect.Effect<Connection.GrpcClient<S, GrpcError>, never, Scope.Scope>
-export function make(service: DescService, options: Options): Effect.Effect<Calls.AnyClient, never, Scope.Scope> {
-  return Calls.make(service, options, () => GrpcJsChannel.make(options), (error) => error)
+export function make(
+  service: DescService,
+  options: Connection.Options
+): Effect.Effect<Calls.AnyClient, never, Scope.Scope> {
+  return withChannel(options, (channel) => Calls.make(service, options, channel, (error) => error))
+}
+
+/** Clients of several services of one server, over one connection. */
+export function makeAll<Services extends Readonly<Record<string, DescService>>>(
+  services: Services,
+  options: Connection.Options
+): Effect.Effect<
+  { readonly [K in keyof Services]: Connection.GrpcClient<Services[K], GrpcError> },
+  never,
+  Scope.Scope
+>
+export function makeAll(
+  services: Readonly<Record<string, DescService>>,
+  options: Connection.Options
+): Effect.Effect<Readonly<Record<string, Calls.AnyClient>>, never, Scope.Scope> {
+  return withChannel(options, (channel) =>
+    Object.fromEntries(
+      Object.entries(services).map(([name, service]) => [
+        name,
+        Calls.make(service, options, channel, (error) => error)
+      ])
+    ))
 }
 
 /**
@@ -51,11 +81,11 @@ export function make(service: DescService, options: Options): Effect.Effect<Call
  */
 export function makeBoundary<S extends DescService>(
   service: S,
-  options: Options
+  options: Connection.Options
 ): Effect.Effect<Connection.GrpcClient<S, BoundaryError>, never, Scope.Scope>
 export function makeBoundary(
   service: DescService,
-  options: Options
+  options: Connection.Options
 ): Effect.Effect<Calls.AnyClient, never, Scope.Scope> {
-  return Calls.make(service, options, () => GrpcJsChannel.make(options), toBoundaryError)
+  return withChannel(options, (channel) => Calls.make(service, options, channel, toBoundaryError))
 }

@@ -1,5 +1,5 @@
 /**
- * What clients of gRPC services have in common, whatever carries their calls: where the server is, how they prove
+ * What clients of gRPC services have in common: where the server is, how they prove
  * themselves, what a call may say, and the calls that a service's descriptor makes.
  */
 import type {
@@ -28,8 +28,8 @@ export const KEEPALIVE_TIME_MILLIS = 30_000
 /** A probe that stays without an answer for this long means that the connection is dead. */
 export const KEEPALIVE_TIMEOUT_MILLIS = 10_000
 
-/** First and longest pause between attempts to connect; calls fail with UNAVAILABLE in between. */
-export const RECONNECT_BACKOFF_MILLIS = { initial: 100, max: 5_000 } as const
+/** A server that does not answer an attempt to connect within this time can't be reached. */
+export const CONNECT_TIMEOUT_MILLIS = 10_000
 
 /** PEM text or bytes. */
 export type Pem = string | Uint8Array

@@ -3,11 +3,9 @@ import * as Errors from "@fast-sandbox/core/Errors"
 import { EchoService } from "@fast-sandbox/grpc/gen/test/v1/echo_pb"
 import { GrpcCaller, GrpcMetadata } from "@fast-sandbox/grpc/GrpcCaller"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
-import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import { GrpcError } from "@fast-sandbox/grpc/GrpcError"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
-import * as Http2Client from "@fast-sandbox/grpc/Http2Client"
 import { Context, Deferred, Duration, Effect, Layer, Ref, Schedule, Stream } from "effect"
 
 /** What the handlers did, and what they wait for. */
@@ -135,10 +133,6 @@ export const address = Effect.map(GrpcServer.GrpcServer, ({ addresses: [address 
 
 export const connect = (options?: Omit<GrpcClient.Options, "address">) =>
   Effect.flatMap(address, (address) => GrpcClient.makeBoundary(EchoService, { ...options, address }))
-
-/** The same, without grpc-js. */
-export const connectHttp2 = (options?: Omit<GrpcConnection.Options, "address">) =>
-  Effect.flatMap(address, (address) => Http2Client.makeBoundary(EchoService, { ...options, address }))
 
 const POLL_MILLIS = 20
 

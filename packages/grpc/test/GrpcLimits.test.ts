@@ -73,7 +73,7 @@ const RESOURCE_EXHAUSTED = 8
 const UNAUTHENTICATED = 16
 
 const alive = Effect.gen(function*() {
-  const api = yield* Echo.connect({ channel: { "grpc.use_local_subchannel_pool": 1 } })
+  const api = yield* Echo.connect()
   assert.strictEqual((yield* Echo.soon(api.echo({ text: "hello" }))).text, "hello")
 })
 
@@ -172,8 +172,7 @@ describe("certificates that rotate", () => {
       const connect = (ca: string) =>
         GrpcClient.makeBoundary(EchoService, {
           address,
-          credentials: { tls: { ca } },
-          channel: { "grpc.use_local_subchannel_pool": 1 }
+          credentials: { tls: { ca } }
         })
       const before = yield* connect(ca)
       assert.strictEqual((yield* before.echo({ text: "one" })).text, "one")

@@ -225,8 +225,7 @@ describe("the end of a server", () => {
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
       yield* Effect.gen(function*() {
         const late = yield* GrpcClient.makeBoundary(EchoService, {
-          address,
-          channel: { "grpc.use_local_subchannel_pool": 1 }
+          address
         })
         return yield* Effect.flip(late.echo({ text: "late" }))
       }).pipe(

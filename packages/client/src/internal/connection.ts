@@ -9,8 +9,8 @@ import {
   Unavailable
 } from "@fast-sandbox/core/Errors"
 import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
-import * as Http2Client from "@fast-sandbox/grpc/Http2Client"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -297,7 +297,7 @@ export const connect = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Calls, InvalidArgument, Scope.Scope> {
   const address = yield* Effect.fromResult(Endpoint.parse(options.endpoint))
   const { tls, token } = options
-  const api = yield* Http2Client.makeBoundary(FastPathService, {
+  const api = yield* GrpcClient.makeBoundary(FastPathService, {
     address,
     credentials: { tls, token: token === undefined ? undefined : Effect.succeed(token) }
   })

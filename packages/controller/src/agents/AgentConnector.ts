@@ -32,21 +32,19 @@ export const AgentConnector = Context.Reference<(endpoint: Endpoint) => Effect.E
 /** The calls of one agent about what goes on inside of its sandboxes. */
 export type SessionClient = GrpcClient.GrpcClient<typeof SessionService, BoundaryError>
 
-/** A connection of its own: what sandboxes send and receive must not stand in the way of what the controller says. */
-const ownConnection = { "grpc.use_local_subchannel_pool": 1 }
-
-/** Like {@link AgentConnector}, for sessions. */
+/**
+ * Like {@link AgentConnector}, for sessions. A connection of its own: what sandboxes send and receive must not stand in the
+ * way of what the controller says.
+ */
 export const SessionConnector = Context.Reference<
   (endpoint: Endpoint) => Effect.Effect<SessionClient, never, Scope.Scope>
 >(
   "@fast-sandbox/controller/agents/SessionConnector",
   {
     defaultValue: () => (endpoint) =>
-      Effect.flatMap(credentialsOf(endpoint), (credentials) =>
-        GrpcClient.makeBoundary(SessionService, {
-          address: endpoint.address,
-          credentials,
-          channel: ownConnection
-        }))
+      Effect.flatMap(
+        credentialsOf(endpoint),
+        (credentials) => GrpcClient.makeBoundary(SessionService, { address: endpoint.address, credentials })
+      )
   }
 )

@@ -259,39 +259,35 @@ const openingOf = (options: Options, path: string) => {
       }))
 }
 
-/** A client of the service over the channel, which closes with the scope. */
+/** A client of the service over the channel. */
 export const make = <E>(
   service: DescService,
   options: Options,
-  channel: () => Channel,
+  channel: Channel,
   fail: (error: GrpcError) => E
-): Effect.Effect<AnyClient, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(Effect.sync(channel), (channel) => Effect.sync(() => channel.close())),
-    (channel) =>
-      Object.fromEntries(service.methods.map((method) => {
-        const path = Wire.path(method)
-        return [
-          method.localName,
-          call(method.methodKind, {
-            channel,
-            path,
-            encode: Wire.encoder(method.input),
-            decode: Wire.decoder(method.output),
-            instruments: Instruments.make("client", method),
-            opening: openingOf(options, path),
-            fail: (status) => fail(fromStatus(path, options.address, status)),
-            spanOptions: {
-              kind: "client",
-              captureStackTrace: false,
-              attributes: {
-                "rpc.system": "grpc",
-                "rpc.service": service.typeName,
-                "rpc.method": method.name,
-                "server.address": options.address
-              }
-            }
-          })
-        ]
-      }))
-  )
+): AnyClient =>
+  Object.fromEntries(service.methods.map((method) => {
+    const path = Wire.path(method)
+    return [
+      method.localName,
+      call(method.methodKind, {
+        channel,
+        path,
+        encode: Wire.encoder(method.input),
+        decode: Wire.decoder(method.output),
+        instruments: Instruments.make("client", method),
+        opening: openingOf(options, path),
+        fail: (status) => fail(fromStatus(path, options.address, status)),
+        spanOptions: {
+          kind: "client",
+          captureStackTrace: false,
+          attributes: {
+            "rpc.system": "grpc",
+            "rpc.service": service.typeName,
+            "rpc.method": method.name,
+            "server.address": options.address
+          }
+        }
+      })
+    ]
+  }))

@@ -1,6 +1,7 @@
 /**
- * Calls over Node's own HTTP/2, without grpc-js: that library and what it loads cost a program some 30 ms before its
- * first call. One connection at a time; no load balancing, no compression.
+ * Calls over Node's own HTTP/2, without grpc-js: that library costs a program some 30 ms before its first call, and every
+ * call of a process that has slept meanwhile half a millisecond. One connection at a time; no load balancing, no
+ * compression.
  *
  * The protocol: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
  */
@@ -8,6 +9,7 @@ import * as Redacted from "effect/Redacted"
 import * as Http2 from "node:http2"
 import * as Net from "node:net"
 import {
+  CONNECT_TIMEOUT_MILLIS,
   type Credentials,
   KEEPALIVE_TIME_MILLIS,
   KEEPALIVE_TIMEOUT_MILLIS,
@@ -218,18 +220,16 @@ class Call implements Incoming, Outgoing {
   }
 
   write(message: Buffer): boolean {
-    if (message.length > this.#maxMessageBytes) {
-      this.#abandon({
-        code: codeNumbers.resourceExhausted,
-        details: `a message of ${message.length} bytes is larger than the ${this.#maxMessageBytes} that may be sent`
-      })
-      return true
-    }
-    return this.#stream.writable ? this.#stream.write(frame(message)) : true
+    return this.#fits(message) && this.#stream.writable ? this.#stream.write(frame(message)) : true
   }
 
   end(): void {
     if (this.#stream.writable) this.#stream.end()
+  }
+
+  /** The only request. Its end travels with it. */
+  writeOnly(message: Buffer): void {
+    if (this.#fits(message) && this.#stream.writable) this.#stream.end(frame(message))
   }
 
   cancel(): void {
@@ -275,6 +275,16 @@ class Call implements Incoming, Outgoing {
     this.#chunks = all.length === end ? [] : [all.subarray(end)]
     this.#buffered -= end
     return all.subarray(FRAME_HEADER_BYTES, end)
+  }
+
+  /** Whether a request may be sent; one that may not ends the call. */
+  #fits(message: Buffer): boolean {
+    if (message.length <= this.#maxMessageBytes) return true
+    this.#abandon({
+      code: codeNumbers.resourceExhausted,
+      details: `a message of ${message.length} bytes is larger than the ${this.#maxMessageBytes} that may be sent`
+    })
+    return false
   }
 
   #joined(): Buffer {
@@ -352,11 +362,19 @@ const connect = ({ address, credentials = {} }: Options): Session => {
       ? { createConnection: () => Net.connect({ path: address.slice("unix:".length) }) }
       : {})
   })
-  session.once("connect", () => session.setLocalWindowSize(WINDOW_BYTES))
+  const limit = setTimeout(
+    () => session.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MILLIS} ms`)),
+    CONNECT_TIMEOUT_MILLIS
+  )
+  session.once("connect", () => {
+    clearTimeout(limit)
+    session.setLocalWindowSize(WINDOW_BYTES)
+  })
   session.on("error", ({ message }) => {
     problem ??= message
   })
   session.once("close", () => {
+    clearTimeout(limit)
     problem ??= "the connection was closed"
   })
   return { session, lost: () => session.destroyed ? problem ?? "the connection was lost" : undefined }
@@ -410,8 +428,7 @@ export const make = (options: Options): Channel => {
   return {
     unary: (opening, message, settle) => {
       const call = open(opening)
-      call.write(message)
-      call.end()
+      call.writeOnly(message)
       awaitOne(call, settle)
       return call
     },
@@ -422,8 +439,7 @@ export const make = (options: Options): Channel => {
     },
     serverStreaming: (opening, message) => {
       const call = open(opening)
-      call.write(message)
-      call.end()
+      call.writeOnly(message)
       return call
     },
     bidiStreaming: open,

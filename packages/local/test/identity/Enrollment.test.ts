@@ -130,8 +130,7 @@ const callerAt = (address: string, credentials: GrpcClient.Credentials) =>
   Effect.gen(function*() {
     const client = yield* GrpcClient.makeBoundary(EchoService, {
       address,
-      credentials,
-      channel: { "grpc.use_local_subchannel_pool": 1 }
+      credentials
     })
     return (yield* client.echo({})).text
   })
