@@ -27,7 +27,8 @@ enum {
   PATH_BYTES = 4096,
   PASSWD_BYTES = 1 << 20,
   HIGHEST_CAPABILITY = 63,
-  /* No orders came. A program may end with this too, but hardly before the agent has heard that it was started. */
+  /* No orders came. A program may end with this too, but hardly before the agent has heard that it was started. The agent
+     knows the number: noOrdersExitCode. */
   NO_ORDERS = 250,
   /* As shells and docker tell them: no such program, no program, everything else. */
   NOT_FOUND = 127,

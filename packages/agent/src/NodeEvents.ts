@@ -25,6 +25,7 @@ import { ImageCatalog } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { Instances, type ProgramExit } from "./Instances.ts"
 import { SandboxNetwork } from "./network/SandboxNetwork.ts"
+import * as Orders from "./parked/Orders.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Slots } from "./Slots.ts"
@@ -74,6 +75,10 @@ const recordedExit = (instance: Instance, nowMillis: number): ProgramExit => ({
 const wasStarted = (process: Process | undefined): boolean =>
   process !== undefined && process.status !== "created" && process.status !== "unknown"
 
+/** Whether it is an init that was claimed and then never told what for. */
+const hadNoOrders = (process: Process | undefined): boolean =>
+  process?.status === "stopped" && process.exitCode === Orders.noOrdersExitCode
+
 const make = Effect.gen(function*() {
   const settings = yield* AgentConfig
   const catalog = yield* ImageCatalog
@@ -106,7 +111,8 @@ const make = Effect.gen(function*() {
     }
     const ports = instance.spec?.exposedPorts ?? []
     yield* slots.restore(instance.instanceId, ports)
-    if (instance.state === InstanceState.CREATING && !wasStarted(process)) {
+    const isClaimed = spec !== undefined
+    if (instance.state === InstanceState.CREATING && (!wasStarted(process) || (isClaimed && hadNoOrders(process)))) {
       // Nobody was told that it exists.
       yield* endings.unmake(instances.add(instance, containerId), true)
       return

@@ -91,6 +91,9 @@ const steps = [
   "executing the program"
 ] as const
 
+/** How init ends when its agent is gone before it has given orders. */
+export const noOrdersExitCode = 250
+
 /** What init was about to do when it gave up. */
 export type Step = typeof steps[number]
 
