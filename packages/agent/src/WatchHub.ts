@@ -1,5 +1,5 @@
 /**
- * What the agent shows to its watchers: the whole state once, then each change of it. The hub keeps the last value of
+ * What the agent shows to its watchers: the whole state once, then its changes. The hub keeps the last value of
  * everything that was published, so that a new subscriber's first message and the changes after it fit together.
  *
  * Publishing is synchronous: whoever changes something publishes it in the same step, so that no two changes of one
@@ -11,6 +11,7 @@ import { ResourceExhausted } from "@fast-sandbox/core/Errors"
 import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
 import type { AgentStateSchema, Capacity, Image, Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { WatchResponseSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -24,6 +25,12 @@ import * as Stream from "effect/Stream"
  * has stopped reading is given up.
  */
 export const subscriberCapacity = 4096
+
+/**
+ * Changes are told together with those that follow this closely, and of one thing only the last. A start from a parked
+ * slot is over by then: it costs its watchers one message, and its caller none, because the answer goes first.
+ */
+const gatherTime = "5 millis"
 
 /** When a watcher that was given up should come back. */
 const resubscribeAfterMillis = 100
@@ -53,6 +60,32 @@ const fallenBehind = new ResourceExhausted({
   problem: `the watcher is more than ${subscriberCapacity} changes behind; watch again`,
   retryAfterMillis: resubscribeAfterMillis
 })
+
+/** What a change is about. */
+const subjectOf = (event: WatchEvent): string => {
+  switch (event.case) {
+    case "instanceChanged":
+    case "instanceRemoved":
+      return `instance ${event.value.instanceId}`
+    case "imageAdded":
+    case "imageRemoved":
+      return `image ${event.value.name}`
+    default:
+      return event.case ?? ""
+  }
+}
+
+/** The last change of each thing, in the order of these. */
+const lastOfEach = (first: WatchEvent, rest: ReadonlyArray<WatchEvent>): Arr.NonEmptyReadonlyArray<WatchEvent> => {
+  const last = new Map<string, WatchEvent>()
+  for (const event of [first, ...rest]) {
+    const subject = subjectOf(event)
+    last.delete(subject)
+    last.set(subject, event)
+  }
+  const [head = first, ...tail] = last.values()
+  return [head, ...tail]
+}
 
 const heartbeat: WatchEvent = { case: "heartbeat", value: {} }
 
@@ -136,14 +169,26 @@ const make = (): WatchHub["Service"] => {
       (queue) => Effect.sync(() => subscribers.delete(queue)).pipe(Effect.andThen(Queue.shutdown(queue)))
     )
 
+  /** What follows a first message soon, with it. */
+  const gather = (queue: Subscriber) =>
+  (
+    first: WatchEvent
+  ): Effect.Effect<Arr.NonEmptyReadonlyArray<WatchEvent>, ResourceExhausted> =>
+    first.case === "state"
+      ? Effect.succeed([first])
+      : Effect.sleep(gatherTime).pipe(
+        Effect.andThen(Queue.clear(queue)),
+        Effect.map((rest) => lastOfEach(first, rest))
+      )
+
   return WatchHub.of({
     publishUnsafe,
     watch: (identity) =>
       Stream.unwrap(Effect.map(subscribe(identity), (queue) =>
         Stream.fromPull(Effect.succeed(
-          Queue.takeAll(queue).pipe(
+          Queue.take(queue).pipe(
             Effect.timeoutOption(heartbeatInterval),
-            Effect.map(Option.getOrElse(() => [heartbeat] as const))
+            Effect.flatMap(Option.match({ onNone: () => Effect.succeed([heartbeat] as const), onSome: gather(queue) }))
           )
         )))),
     images: Effect.sync(() => [...images.values()]),

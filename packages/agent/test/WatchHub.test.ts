@@ -38,10 +38,48 @@ describe("WatchHub", () => {
       assert.deepStrictEqual(ids(first), ["b"])
       assert.strictEqual(first.case === "state" ? first.value.capacity?.slots : 0, 3)
       changed(hub, "c", InstanceState.CREATING)
+      yield* TestClock.adjust("5 millis")
       changed(hub, "c", InstanceState.RUNNING)
+      yield* TestClock.adjust("5 millis")
       hub.publishUnsafe({ case: "instanceRemoved", value: { instanceId: "c" } })
+      yield* TestClock.adjust("5 millis")
       const told = yield* Queue.takeN(events, 3)
       assert.deepStrictEqual(told.map((event) => event.case), ["instanceChanged", "instanceChanged", "instanceRemoved"])
+    }).pipe(Effect.provide(WatchHub.layer, { local: true })))
+
+  it.effect("tells changes that follow each other closely together, of one thing the last", () =>
+    Effect.gen(function*() {
+      const hub = yield* WatchHub
+      const { events } = yield* follow(hub)
+      yield* Queue.take(events)
+      changed(hub, "a", InstanceState.CREATING)
+      hub.publishUnsafe({ case: "capacityChanged", value: create(CapacitySchema, { slots: 3 }) })
+      yield* TestClock.adjust("4 millis")
+      assert.strictEqual(yield* Queue.size(events), 0)
+      changed(hub, "b", InstanceState.RUNNING)
+      changed(hub, "a", InstanceState.RUNNING)
+      yield* TestClock.adjust("1 millis")
+      const told = yield* Queue.takeAll(events)
+      assert.deepStrictEqual(
+        told.map((event) =>
+          event.case === "instanceChanged" ? [event.value.instanceId, event.value.state] : event.case
+        ),
+        ["capacityChanged", ["b", InstanceState.RUNNING], ["a", InstanceState.RUNNING]]
+      )
+    }).pipe(Effect.provide(WatchHub.layer, { local: true })))
+
+  it.effect("tells what is left before it ends", () =>
+    Effect.gen(function*() {
+      const hub = yield* WatchHub
+      const { events, fiber } = yield* follow(hub)
+      yield* Queue.take(events)
+      changed(hub, "a")
+      yield* TestClock.adjust("1 millis")
+      changed(hub, "b")
+      yield* hub.end
+      yield* TestClock.adjust("5 millis")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(yield* Queue.size(events), 2)
     }).pipe(Effect.provide(WatchHub.layer, { local: true })))
 
   it.effect("sends a heartbeat when nothing else was sent", () =>
@@ -68,11 +106,12 @@ describe("WatchHub", () => {
         Effect.forkChild({ startImmediately: true })
       )
       for (let n = 0; n < subscriberCapacity + 2; n++) {
-        changed(hub, "a")
+        changed(hub, `a${n}`)
         // The one that reads is given the chance to.
-        if (n % 100 === 0) yield* TestClock.adjust(0)
+        if (n % 100 === 0) yield* TestClock.adjust("5 millis")
       }
       yield* Deferred.succeed(wakes, undefined)
+      yield* TestClock.adjust("5 millis")
       assert.strictEqual((yield* Fiber.join(slow))._tag, "ResourceExhausted")
       assert.isAbove(yield* Queue.size(events), subscriberCapacity)
     }).pipe(Effect.provide(WatchHub.layer, { local: true })))

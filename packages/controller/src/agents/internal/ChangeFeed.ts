@@ -8,6 +8,12 @@ import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import type { AgentChange } from "../Agents.ts"
 
+/**
+ * Subscribers hear of changes this long after they happened: work that nobody waits for must not stand in the way of an
+ * answer that somebody does wait for, and which the change came with.
+ */
+const answerFirst = "5 millis"
+
 /** Changes that wait for one subscriber before they are folded: a few seconds of a busy controller. */
 const maxWaiting = 4096
 
@@ -59,6 +65,7 @@ export const make = (everyAgent: () => Iterable<string>): ChangeFeed => {
         (subscriber) => Effect.sync(() => subscribers.delete(subscriber))
       )
       return Stream.fromQueue(signal).pipe(
+        Stream.tap(() => Effect.sleep(answerFirst)),
         Stream.map(() => take(subscriber)),
         Stream.flattenIterable
       )
