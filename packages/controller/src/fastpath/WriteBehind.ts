@@ -218,6 +218,24 @@ export const make: Effect.Effect<
     }
     const resource = placed.value
     yield* directory.wrote(resource)
+    const { uid = "" } = resource.metadata
+    // Before anything else: an instance that does not know its resource is adopted again after that was deleted.
+    const isBound = yield* agents.bind(assignment.podUid, assignment.instanceId, uid).pipe(
+      Effect.as(true),
+      Effect.catchTag("NotFound", () => Effect.succeed(false))
+    )
+    if (!isBound && !unwritten.acknowledged && isUntouched(resource, assignment)) {
+      // Whoever ended the instance meanwhile ended the sandbox: what was deleted must not come back.
+      yield* kube.delete(Kinds.Sandbox, { namespace, name }, { preconditions: { uid } }).pipe(
+        Effect.catchIf(
+          ({ reason }) => reason._tag === "NotFound" || reason._tag === "Conflict",
+          () => Effect.void
+        )
+      )
+      yield* directory.deleted(resource)
+      yield* count("written")
+      return Option.some(resource)
+    }
     const found = yield* instanceOf(assignment)
     const now = yield* Clock.currentTimeMillis
     const status = Option.isNone(found) || resource.status?.phase !== undefined
@@ -233,21 +251,6 @@ export const make: Effect.Effect<
         )
       )
     yield* directory.wrote(reported)
-    const { uid = "" } = resource.metadata
-    const isBound = yield* agents.bind(assignment.podUid, assignment.instanceId, uid).pipe(
-      Effect.as(true),
-      Effect.catchTag("NotFound", () => Effect.succeed(false))
-    )
-    if (!isBound && !unwritten.acknowledged && isUntouched(resource, assignment)) {
-      // Whoever ended the instance meanwhile ended the sandbox: what was deleted must not come back.
-      yield* kube.delete(Kinds.Sandbox, { namespace, name }, { preconditions: { uid } }).pipe(
-        Effect.catchIf(
-          ({ reason }) => reason._tag === "NotFound" || reason._tag === "Conflict",
-          () => Effect.void
-        )
-      )
-      yield* directory.deleted(reported)
-    }
     yield* count("written")
     return Option.some(reported)
   })

@@ -68,11 +68,15 @@ class Reachability {
 }
 
 /**
- * At most one instance of a sandbox lives at any time. The exception is the one that the design makes: while the agent
- * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere.
+ * At most one instance of a sandbox lives at any time. The exceptions are those that the design makes: while the agent
+ * of the old one is silent beyond the recovery timeout, a successor may be started elsewhere; and a start that was still
+ * on its way when a user wiped the status that named it is known to nobody until it arrives, and ended then.
  */
 const atMostOneLive = (): Machine => {
   const live = new Map<string, InstanceFacts>()
+  const admitted = new Set<string>()
+  /** Named by nothing but a status that was wiped before they arrived. */
+  const forgotten = new Set<string>()
   const reachability = new Reachability()
   const timeouts = new Map<string, number>()
   return (entry) => {
@@ -83,6 +87,12 @@ const atMostOneLive = (): Machine => {
         const timeout = event.after.spec.recoveryTimeoutSeconds ?? defaults.recoveryTimeoutSeconds
         const id = Assignment.claimUid(event.after)
         timeouts.set(id, Math.min(timeout * 1000, timeouts.get(id) ?? Infinity))
+        const named = event.before?.status?.sandboxID
+        if (event.by === "user" && named !== undefined && event.after.status?.sandboxID === undefined) {
+          if (!admitted.has(named)) {
+            forgotten.add(named)
+          }
+        }
         return undefined
       }
       case "InstanceEnded":
@@ -93,9 +103,11 @@ const atMostOneLive = (): Machine => {
         const timeout = timeouts.get(instance.claimUid) ?? defaults.recoveryTimeoutSeconds * 1000
         const other = [...live.values()].find((other) =>
           other.claimUid === instance.claimUid && other.instanceId !== instance.instanceId &&
+          !forgotten.has(other.instanceId) && !forgotten.has(instance.instanceId) &&
           reachability.silentFor(other.agent, at) + silenceSlackMillis < timeout
         )
         live.set(instance.instanceId, instance)
+        admitted.add(instance.instanceId)
         return other === undefined
           ? undefined
           : `${instance.namespace}/${instance.name} has instance ${short(other.instanceId)} on ${other.agent} and ${

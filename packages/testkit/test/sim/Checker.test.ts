@@ -84,10 +84,26 @@ const examples: {
         [20, admitted("a1", "x")],
         [30, { _tag: "AgentSilent", agent: "x" }],
         [95, admitted("a2", "y")]
+      ],
+      // Nothing but a status that a user wiped named the start that was still on its way.
+      [
+        started("x"),
+        started("y"),
+        stored({ phase: "Scheduled", sandboxID: "a1" }, {}, "user"),
+        admitted("a2", "y"),
+        admitted("a1", "x")
       ]
     ],
     breaks: [
       [started("x"), started("y"), admitted("a1", "x"), admitted("a2", "y")],
+      // The wiped status named a start that had arrived.
+      [
+        started("x"),
+        started("y"),
+        admitted("a1", "x"),
+        stored({ phase: "Running", sandboxID: "a1" }, {}, "user"),
+        admitted("a2", "y")
+      ],
       [
         started("x"),
         started("y"),
