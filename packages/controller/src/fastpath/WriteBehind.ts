@@ -29,6 +29,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Agents, type AgentView } from "../agents/Agents.ts"
 import { isFinal } from "../KubeFailure.ts"
+import { announce } from "../sandbox/Announcement.ts"
 import { Directory, type Unwritten } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
 import { Placement } from "./Placement.ts"
@@ -245,6 +246,7 @@ export const make: Effect.Effect<
     const reported = status === undefined
       ? resource
       : yield* kube.updateStatus(Kinds.Sandbox, { ...resource, status }).pipe(
+        Effect.tap((sandbox) => announce(recorder, sandbox, resource.status, status)),
         Effect.catchTag(
           "KubeError",
           (error) => Effect.as(Effect.logDebug("the first status was not written", error), resource)

@@ -41,6 +41,7 @@ import { Agents, type AgentView } from "../agents/Agents.ts"
 import { agentOf, Caches, keyOf, poolKeyOf } from "../Caches.ts"
 import * as InstanceSpec from "../InstanceSpec.ts"
 import { Registry } from "../registry/Registry.ts"
+import { announce } from "./Announcement.ts"
 import { Memory } from "./Memory.ts"
 import * as Observation from "./Observation.ts"
 
@@ -316,33 +317,10 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         kube.updateStatus(Kinds.Sandbox, { ...sandbox, status }, { fieldManager })
       )
       if (Option.isSome(after)) {
-        yield* announce(after.value, sandbox.status, status)
+        yield* announce(recorder, after.value, sandbox.status, status)
       }
       return after
     })
-
-    /** Every change of phase is an Event, and so is every new reason for finding no agent. */
-    const announce = (sandbox: Sandbox, before: SandboxStatus | undefined, after: SandboxStatus) => {
-      const scheduled = after.conditions?.find(({ type }) => type === "Scheduled")
-      const old = before?.conditions?.find(({ type }) => type === "Scheduled")
-      if (after.phase === "Pending" && scheduled !== undefined) {
-        const { message, reason } = scheduled
-        return reason === old?.reason
-          ? Effect.void
-          : recorder.record(Kinds.Sandbox, sandbox, { type: "Warning", reason, message })
-      }
-      if (after.phase === undefined || after.phase === before?.phase) {
-        return Effect.void
-      }
-      const message = after.phase === "Scheduled"
-        ? scheduled?.message
-        : after.message ?? after.conditions?.find(({ type }) => type === "Ready")?.message
-      return recorder.record(Kinds.Sandbox, sandbox, {
-        type: after.phase === "Failed" || after.phase === "Lost" ? "Warning" : "Normal",
-        reason: after.phase === "Failed" || after.phase === "Lost" ? after.reason ?? after.phase : after.phase,
-        message: message ?? after.phase
-      })
-    }
 
     // -------------------------------------------------------------------------------------------------------------------
     // steps
