@@ -25,6 +25,7 @@ import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
 import type { LogsResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { CreateRequest, LogsRequest, UpdateRequest } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
+import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
@@ -42,6 +43,7 @@ import { Agents } from "../agents/Agents.ts"
 import { toBoundary } from "../KubeFailure.ts"
 import { Demand } from "../pool/Demand.ts"
 import { Registry } from "../registry/Registry.ts"
+import { announce } from "../sandbox/Announcement.ts"
 import * as Audit from "./Audit.ts"
 import { Directory, type Entry } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
@@ -84,7 +86,7 @@ export class FastPath extends Context.Service<FastPath, {
   static get layer(): Layer.Layer<
     FastPath,
     never,
-    KubeClient | Agents | Registry | Demand | Directory | Placement | WriteBehind | SandboxLocks
+    KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks
   > {
     return Layer.effect(FastPath, make)
   }
@@ -156,13 +158,14 @@ const selected = (selection: Selection) =>
 export const make: Effect.Effect<
   FastPath["Service"],
   never,
-  KubeClient | Agents | Registry | Demand | Directory | Placement | WriteBehind | SandboxLocks
+  KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks
 > = Effect.gen(function*() {
   const kube = yield* KubeClient
   const agents = yield* Agents
   const directory = yield* Directory
   const demand = yield* Demand
   const placement = yield* Placement
+  const recorder = yield* EventRecorder
   const registry = yield* Registry
   const writeBehind = yield* WriteBehind
   const locks = yield* SandboxLocks
@@ -360,8 +363,10 @@ export const make: Effect.Effect<
       return yield* new Internal({ problem: "an instance was started before its resource was written" })
     }
     yield* placement.settled(placed.assignment.instanceId)
+    const { status: before } = resource
     const sandbox = yield* shown(resource, placed.assignment)
     const reported = yield* kube.updateStatus(Kinds.Sandbox, sandbox).pipe(
+      Effect.tap((written) => announce(recorder, written, before, sandbox.status ?? {})),
       Effect.catchTag(
         "KubeError",
         (error) => Effect.as(Effect.logDebug("the first status was not written", error), sandbox)
@@ -409,6 +414,7 @@ export const make: Effect.Effect<
         }
         return yield* nameTaken(namespace, name)
       }
+      yield* SandboxRequest.checkExpiry(wanted)
       const pool = yield* Effect.interruptible(poolOf(namespace, wanted.spec.poolRef))
       const sandbox = yield* mode === "strong" ? strong(wanted, pool) : fast(wanted, pool)
       yield* count(mode, "created")

@@ -21,8 +21,10 @@ import {
   type SecurityContext as SecurityContextMessage
 } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import { GrpcCaller } from "@fast-sandbox/grpc/GrpcCaller"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
+import * as Option from "effect/Option"
 import { createHash } from "node:crypto"
 
 /** A Sandbox that does not exist yet: it has a name, a namespace and a claim. */
@@ -146,6 +148,16 @@ export const decode = Effect.fnUntraced(function*(request: CreateRequest): Effec
   yield* Effect.fromResult(SandboxValidation.validate(wanted))
   return wanted
 })
+
+/** Refuses what would be ended as soon as it was started. Not asked of a replay: its sandbox has had its time. */
+export const checkExpiry = ({ spec }: Wanted): Effect.Effect<void, InvalidArgument> =>
+  Effect.flatMap(
+    Clock.currentTimeMillis,
+    (now) =>
+      Option.exists(Instant.parseMillis(spec.expireTime), (expiry) => expiry <= now)
+        ? Effect.fail(refuse("spec.expireTime", `${spec.expireTime} is over: nothing would run`))
+        : Effect.void
+  )
 
 /** What an update may have changed since. */
 const immutable = (spec: SandboxSpec) => {

@@ -311,6 +311,35 @@ describe("fast create", () => {
 
 describe("write-behind", () => {
   run(
+    "tells of the first status by an Event, also of an end that came before it was written",
+    Effect.gen(function*() {
+      const { one } = yield* agents({ one: 9 })
+      const gate = yield* Deferred.make<void>()
+      const memory = yield* MemoryKube
+      yield* memory.setGate({
+        before: (call) => call.verb === "create" && call.kind === "Sandbox" ? Deferred.await(gate) : Effect.void
+      })
+      const path = yield* FastPath
+      yield* path.create(request({ name: "running" }))
+      const ended = yield* path.create(request({ name: "ended" }))
+      yield* one?.exit(ended.status?.sandboxID ?? "", 3) ?? Effect.void
+      yield* eventually(Effect.gen(function*() {
+        assert.strictEqual((yield* path.get("", "ended")).status?.phase, "Failed")
+      }))
+      yield* Deferred.succeed(gate, undefined)
+      yield* path.create(request({ name: "strong", consistencyMode: ConsistencyMode.STRONG }))
+      yield* eventually(Effect.gen(function*() {
+        const told = (yield* events).map(({ involvedObject, reason, type }) => [involvedObject.name, type, reason])
+        assert.sameDeepMembers(told, [
+          ["running", "Normal", "Running"],
+          ["ended", "Warning", "Error"],
+          ["strong", "Normal", "Running"]
+        ])
+      }))
+    })
+  )
+
+  run(
     "an API that is away for a while loses nothing",
     Effect.gen(function*() {
       yield* agents({ one: 9 })
@@ -436,6 +465,22 @@ describe("write-behind", () => {
         }).pipe(Effect.provide(fastPath, { local: true }))
       }).pipe(Effect.scoped, Effect.provide(world)),
     20_000
+  )
+})
+
+describe("expiry", () => {
+  run(
+    "one that is over is refused, unless the sandbox has had its time already",
+    Effect.gen(function*() {
+      const { one } = yield* agents({ one: 2 })
+      const path = yield* FastPath
+      const over = request({ name: "a", requestId: "r", expireTimeSeconds: 1_000_000_000n })
+      const refused = yield* Effect.flip(path.create(over))
+      assert.deepInclude(refused, { _tag: "InvalidArgument", field: "spec.expireTime" })
+      assert.strictEqual(one?.instances.size, 0)
+      const first = yield* path.create(request({ name: "a", requestId: "r" }))
+      assert.strictEqual((yield* path.create(over)).status?.sandboxID, first.status?.sandboxID)
+    })
   )
 })
 
