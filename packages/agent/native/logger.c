@@ -1,7 +1,10 @@
 /*
  * fsb-logger: writes what a sandbox prints into its log files. containerd's shim starts one beside each sandbox
- * (stdio URI binary:///path/fsb-logger?dir=DIR&max-bytes=N&files=N), so that logging needs no agent, and the sandbox
- * never waits for a reader: a full or broken disk loses lines (and says how many), it never blocks the program.
+ * (stdio URI binary:///path/fsb-logger?dir=DIR&max-bytes=N&files=N&rate=N), so that logging needs no agent, and the
+ * sandbox never waits for a reader: a full or broken disk loses lines (and says how many), it never blocks the program.
+ *
+ * What costs the node is bounded, as the sandbox's other means are: a program that prints more than `rate` bytes of log
+ * a second waits in its write, as it would for a processor, and loses no line. And whatever else wants to run goes first.
  *
  * File descriptors given by the shim: 3 is the sandbox's stdout, 4 its stderr, 5 is closed when we are ready.
  *
@@ -31,8 +34,12 @@ enum {
   PATH_BYTES = 4096,
   /* After SIGTERM at most this many chunks are drained from each stream: a writer that outlives its sandbox (a daemon
      that kept the pipe) can't keep the logger alive. */
-  DRAIN_CHUNKS = 64
+  DRAIN_CHUNKS = 64,
+  /* The kernel's least: a chatty program must not slow the starts of others by its logger. */
+  NICENESS = 19
 };
+
+static const u64 SECOND_NANOS = 1000000000;
 
 struct stream {
   int fd;
@@ -51,6 +58,10 @@ static char path[PATH_BYTES];
 static usize directory_length;
 static u64 max_bytes = 10 * 1024 * 1024;
 static u64 keep_files = 3;
+/* Bytes of log a second; 0 is as much as the disk takes. */
+static u64 rate;
+/* The time at which all that was written so far is paid for at that rate. */
+static u64 paid_nanos;
 static u64 number = 1;
 static int file = -1;
 static u64 file_bytes;
@@ -70,9 +81,31 @@ static void open_file(void) {
   file_bytes = end < 0 ? 0 : (u64)end;
 }
 
+static u64 monotonic_nanos(void) {
+  struct timespec now;
+  call(SYS_clock_gettime, CLOCK_MONOTONIC, &now, 0, 0);
+  return (u64)now.seconds * SECOND_NANOS + (u64)now.nanos;
+}
+
+/* A second's worth may be written at once, so that a burst is not held up. */
+static void pay(usize bytes) {
+  if (rate == 0) return;
+  u64 now = monotonic_nanos();
+  if (paid_nanos < now) paid_nanos = now;
+  paid_nanos += bytes * SECOND_NANOS / rate;
+}
+
+/* How long nothing must be read; 0 is not at all. */
+static u64 pause_nanos(void) {
+  if (rate == 0) return 0;
+  u64 allowed = monotonic_nanos() + SECOND_NANOS;
+  return paid_nanos > allowed ? paid_nanos - allowed : 0;
+}
+
 static void flush(void) {
   usize done = 0;
   if (pending == 0) return;
+  pay(pending);
   if (file < 0) open_file();
   while (file >= 0 && done < pending) {
     isize n = call(SYS_write, file, out + done, pending - done, 0);
@@ -222,6 +255,8 @@ __attribute__((used)) void start(usize *stack) {
       max_bytes = parse(value);
     } else if (same(arguments[i], "files")) {
       keep_files = parse(value);
+    } else if (same(arguments[i], "rate")) {
+      rate = parse(value);
     } else if (same(arguments[i], "tty")) {
       is_terminal = parse(value) != 0;
     }
@@ -242,14 +277,17 @@ __attribute__((used)) void start(usize *stack) {
   u64 end_mask = 1UL << (SIGTERM - 1) | 1UL << (SIGINT - 1);
   int signals = (int)call(SYS_signalfd4, -1, &end_mask, 8, O_CLOEXEC);
   open_file();
+  call(SYS_setpriority, PRIO_PROCESS, 0, NICENESS, 0);
   call(SYS_close, READY_FD, 0, 0, 0);
 
   int ending = 0;
   while (!ending && (streams[0].open || streams[1].open)) {
-    struct pollfd wanted[3] = {{streams[0].open ? STDOUT_FD : -1, POLLIN, 0},
-                               {streams[1].open ? STDERR_FD : -1, POLLIN, 0},
+    u64 nanos = pause_nanos();
+    struct timespec pause = {(isize)(nanos / SECOND_NANOS), (isize)(nanos % SECOND_NANOS)};
+    struct pollfd wanted[3] = {{streams[0].open && nanos == 0 ? STDOUT_FD : -1, POLLIN, 0},
+                               {streams[1].open && nanos == 0 ? STDERR_FD : -1, POLLIN, 0},
                                {signals, POLLIN, 0}};
-    call6(SYS_ppoll, (isize)wanted, 3, 0, 0, 8, 0);
+    call6(SYS_ppoll, (isize)wanted, 3, nanos == 0 ? 0 : (isize)&pause, 0, 8, 0);
     for (int i = 0; i < 2; i++)
       if (wanted[i].revents) drain_once(&streams[i]);
     ending = wanted[2].revents != 0;

@@ -33,6 +33,7 @@ enum {
   SYS_connect = 42,
   SYS_execve = 59,
   SYS_chdir = 80,
+  SYS_setpriority = 141,
   SYS_fchown = 93,
   SYS_umask = 95,
   SYS_setgroups = 116,
@@ -105,6 +106,7 @@ enum {
   SYS_connect = 203,
   SYS_execve = 221,
   SYS_chdir = 49,
+  SYS_setpriority = 140,
   SYS_fchown = 55,
   SYS_umask = 166,
   SYS_setgroups = 159,
@@ -170,7 +172,7 @@ enum {
 #define call(n, a, b, c, d) call6((n), (isize)(a), (isize)(b), (isize)(c), (isize)(d), 0, 0)
 
 /* Numbers of the Linux ABI: include/uapi/asm-generic/{fcntl,errno,signal,poll,mman-common}.h, include/uapi/linux/{fcntl,
-   prctl,seccomp}.h, include/linux/{fs,socket}.h */
+   prctl,resource,seccomp,time}.h, include/linux/{fs,socket}.h */
 enum {
   AT_FDCWD = -100,
   AT_REMOVEDIR = 0x200,
@@ -199,6 +201,8 @@ enum {
   SIGTERM = 15,
   SIGPIPE = 13,
   CLOCK_REALTIME = 0,
+  CLOCK_MONOTONIC = 1,
+  PRIO_PROCESS = 0,
   PROT_READ = 1,
   PROT_WRITE = 2,
   MAP_PRIVATE = 2,

@@ -36,6 +36,7 @@ import { NodeEvents } from "./NodeEvents.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Traffic } from "./parked/Traffic.ts"
+import * as ProcessorShare from "./ProcessorShare.ts"
 import { SandboxContainer } from "./SandboxContainer.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Inside } from "./sessions/Inside.ts"
@@ -119,7 +120,7 @@ export const node = Layer.mergeAll(shims, users).pipe(
 
 /** Sandboxes on that containerd, and what goes on inside of them. */
 export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer).pipe(
-  Layer.provideMerge(Layer.mergeAll(Creations.layer, DiskWatch.layer, NodeEvents.layer)),
+  Layer.provideMerge(Layer.mergeAll(Creations.layer, DiskWatch.layer, NodeEvents.layer, ProcessorShare.layer)),
   Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
   Layer.provideMerge(Traffic.layer),
   Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),

@@ -25,6 +25,9 @@ const defaultShimGroups = 4
 /** More shims than this no longer share anything. */
 const maxShimGroups = 64
 
+/** More than a program writes that somebody reads, and some percent of a processor for its logger. */
+const defaultLogBytesPerSecond = 16 * 1024 * 1024
+
 /** Where an agent listens. */
 export type Listen =
   | { readonly _tag: "Unix"; readonly path: string }
@@ -66,6 +69,8 @@ export interface Settings {
   readonly containerdNamespace: string
   readonly stateDirectory: string
   readonly logDirectory: string
+  /** What the log of a sandbox grows by at most, time stamps included; 0 is no limit. A program that prints more waits. */
+  readonly logBytesPerSecond: number
   /** The cgroup below which every instance gets one of its own name. */
   readonly cgroupParent: string
   /** Absolute path of the OCI runtime; chosen by the runtime profile when absent. */
@@ -196,6 +201,7 @@ const variables = Config.all({
   containerdNamespace: Config.NonEmptyString("FSB_CONTAINERD_NAMESPACE").pipe(Config.withDefault("k8s.io")),
   stateDirectory: Config.schema(AbsolutePath, "FSB_STATE_DIR").pipe(Config.withDefault("/run/fast-sandbox")),
   logDirectory: Config.option(Config.schema(AbsolutePath, "FSB_LOG_DIR")),
+  logBytesPerSecond: quantity("FSB_LOG_RATE", Quantity.parseBytes),
   cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
   runtimeBinary: optionalPath("FSB_RUNTIME_BINARY"),
   runtimeDirectory: optionalPath("FSB_RUNTIME_DIR"),
@@ -245,6 +251,7 @@ const toSettings = (
   enrollment: Option.getOrUndefined(settings.enrollment),
   metrics: settings.metrics === "" ? undefined : parseTcp(settings.metrics),
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
+  logBytesPerSecond: settings.logBytesPerSecond ?? defaultLogBytesPerSecond,
   limits: { cpuMillis, memoryBytes, pids, diskBytes }
 })
 

@@ -42,7 +42,7 @@ export class LogDirectory extends Context.Service<LogDirectory, {
   > = Layer.effect(
     LogDirectory,
     Effect.gen(function*() {
-      const { logDirectory, loggerBinary } = yield* AgentConfig
+      const { logBytesPerSecond, logDirectory, loggerBinary } = yield* AgentConfig
       const files = yield* FileSystem.FileSystem
       const inside = yield* Inside
       yield* files.makeDirectory(logDirectory, { recursive: true, mode: directoryMode })
@@ -59,7 +59,8 @@ export class LogDirectory extends Context.Service<LogDirectory, {
         const options = new URLSearchParams({
           dir: directory,
           "max-bytes": String(rotation.maxBytes),
-          files: String(rotation.files)
+          files: String(rotation.files),
+          rate: String(logBytesPerSecond)
         })
         return `binary://${loggerBinary}?${options}`
       }

@@ -197,6 +197,10 @@ const make = Effect.gen(function*() {
     })).pipe(Effect.mapError(toBoundary))
   })
 
+  /** The program has the weight that was asked for. Where the kernel shows no such cgroup, in a machine, nothing was changed. */
+  const settle = (containerId: string, { linux: { resources: { cpu } } }: OciSpec.Spec) =>
+    Effect.ignore(Cgroups.limit(cgroupOf(containerId), { cpu: { shares: cpu?.shares } }), { log: "Debug" })
+
   const makeContainer = Effect.fnUntraced(
     function*({ around, hasStdin, id, image: { image }, ports, record, spec: bare }: {
       readonly id: string
@@ -216,7 +220,7 @@ const make = Effect.gen(function*() {
         ...record,
         image: image.name,
         runtime,
-        spec: { ...spec, annotations: { ...spec.annotations, ...runtime.annotations } },
+        spec: OciSpec.whileStarting({ ...spec, annotations: { ...spec.annotations, ...runtime.annotations } }),
         snapshotter
       }).pipe(
         Effect.mapError((error) =>
@@ -246,6 +250,7 @@ const make = Effect.gen(function*() {
       yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
         Effect.mapError(startFailure),
         Effect.andThen(Effect.mapError(users.takeBack, ({ message }) => new Internal({ problem: message }))),
+        Effect.andThen(settle(id, spec)),
         around("task")
       )
       yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))

@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type Dirent, existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs"
+import { type Dirent, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs"
 import type * as OciSpec from "./OciSpec.ts"
 
 const root = "/sys/fs/cgroup"
@@ -119,6 +119,12 @@ const unifiedLimits = ({ cpu, memory, pids }: OciSpec.LinuxResources): ReadonlyA
   ...(pids === undefined ? [] : [["pids.max", String(pids.limit)] as const])
 ]
 
+const write = (file: string, value: string): Effect.Effect<void, LimitRefused> =>
+  Effect.try({
+    try: () => writeFileSync(file, value),
+    catch: (cause) => new LimitRefused({ file, problem: cause instanceof Error ? cause.message : String(cause) })
+  })
+
 /**
  * Sets limits of a cgroup (`/fast-sandbox/ID`) as an OCI runtime would, without the milliseconds of asking one: CPU,
  * memory and pids; devices are not limits.
@@ -130,13 +136,29 @@ export const limit = (path: string, resources: OciSpec.LinuxResources): Effect.E
       : legacyLimits(resources).map(([tree, file, value]) =>
         [`${root}/${tree}${path}/${file}`, String(value)] as const
       ),
-    ([file, value]) =>
-      Effect.try({
-        try: () => writeFileSync(file, value),
-        catch: (cause) => new LimitRefused({ file, problem: cause instanceof Error ? cause.message : String(cause) })
-      }),
+    ([file, value]) => write(file, value),
     { discard: true }
   )
+
+/** `/a/b/c` lies in `/a/b`, `/a` and the root, which is named by nothing. */
+const ancestorsOf = (path: string): ReadonlyArray<string> =>
+  path.split("/").slice(0, -1).map((_, at, names) => names.slice(0, at + 1).join("/"))
+
+/**
+ * Makes a cgroup (`/fast-sandbox`) where it is not there, and sets the weight of everything in it together against its
+ * siblings when processors are short, on the old scale: 1024 is what a single process or another cgroup has.
+ */
+export const weigh = (path: string, shares: number): Effect.Effect<void, LimitRefused> =>
+  Effect.gen(function*() {
+    const directory = isUnified() ? `${root}${path}` : `${root}/cpu${path}`
+    // What is wrong with it is told when its weight is written.
+    yield* Effect.sync(() => tolerant(() => mkdirSync(directory, { recursive: true }), undefined))
+    if (isUnified()) {
+      // A cgroup has a controller's files when its parent says so.
+      yield* Effect.forEach(ancestorsOf(path), (above) => write(`${root}${above}/cgroup.subtree_control`, "+cpu"))
+    }
+    yield* limit(path, { cpu: { shares } })
+  })
 
 const killAll = (directory: string): void => {
   for (const pid of processesOf(directory)) {

@@ -91,6 +91,19 @@ describe("OciSpec", () => {
     assert.deepStrictEqual(OciSpec.makeResources({ cpu: 2.5 }).cpu, { period: 100000, quota: 250000, shares: 2560 })
     assert.deepStrictEqual(OciSpec.makeResources({}).devices?.[0], { allow: false, access: "rwm" })
   })
+
+  it.effect("weighs more while it is made, and nothing else changes", () =>
+    Effect.gen(function*() {
+      const sharesOf = ({ linux }: OciSpec.Spec) => linux.resources.cpu?.shares
+      const spec = yield* specOf({ resources: { cpu: 0.5 } })
+      const starting = OciSpec.whileStarting(spec)
+      assert.deepStrictEqual([sharesOf(spec), sharesOf(starting)], [512, 8192])
+      const cpu = { ...starting.linux.resources.cpu, shares: 512 }
+      const resources = { ...starting.linux.resources, cpu }
+      assert.deepStrictEqual({ ...starting, linux: { ...starting.linux, resources } }, spec)
+      // The most that the kernel takes.
+      assert.strictEqual(sharesOf(OciSpec.whileStarting(yield* specOf({ resources: { cpu: 100 } }))), 262_144)
+    }))
 })
 
 describe.each(["x64", "arm64"])("the seccomp profile of %s", (architecture) => {

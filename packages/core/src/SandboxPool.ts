@@ -7,10 +7,15 @@ import * as ImageName from "./ImageName.ts"
 import * as Names from "./Names.ts"
 import { Dns, Egress } from "./NetworkPolicy.ts"
 import { Condition, ObjectMeta } from "./ObjectMeta.ts"
-import { limits, SandboxResources, SecurityContext } from "./Sandbox.ts"
+import { limits, QuantityText, SandboxResources, SecurityContext } from "./Sandbox.ts"
 
 /** Defaults of a SandboxPool's spec. */
-export const defaults = { maxSandboxesPerPod: 5, runtimeType: "container", network: "private" } as const
+export const defaults = {
+  maxSandboxesPerPod: 5,
+  runtimeType: "container",
+  network: "private",
+  logRate: "16Mi"
+} as const
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -90,6 +95,13 @@ export const SandboxPoolSpec = Schema.Struct({
   ),
   sandboxResources: Schema.optionalKey(
     SandboxResources.annotate({ description: "Default and upper limit of each sandbox." })
+  ),
+  logRate: Schema.optionalKey(
+    QuantityText.annotate({
+      description:
+        "What the log of each sandbox grows by at most, in bytes a second; 0: no limit. A program that prints more waits.",
+      default: defaults.logRate
+    })
   ),
   sandboxSecurity: Schema.optionalKey(
     SandboxSecurity.annotate({ description: "Who sandboxes' programs are and what they may write to." })

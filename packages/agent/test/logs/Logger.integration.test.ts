@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as LogFile from "@fast-sandbox/agent/logs/LogFile"
-import { Effect, Stream } from "effect"
+import { Duration, Effect, Stream } from "effect"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Readable, Writable } from "node:stream"
@@ -118,6 +118,30 @@ describe("fsb-logger", () => {
       assert.isAbove(kept.length, 2 * 10_000_000 / 300)
       assert.deepStrictEqual(kept, Array.from({ length: count - first + 1 }, (_, n) => first + n))
     }), 120_000)
+
+  it.live(
+    "takes no more than its rate, loses no line by it, and lets all others go first",
+    () =>
+      Effect.gen(function*() {
+        const dir = yield* directory
+        const rate = 4_000_000
+        const child = yield* start(dir, { "max-bytes": "10000000", rate: String(rate) })
+        assert.strictEqual(readFileSync(`/proc/${child.pid}/stat`, "utf8").split(") ")[1]?.split(" ")[16], "19")
+        // Twice as much log as may be written in the first second.
+        const count = Math.ceil(2 * rate / 100)
+        input(child, 3).end(Array.from({ length: count }, (_, n) => `${String(n).padStart(59)}\n`).join(""))
+        input(child, 4).end()
+        const [took, code] = yield* Effect.timed(exited(child))
+        assert.strictEqual(code, 0)
+        assert.isAtLeast(Duration.toMillis(took), 900)
+        const lines = yield* records(dir)
+        assert.deepStrictEqual(
+          lines.map((line) => Number(line.split(" ").at(-1))),
+          Array.from({ length: count }, (_, n) => n)
+        )
+      }),
+    30_000
+  )
 
   it.live("writes what is in the pipes before it obeys SIGTERM", () =>
     Effect.gen(function*() {

@@ -90,6 +90,7 @@ const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
     ["FSB_HOST_USERS", spec.sandboxSecurity?.hostUsers === true ? "true" : undefined],
     ["FSB_EGRESS", spec.egress === undefined ? undefined : JSON.stringify(spec.egress)],
     ["FSB_DNS", spec.dns === undefined ? undefined : JSON.stringify(spec.dns)],
+    ["FSB_LOG_RATE", spec.logRate],
     ["FSB_WARM_IMAGES", spec.warmImages === undefined ? undefined : JSON.stringify(spec.warmImages)],
     ["FSB_DEFAULT_CPU", cpu],
     ["FSB_DEFAULT_MEMORY", memory],
