@@ -17,12 +17,13 @@ import * as Ours from "./contenders/Ours.ts"
 import * as ParkedGauge from "./ParkedGauge.ts"
 import type { Recorder } from "./Recorder.ts"
 import * as Density from "./scenarios/Density.ts"
+import * as Neighbours from "./scenarios/Neighbours.ts"
 import * as RoundTrips from "./scenarios/RoundTrips.ts"
 import * as Starts from "./scenarios/Starts.ts"
 import * as Stack from "./Stack.ts"
 
 /** In the order in which they run. */
-export const names = ["requests", "parallel", "burst", "cycles", "trips", "processes", "density"] as const
+export const names = ["requests", "parallel", "burst", "cycles", "trips", "processes", "neighbours", "density"] as const
 
 /** Creates at once in the burst, and so the slots that are parked for it. */
 const burst = 100
@@ -163,6 +164,12 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
     ),
     trips: RoundTrips.run(recorder, common, { ours: parked, pool: parkedPool, rounds: part(5) }),
     processes: Starts.run(recorder, { contenders: processes, concurrency: 1, rounds: part(10), suffix: "" }),
+    neighbours: Neighbours.run(recorder, common, {
+      contenders: [parked, prepared],
+      pool: preparedPool,
+      passes: part(10),
+      rounds: 5
+    }),
     density: Stack.withPool(
       crowdPool,
       { maxSandboxesPerPod: crowd, warmImages: unparked },
