@@ -11,9 +11,10 @@ import type { SoakStack } from "./SoakStack.ts"
 /**
  * - stack: the process of API server, controller and janitor is killed, and started again by `up`
  * - agent, shim, containerd: one is killed, and whoever keeps it has to bring it back
+ * - janitor: the one beside the stack is killed, maybe between two of its removals, and started again
  * - pause: an agent is stopped for some seconds
  */
-export const kinds = ["stack", "agent", "shim", "containerd", "pause"] as const
+export const kinds = ["stack", "agent", "shim", "containerd", "janitor", "pause"] as const
 
 /** One kind of fault. */
 export type Kind = typeof kinds[number]
@@ -57,10 +58,11 @@ const inflict = Effect.fn("Faults.inflict")(function*(stack: SoakStack, ledger: 
       ledger.shimKillsMillis.push(yield* Clock.currentTimeMillis)
       return
     }
-    case "containerd": {
-      const pid = yield* stack.containerdPid
+    case "containerd":
+    case "janitor": {
+      const pid = yield* kind === "janitor" ? stack.janitorPid : stack.containerdPid
       if (Option.isNone(pid)) return
-      yield* say(`kill containerd ${pid.value}`)
+      yield* say(`kill ${kind} ${pid.value}`)
       ledger.kills++
       return yield* signal(pid.value, "SIGKILL")
     }

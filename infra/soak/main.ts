@@ -2,7 +2,7 @@
  * `make soak`: a random workload on a stack of its own, while its processes are killed at random; after every epoch
  * what was promised is compared with what is, everything is deleted, and nothing may be left.
  *
- *   node infra/soak/main.ts [--minutes 10] [--seed 1] [--faults stack,agent,shim,containerd,pause]
+ *   node infra/soak/main.ts [--minutes 10] [--seed 1] [--faults stack,agent,shim,containerd,janitor,pause]
  *
  * The seed determines what is asked for and what is killed; when exactly the machine does it, it does not.
  */
@@ -135,6 +135,7 @@ const keepLogs = Effect.fnUntraced(function*({ home }: SoakStack.SoakStack) {
   const place = `${repository}/bench/soak-${seedNumber}`
   yield* files.makeDirectory(place, { recursive: true })
   yield* files.copyFile(home.log, `${place}/stack.log`)
+  yield* files.copyFile(`${home.directory}/log/janitor.log`, `${place}/janitor.log`)
   yield* files.copyFile(`${home.containerdDirectory}/containerd.log`, `${place}/containerd.log`)
   for (const agent of yield* files.readDirectory(home.agentsDirectory)) {
     yield* files.copyFile(`${home.agentsDirectory}/${agent}/agent.log`, `${place}/${agent}.log`)
@@ -170,6 +171,9 @@ const main = Effect.gen(function*() {
     for (const violation of violations) yield* Console.log(`  ${violation}`)
     if (violations.length > 0) {
       yield* keepLogs(stack)
+      yield* Console.log(
+        `again: node infra/soak/main.ts --minutes ${values.minutes} --seed ${seedNumber} --faults ${allowed.join(",")}`
+      )
       yield* Effect.sync(() => {
         process.exitCode = 1
       })
