@@ -280,7 +280,7 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         const before = yield* Fixture.world
         const client = yield* start()
         const limits = { image: "attack", memoryBytes: 64n * 1024n * 1024n, pids: 32n }
-        const bomb = Fixture.request(["sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 1000"], limits)
+        const bomb = Fixture.request(["attacker", "fork-forever"], limits)
         yield* client.create(bomb)
         yield* Fixture.eventually(
           "the bomb has reached its limit",

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigMap, type ConfigMap as ConfigMapObject } from "@fast-sandbox/kube/Kinds"
 import * as Reflector from "@fast-sandbox/kube/Reflector"
 import type { Change, Store } from "@fast-sandbox/kube/Store"
-import { Effect, Fiber, Latch, Option, Schema, Stream } from "effect"
+import { Effect, Equal, Fiber, Latch, Option, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { ServerResponse } from "node:http"
 import { type Answer, configMap, eventually, reply, served, status } from "./ScriptedServer.ts"
@@ -81,16 +81,19 @@ const makeCollection = () => {
 const names = <I extends string>(store: Store<ConfigMapObject, I>) =>
   Effect.map(store.list, (objects) => objects.map((object) => object.metadata.name).join())
 
-const becomes = <I extends string>(store: Store<ConfigMapObject, I>, expected: string): Effect.Effect<void> =>
-  Effect.flatMap(
-    names(store),
-    (now) => now === expected ? Effect.void : Effect.flatMap(Effect.sleep("5 millis"), () => becomes(store, expected))
-  ).pipe(
-    Effect.timeoutOrElse({
-      duration: "5 seconds",
-      orElse: () => Effect.flatMap(names(store), (now) => Effect.die(new Error(`${now} never became ${expected}`)))
-    })
+/** Waits, for five seconds at most, until a look at the store sees what is expected. */
+const shows = <A>(look: Effect.Effect<A>, expected: A): Effect.Effect<void> => {
+  const again: Effect.Effect<void> = Effect.flatMap(
+    look,
+    (now) => Equal.equals(now, expected) ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), again)
   )
+  return Effect.timeoutOrElse(again, {
+    duration: "5 seconds",
+    orElse: () => Effect.map(look, (now) => assert.deepStrictEqual(now, expected))
+  })
+}
+
+const becomes = <I extends string>(store: Store<ConfigMapObject, I>, expected: string) => shows(names(store), expected)
 
 const short = (change: Change<ConfigMapObject>): string =>
   change._tag === "Synced" ? "Synced" : `${change._tag} ${change.object.metadata.name}`
@@ -141,13 +144,18 @@ describe("Reflector", () => {
     Effect.gen(function*() {
       const { collection, store } = yield* started()
       yield* watched(collection)
-      const fiber = yield* store.changes.pipe(Stream.take(6), Stream.runCollect, Effect.forkChild)
-      yield* Effect.sleep("20 millis")
+      const seen: Array<string> = []
+      const fiber = yield* store.changes.pipe(
+        Stream.take(6),
+        Stream.runForEach((change) => Effect.sync(() => seen.push(short(change)))),
+        Effect.forkChild
+      )
+      yield* eventually(() => seen.includes("Synced"))
       collection.removeUnseen("a")
       collection.putUnseen("c")
       collection.send("ERROR", status(410, "Expired"))
-      const changes = yield* Fiber.join(fiber)
-      assert.deepStrictEqual(changes.map(short), ["Added a", "Added b", "Synced", "Added c", "Deleted a", "Synced"])
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(seen, ["Added a", "Added b", "Synced", "Added c", "Deleted a", "Synced"])
       assert.strictEqual(collection.lists.length, 2)
     }))
 
@@ -196,7 +204,6 @@ describe("Reflector", () => {
       const { collection } = yield* started()
       yield* watched(collection)
       collection.send("BOOKMARK", { kind: "ConfigMap", metadata: { resourceVersion: "500" } })
-      yield* Effect.sleep("30 millis")
       for (const watcher of collection.watchers) {
         watcher.end()
       }
@@ -209,12 +216,14 @@ describe("Reflector", () => {
     Effect.gen(function*() {
       const { collection, store } = yield* started()
       yield* TestClock.withLive(watched(collection))
-      yield* TestClock.withLive(Effect.sleep("20 millis"))
+      // The watch is read, and waits for what comes next.
+      collection.put("c")
+      yield* TestClock.withLive(becomes(store, "a,b,c"))
       yield* TestClock.adjust("119 seconds")
-      yield* TestClock.withLive(Effect.sleep("20 millis"))
+      assert.isTrue(Option.isNone((yield* store.health).problem))
       assert.strictEqual(collection.watches.length, 1)
       yield* TestClock.adjust("1 seconds")
-      yield* TestClock.withLive(Effect.sleep("20 millis"))
+      yield* TestClock.withLive(shows(Effect.map(store.health, ({ problem }) => Option.isSome(problem)), true))
       assert.deepInclude(Option.getOrThrow((yield* store.health).problem), { problem: "the watch fell silent" })
       yield* TestClock.adjust("1 seconds")
       yield* TestClock.withLive(eventually(() => collection.watches.length === 2 && collection.watchers.size === 1))
@@ -284,16 +293,21 @@ describe("Reflector", () => {
       yield* watched(collection)
       const gate = yield* Latch.make()
       const seen: Array<string> = []
+      let isHeld = false
+      const hold = Effect.suspend(() => {
+        isHeld = true
+        return gate.await
+      })
       const fiber = yield* store.changes.pipe(
         Stream.runForEach((change) =>
           Effect.andThen(
-            change._tag === "Synced" ? gate.await : Effect.void,
+            change._tag === "Synced" ? hold : Effect.void,
             Effect.sync(() => seen.push(short(change)))
           )
         ),
         Effect.forkChild
       )
-      yield* Effect.sleep("20 millis")
+      yield* eventually(() => isHeld)
       for (let at = 0; at < 1000; at++) {
         collection.put("a", { at: String(at) })
         collection.put("passing")
@@ -332,14 +346,13 @@ describe("Reflector", () => {
       assert.deepStrictEqual(Array.from((yield* store.malformed).keys()), ["default/bad"])
       yield* watched(collection)
       collection.put("good", {})
-      yield* Effect.sleep("50 millis")
+      const malformed = Effect.map(store.malformed, ({ size }) => size)
+      yield* shows(malformed, 2)
       assert.strictEqual((yield* store.list)[0]?.data.k, "v")
-      assert.strictEqual((yield* store.malformed).size, 2)
       collection.put("good", { k: "w" })
       collection.remove("bad")
-      yield* Effect.sleep("50 millis")
+      yield* shows(malformed, 0)
       assert.strictEqual((yield* store.list)[0]?.data.k, "w")
-      assert.strictEqual((yield* store.malformed).size, 0)
     }))
 
   it.live("ends with its scope", () =>

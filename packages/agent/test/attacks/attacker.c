@@ -5,6 +5,7 @@
  *   attacker syscalls HOST_PID   calls that reach beyond a sandbox
  *   attacker files               kernel interfaces and devices
  *   attacker open-forever        opens files until it is refused, and says how many it got
+ *   attacker fork-forever        doubles, and goes on when it is refused: it never gets fewer, as a shell's bomb does
  *   attacker status              what the kernel says of this process: no_new_privs, seccomp, capabilities, open files
  */
 #define _GNU_SOURCE
@@ -247,6 +248,8 @@ int main(int count, char **words) {
     long opened = 0;
     while (open("/", O_RDONLY) >= 0) opened++;
     printf("%ld %s\n", opened, strerrorname_np(errno));
+  } else if (!strcmp(what, "fork-forever")) {
+    for (;;) fork();
   } else if (!strcmp(what, "status")) {
     status();
   } else {
