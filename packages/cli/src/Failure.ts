@@ -67,6 +67,9 @@ const nextSteps: Readonly<Record<string, string>> = {
   image: "see 'fsb-ctl image list'"
 }
 
+/** A server's; what servers themselves can't reach has a name. */
+const address = /^[^\s/]+:\d+$/
+
 const describeBoundary = (error: BoundaryError): string => {
   switch (error._tag) {
     case "InvalidArgument":
@@ -88,7 +91,9 @@ const describeBoundary = (error: BoundaryError): string => {
     case "Unavailable":
       return error.target.startsWith("unix:")
         ? `can't reach the server at ${error.target}; start it with 'fsb-ctl up', or say where it is with --endpoint`
-        : `can't reach the server at ${error.target} (${error.problem})`
+        : address.test(error.target)
+        ? `can't reach the server at ${error.target} (${error.problem})`
+        : error.message
     case "Internal":
       return `the server failed: ${error.message}`
     case "FailedPrecondition":

@@ -32,6 +32,16 @@ const cases: ReadonlyArray<readonly [failure: Failure.Failure, said: string, cod
     "fsb-ctl: sandbox a not found; it is being deleted\n",
     125
   ],
+  [
+    new Errors.Unavailable({ target: "10.0.0.1:9090", problem: "connection refused" }),
+    "fsb-ctl: can't reach the server at 10.0.0.1:9090 (connection refused)\n",
+    125
+  ],
+  [
+    new Errors.Unavailable({ target: "containerd", problem: "it is restarting" }),
+    "fsb-ctl: containerd is unavailable: it is restarting\n",
+    125
+  ],
   [new Errors.Internal({ problem: "see\nthe \u001b[31mlog" }), "fsb-ctl: the server failed: see; the ?[31mlog\n", 125]
 ]
 

@@ -11,6 +11,7 @@ import {
 import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
+import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -49,12 +50,10 @@ const DEADLINE: Duration.Input = "30 seconds"
 const LONG_DEADLINE: Duration.Input = "10 minutes"
 
 /** A create carries a request id, so that it may be sent again when its answer got lost. */
-const createAgain = Schedule.exponential("100 millis").pipe(
-  Schedule.jittered,
-  Schedule.upTo({ times: 3 }),
-  Schedule.setInputType<BoundaryError>(),
-  Schedule.while(({ input }) => input._tag === "Unavailable")
-)
+const createAgain = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 3 }))
+
+/** A server that took longer to say that something is unavailable has tried for itself. */
+const promptMillis = 5_000
 
 /** A server that restarts is back after a few seconds; streams that were under way take up again. */
 const resume = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")]).pipe(
@@ -208,8 +207,18 @@ const make = (
     const namespace = namespaceOf(options)
     const requestId = options.requestId ?? (yield* newRequestId)
     const request = Wire.createRequest(options, namespace, requestId)
-    const response = yield* api.createSandbox(request, within(options, LONG_DEADLINE)).pipe(
-      Effect.retry(createAgain),
+    let askedAt = 0
+    const ask = Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      askedAt = now
+      return api.createSandbox(request, within(options, LONG_DEADLINE))
+    })
+    const isWorthwhile = (error: BoundaryError) =>
+      Effect.map(
+        Clock.currentTimeMillis,
+        (now) => error._tag === "Unavailable" && (error.target === connection.address || now - askedAt < promptMillis)
+      )
+    const response = yield* ask.pipe(
+      Effect.retry({ schedule: createAgain, while: isWorthwhile }),
       Effect.onInterrupt(() => undo(options, requestId))
     )
     return Wire.created(response, namespace)
