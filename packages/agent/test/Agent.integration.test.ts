@@ -9,7 +9,8 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { Clock, Effect, Fiber, Layer, Stream } from "effect"
-import { existsSync, readFileSync } from "node:fs"
+import { execFileSync, spawnSync } from "node:child_process"
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
@@ -176,6 +177,23 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
         "spec.exposed_ports[1]"
       ])
       assert.deepStrictEqual((yield* client.list({})).instances, [])
+    }).pipe(Effect.scoped))
+
+  it.effect("makes sandboxes give way to what starts them, and weighs each by its limit", () =>
+    Effect.gen(function*() {
+      const { cgroupsPath } = yield* PrivateContainerd
+      const client = yield* Fixture.start()
+      const request = Fixture.request(Fixture.sleeper, { cpuMillis: 500n })
+      yield* client.create(request)
+      const legacy = "/sys/fs/cgroup/cpu"
+      const weight = (path: string) =>
+        existsSync(legacy)
+          ? readFileSync(`${legacy}${path}/cpu.shares`, "utf8")
+          : readFileSync(`/sys/fs/cgroup${path}/cpu.weight`, "utf8")
+      const isLegacy = existsSync(legacy)
+      assert.strictEqual(weight(cgroupsPath), isLegacy ? "128\n" : "5\n")
+      assert.strictEqual(weight(`${cgroupsPath}/${request.instanceId}`), isLegacy ? "512\n" : "20\n")
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
     }).pipe(Effect.scoped))
 
   it.effect("answers a repeated create with the same instance", () =>
@@ -408,6 +426,43 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       yield* Fixture.eventually("hi", Effect.sync(() => readFileSync(`${directory}/stdout`, "utf8") === "hi\n"))
       yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
       assert.isFalse(existsSync(directory))
+    }).pipe(Effect.scoped))
+
+  it.effect("runs on when the disk of the logs is full, and logs again when there is room", () =>
+    Effect.gen(function*() {
+      const { directory } = yield* PrivateContainerd
+      const logs = `${directory}/full`
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          mkdirSync(logs)
+          execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "none", logs])
+        }),
+        () => Effect.sync(() => execFileSync("umount", [logs]))
+      )
+      const client = yield* Fixture.start({ FSB_LOG_DIR: logs })
+      const started = Effect.fnUntraced(function*(script: string) {
+        const request = Fixture.request(["sh", "-c", script])
+        yield* client.create(request)
+        return request.instanceId
+      })
+      const ended = Effect.fnUntraced(function*(instanceId: string) {
+        const instance = yield* Fixture.untilState(client, instanceId, EXITED)
+        assert.deepInclude(instance, { exitCode: 0, reason: "Completed" })
+        return yield* Fixture.logsOf(client, instanceId, true)
+      })
+      const begun = yield* started("echo begun; until [ -e /go ]; do sleep 0.02; done; seq 100000")
+      yield* Fixture.eventually(
+        "begun",
+        Effect.map(Fixture.logsOf(client, begun), (lines) => lines.length === 1)
+      )
+      spawnSync("dd", ["if=/dev/zero", `of=${logs}/filler`, "bs=4096"])
+      const { pid } = yield* Tasks.use((tasks) => tasks.get({ containerId: begun }))
+      writeFileSync(`/proc/${pid}/root/go`, "")
+      const [first] = yield* ended(begun)
+      assert.strictEqual(first, "begun")
+      assert.deepStrictEqual(yield* ended(yield* started("seq 10")), [])
+      rmSync(`${logs}/filler`)
+      assert.deepStrictEqual(yield* ended(yield* started("echo again")), ["again"])
     }).pipe(Effect.scoped))
 
   it.effect("serves its metrics", () =>

@@ -217,6 +217,7 @@ describe("the life of a sandbox", () => {
         for (const seconds of ["4321", "4322", "4323"]) {
           assert.deepStrictEqual(yield* Machine.processesOf("sleep", seconds), [])
         }
+        yield* eventually(Effect.map(Machine.zombies, (all) => assert.deepStrictEqual(all, [])))
         yield* remove("stubborn")
       }))
 

@@ -2,7 +2,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import type { LogsOptions } from "@fast-sandbox/client/Calls"
 import * as LogLine from "@fast-sandbox/client/LogLine"
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
-import { DateTime, Effect, Fiber, Stream } from "effect"
+import { DateTime, Effect, Fiber, FileSystem, Stream } from "effect"
+import { dirname } from "node:path"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -110,6 +111,17 @@ describe("logs", () => {
         )
         assert.strictEqual((yield* sandboxes.wait("talker", { for: terminal })).phase, "Succeeded")
         assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("logs", "--tail", "1", "talker")), "done\n")
+        const files = yield* FileSystem.FileSystem
+        // Three files of 10 MiB are kept, and no more.
+        const counts = new Map<string, number>()
+        for (const path of yield* files.readDirectory(`${home}/logs`, { recursive: true })) {
+          const { size, type } = yield* files.stat(`${home}/logs/${path}`)
+          if (type === "File") {
+            assert.isAtMost(Number(size), 10 * 1024 * 1024)
+            counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1)
+          }
+        }
+        assert.strictEqual(Math.max(...counts.values()), 3)
         yield* Fiber.interrupt(stopped)
         yield* Resources.stdoutOf(fsbCtl("delete", "talker"))
       }))

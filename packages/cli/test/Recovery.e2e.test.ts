@@ -80,6 +80,50 @@ describe("recovery", () => {
         yield* Resources.deleteAll("sandboxpool", "lossy")
       }))
 
+    it.effect("a short silence of an agent recreates nothing, a long one does, and its return ends the old instance", () =>
+      Effect.gen(function*() {
+        const sandboxes = yield* Sandboxes
+        yield* Resources.declarePool("silent", { capacity: { poolMin: 2, poolMax: 2 }, maxSandboxesPerPod: 2 })
+        yield* eventually(Effect.gen(function*() {
+          assert.strictEqual((yield* Resources.pool("silent")).status?.ready, 2)
+        }))
+        const first = yield* sandboxes.create({
+          ...sleeper,
+          name: "held",
+          pool: "silent",
+          failurePolicy: "AutoRecreate",
+          recoveryTimeoutSeconds: 12
+        })
+        const pid = yield* Machine.agentProcess(first.agentPod)
+        const silence = <A, E, R>(during: Effect.Effect<A, E, R>) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => process.kill(pid, "SIGSTOP")),
+            () => during,
+            () => Effect.sync(() => process.kill(pid, "SIGCONT"))
+          )
+        yield* silence(sandboxes.waitForCondition("held", { type: "Ready", status: "Unknown" }))
+        const back = yield* sandboxes.waitForCondition("held", { type: "Ready", status: "True" })
+        assert.deepInclude(back, { phase: "Running", instanceId: first.instanceId, restarts: 0 })
+        const second = yield* silence(eventually(
+          Effect.tap(sandboxes.get("held"), ({ instanceId, phase }) =>
+            Effect.sync(() => {
+              assert.strictEqual(phase, "Running")
+              assert.notStrictEqual(instanceId, first.instanceId)
+            }))
+        ))
+        assert.notStrictEqual(second.agentPod, first.agentPod)
+        yield* eventually(
+          Effect.map(Machine.containers("held"), (all) => assert.deepStrictEqual(all, [second.instanceId]))
+        )
+        assert.deepInclude(yield* sandboxes.get("held"), {
+          phase: "Running",
+          instanceId: second.instanceId,
+          restarts: 1
+        })
+        yield* Resources.deleteAll("sandbox", "held")
+        yield* Resources.deleteAll("sandboxpool", "silent")
+      }))
+
     it.effect("a change of resetRevision gives one new instance, to the millisecond", () =>
       Effect.gen(function*() {
         const sandboxes = yield* Sandboxes

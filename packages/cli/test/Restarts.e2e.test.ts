@@ -1,6 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
+import * as LogLine from "@fast-sandbox/client/LogLine"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -32,6 +33,11 @@ describe("kill -9", () => {
           exposedPorts: [8080]
         })
         yield* sandboxes.create({ ...common, name: "ender", args: ["sh", "-c", "sleep 1; echo bye; exit 4"] })
+        const followed: Array<string> = []
+        const follower = yield* sandboxes.logs("ticker", { follow: true }).pipe(
+          Stream.runForEach((line) => Effect.sync(() => followed.push(LogLine.text(line)))),
+          Effect.forkChild
+        )
         const pid = yield* Machine.agentProcess(ticker.agentPod)
         // Stopped first, so that the program certainly ends while no agent looks.
         process.kill(pid, "SIGSTOP")
@@ -55,6 +61,10 @@ describe("kill -9", () => {
           assert.deepStrictEqual(lines, lines.map((_, n) => String(n + 1)))
         }))
         assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("logs", "ender")), "bye\n")
+        // Who followed meanwhile has missed no line and was told none twice.
+        yield* eventually(Effect.sync(() => assert.isAbove(followed.length, before.length)))
+        assert.deepStrictEqual(followed, followed.map((_, n) => String(n + 1)))
+        yield* Fiber.interrupt(follower)
         // Two slots and every port but one are free.
         const refused = yield* Effect.flip(
           sandboxes.create({ ...common, name: "clash", args: ["sleep", "600"], exposedPorts: [8080] })

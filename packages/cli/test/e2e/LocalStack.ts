@@ -65,7 +65,7 @@ const must = (what: string, ran: Effect.Effect<Ran>) =>
 /** Starts the stack, loads busybox, and takes all of it away at the end. */
 export const layer = (
   kubectlPath: string,
-  options?: { readonly listen?: string | undefined }
+  options?: { readonly listen?: string | undefined; readonly containerd?: string | undefined }
 ): Layer.Layer<LocalStack, PlatformError, FileSystem.FileSystem> =>
   Layer.effect(
     LocalStack,
@@ -80,7 +80,7 @@ export const layer = (
       const listen = options?.listen === undefined ? [] : ["--listen", options.listen]
       yield* must("the image", run(process.execPath, [`${repository}/infra/images/busybox.ts`]))
       yield* Effect.acquireRelease(
-        must("up", fsbCtl("up", "--detach", "--containerd", "own", ...listen)),
+        must("up", fsbCtl("up", "--detach", "--containerd", options?.containerd ?? "own", ...listen)),
         () => must("down", fsbCtl("down", "--wipe"))
       )
       yield* must("image load", fsbCtl("image", "load", archive))

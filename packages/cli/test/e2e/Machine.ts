@@ -66,6 +66,23 @@ export const processesOf = (...command: ReadonlyArray<string>) =>
       processes.filter(({ args }) => args.join("\0").replace(/\0$/, "") === command.join("\0")).map(({ pid }) => pid)
   )
 
+/** The ids of processes that have ended and that the stack's shims, whose children they became, have not waited for. */
+export const zombies = Effect.gen(function*() {
+  const { home } = yield* LocalStack.LocalStack
+  const files = yield* FileSystem.FileSystem
+  const shims = new Set((yield* Proc.shims(`${home}/containerd/containerd.sock`)).map(({ pid }) => String(pid)))
+  const pids = (yield* files.readDirectory("/proc")).filter((name) => /^\d+$/.test(name))
+  const stats = yield* Effect.forEach(
+    pids,
+    (pid) => Effect.orElseSucceed(files.readFileString(`/proc/${pid}/stat`), () => "")
+  )
+  // pid (name) state parent
+  return stats.flatMap((stat) => {
+    const [, pid = "", parent = ""] = /^(\d+) \(.*\) Z (\d+) /s.exec(stat) ?? []
+    return shims.has(parent) ? [pid] : []
+  })
+})
+
 /** Kills the stack's own process without a warning. Its agents notice the end of it and go too. */
 export const killStack = Effect.gen(function*() {
   const { home } = yield* LocalStack.LocalStack
