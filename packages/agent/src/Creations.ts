@@ -282,7 +282,7 @@ const make = Effect.gen(function*() {
     })
 
   const begin = (request: CreateRequest): Effect.Effect<Instance, BoundaryError> =>
-    Effect.forkIn(traffic.during(start(request)), scope).pipe(
+    Effect.forkIn(traffic.during(start(request)), scope, { startImmediately: true }).pipe(
       Effect.tap((fiber) =>
         Effect.sync(() => {
           creations.set(request.instanceId, { request, fiber })

@@ -3,7 +3,7 @@
  * that refuses, or can't be reached, is left out and the next best is asked.
  */
 import * as Assignment from "@fast-sandbox/core/Assignment"
-import { type BoundaryError, DeadlineExceeded, FailedPrecondition } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, DeadlineExceeded } from "@fast-sandbox/core/Errors"
 import * as Identifier from "@fast-sandbox/core/Identifier"
 import { assignmentAnnotation, claimUidAnnotation } from "@fast-sandbox/core/Names"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
@@ -206,17 +206,18 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         const endsAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
         const spec = yield* InstanceSpec.make(wanted, pool)
         const refusers = new Set<string>()
-        let last: BoundaryError = new FailedPrecondition({ reason: "NoAgent", problem: "no agent was asked" })
-        while (refusers.size < maxCandidates) {
+        for (;;) {
           const result = yield* attempt(wanted, spec, refusers, endsAt, prepare)
           if (Result.isSuccess(result)) {
             return result.success
           }
-          refusers.add(result.failure.podUid)
-          last = result.failure.error
-          yield* Effect.logDebug("an agent refused, the next best is asked", last)
+          const { error, podUid } = result.failure
+          refusers.add(podUid)
+          if (refusers.size === maxCandidates) {
+            return yield* error
+          }
+          yield* Effect.logDebug("an agent refused, the next best is asked", error)
         }
-        return yield* last
       })
     })
   }
