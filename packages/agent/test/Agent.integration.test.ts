@@ -26,7 +26,11 @@ const inState = (instanceId: string, state: InstanceState) => (event: WatchRespo
     : undefined
 
 const slotsUsed = (event: WatchResponse["event"]) =>
-  event.case === "capacityChanged" ? event.value.slotsUsed : undefined
+  event.case === "capacityChanged"
+    ? event.value.slotsUsed
+    : event.case === "state"
+    ? event.value.capacity?.slotsUsed
+    : undefined
 
 const runtimes = ["crun", "runc"] as const
 
