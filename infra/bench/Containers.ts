@@ -65,7 +65,6 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
   const home = yield* Stack.make(`${directory}/home`, fsbCtl)
   const endpoint = `unix:${home.fastPathSocket}`
   const containerdSocket = `${home.containerdDirectory}/containerd.sock`
-  yield* Command.run(fsbCtl, ["--endpoint", endpoint, "image", "load", common.archive])
   const layer = Layer.mergeAll(
     Sandboxes.layer({ endpoint }),
     Stack.kubeClient(home),
@@ -95,6 +94,8 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       warmImages: [{ image: common.image, parked: burst }]
     })
     yield* Stack.makePool(preparedPool, { maxSandboxesPerPod: burst, warmImages: unparked })
+    // To the agents' one node: not before one of them answers.
+    yield* Command.run(fsbCtl, ["--endpoint", endpoint, "image", "load", common.archive])
     const gauge = yield* ParkedGauge.make(home, parkedPool)
     const background: Ours.Background = { ready: gauge.until, settled: gauge.until(burst) }
 

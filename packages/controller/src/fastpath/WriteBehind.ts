@@ -297,13 +297,12 @@ export const make: Effect.Effect<
     if (placement.isOwn(instance.instanceId)) {
       return
     }
+    const key = queueKey({ instanceId: instance.instanceId, podUid: agent.uid })
     if (isLeftover(instance)) {
-      return yield* queue.addAfter(
-        queueKey({ instanceId: instance.instanceId, podUid: agent.uid }),
-        adoptionGrace
-      )
+      return yield* queue.addAfter(key, adoptionGrace)
     }
-    if (!awaitsResource(instance)) {
+    // Asked for each instance of an agent whenever one changes: what waits already is not decoded again.
+    if (!awaitsResource(instance) || waiting.has(key)) {
       return
     }
     const unwritten = unwrittenOf(agent, instance)
@@ -313,10 +312,6 @@ export const make: Effect.Effect<
       )
     }
     const { name = "", namespace = "" } = unwritten.value.manifest.metadata
-    const key = queueKey(unwritten.value.assignment)
-    if (waiting.has(key)) {
-      return
-    }
     if (Option.isNone(yield* directory.get(namespace, name))) {
       yield* directory.admit(unwritten.value)
     }
