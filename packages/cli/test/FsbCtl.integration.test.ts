@@ -181,6 +181,7 @@ describe("list and get", () => {
       ])
       assert.deepStrictEqual(parse((yield* call("ls", "-A", "-o", "yaml")).stdout), list)
       const one = JSON.parse((yield* call("get", "web", "-o", "json")).stdout)
+      assert.strictEqual((yield* call("get", "sandbox/web", "-o", "name")).stdout, "sandbox/web\n")
       assert.deepStrictEqual([one.kind, one.metadata.name], ["Sandbox", "web"])
       const details = yield* call("get", "job", "-n", "team")
       assert.include(details.stdout, "Ended with:  code 3\n")

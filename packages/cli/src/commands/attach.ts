@@ -3,7 +3,6 @@
  */
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import * as Core from "@fast-sandbox/core/Sandbox"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -14,10 +13,11 @@ import * as ExitCode from "../ExitCode.ts"
 import { Ended } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import { Screen } from "../Screen.ts"
 
 const flags = {
-  name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
+  name: SandboxOperand.make(),
   noStdin: Flag.Boolean("no-stdin").pipe(
     Flag.withDescription("Only look"),
     Flag.withDefault(false),

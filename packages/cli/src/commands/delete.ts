@@ -13,6 +13,7 @@ import * as ExitCode from "../ExitCode.ts"
 import { describe, Ended, UsageError } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import { Screen } from "../Screen.ts"
 import * as Span from "../Span.ts"
 
@@ -78,7 +79,7 @@ export const remove = Command.make(
   "delete",
   {
     ...flags,
-    names: Argument.String("NAME").pipe(Argument.withDescription("The sandboxes"), Argument.variadic()),
+    names: SandboxOperand.make("The sandboxes").pipe(Argument.variadic()),
     all: Flag.Boolean("all").pipe(
       Flag.withDescription("All sandboxes of the namespace"),
       Flag.withDefault(false),

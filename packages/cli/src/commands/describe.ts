@@ -3,7 +3,6 @@
  */
 import { type EventInfo, Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import type { SandboxInfo } from "@fast-sandbox/client/SandboxInfo"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -13,6 +12,7 @@ import { describe as describeFailure } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 
@@ -35,7 +35,7 @@ const page = (
 /** `fsb-ctl describe` */
 export const describe = Command.make(
   "describe",
-  { name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")) },
+  { name: SandboxOperand.make() },
   Effect.fnUntraced(function*({ name }) {
     const sandboxes = yield* Sandboxes
     const screen = yield* Screen

@@ -15,6 +15,7 @@ import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import { TrailingOperands } from "../Operands.ts"
 import * as Pairs from "../Pairs.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import { Screen } from "../Screen.ts"
 import * as Signals from "../Signals.ts"
 import * as Terminal from "../Terminal.ts"
@@ -68,7 +69,7 @@ const operandsOf = Effect.fnUntraced(function*(operands: ReadonlyArray<string>) 
   if (trailing > 0 && before.length > 0) {
     return yield* refuse(`${JSON.stringify(before[0])} is one operand too many before --`)
   }
-  return { name, program }
+  return { name: SandboxOperand.nameOf(name), program }
 })
 
 /** `fsb-ctl exec` */

@@ -2,19 +2,19 @@
  * `fsb-ctl get`
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 
 /** `fsb-ctl get` */
 export const get = Command.make(
   "get",
-  { name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")) },
+  { name: SandboxOperand.make() },
   Effect.fnUntraced(function*({ name }) {
     const sandboxes = yield* Sandboxes
     const sandbox = yield* sandboxes.get(name)

@@ -3,7 +3,6 @@
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as DateTime from "effect/DateTime"
@@ -13,10 +12,11 @@ import * as Stream from "effect/Stream"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Relay from "../Relay.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as Span from "../Span.ts"
 
 const flags = {
-  name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
+  name: SandboxOperand.make(),
   follow: Flag.Boolean("follow").pipe(
     Flag.withAlias("f"),
     Flag.withDescription("Go on until the program ends"),

@@ -14,10 +14,11 @@ import { createServer, type Socket } from "node:net"
 import { describe, LocalError, UsageError } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import { Screen } from "../Screen.ts"
 
 const flags = {
-  name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
+  name: SandboxOperand.make(),
   ports: Argument.String("[LOCAL:]PORT").pipe(
     Argument.withDescription("A port of the sandbox, and the one to listen on here; 0 takes a free one"),
     Argument.atLeast(1)

@@ -2,18 +2,18 @@
  * `fsb-ctl reset`
  */
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Progress from "../Progress.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 
 /** `fsb-ctl reset` */
 export const reset = Command.make(
   "reset",
-  { name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")) },
+  { name: SandboxOperand.make() },
   Effect.fnUntraced(function*({ name }) {
     const sandboxes = yield* Sandboxes
     const sandbox = yield* sandboxes.reset(name).pipe(Progress.spin(`resetting ${name}`))

@@ -14,14 +14,12 @@ import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
 import * as Progress from "../Progress.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import { Screen } from "../Screen.ts"
 import * as Table from "../Table.ts"
 
 const flags = {
-  names: Argument.String("NAME").pipe(
-    Argument.withDescription("The sandboxes; all that run where none is given"),
-    Argument.variadic()
-  ),
+  names: SandboxOperand.make("The sandboxes; all that run where none is given").pipe(Argument.variadic()),
   noStream: Flag.Boolean("no-stream").pipe(
     Flag.withDescription("Print once and end"),
     Flag.withDefault(false),

@@ -2,13 +2,13 @@
  * `fsb-ctl top`
  */
 import { type ProcessInfo, Sandboxes } from "@fast-sandbox/client/Sandboxes"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
 import * as Progress from "../Progress.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 
 const NANOS_PER_SECOND = 1_000_000_000
 const SECONDS_PER_MINUTE = 60
@@ -38,7 +38,7 @@ const view: Output.View<ProcessInfo> = {
 /** `fsb-ctl top` */
 export const top = Command.make(
   "top",
-  { name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")) },
+  { name: SandboxOperand.make() },
   Effect.fnUntraced(function*({ name }) {
     const sandboxes = yield* Sandboxes
     const processes = yield* sandboxes.inside(name).processes

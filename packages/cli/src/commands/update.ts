@@ -4,7 +4,6 @@
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as DateTime from "effect/DateTime"
@@ -15,13 +14,14 @@ import { UsageError } from "../Failure.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Pairs from "../Pairs.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 import * as Span from "../Span.ts"
 
 const NEVER = "never"
 
 const flags = {
-  name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
+  name: SandboxOperand.make(),
   ttl: Flag.String("ttl").pipe(
     Flag.withMetavar("TIME"),
     Flag.withDescription("Stop it this long from now: 15m, 1h30m; 'never' removes the expiry"),

@@ -4,7 +4,6 @@
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -12,6 +11,7 @@ import * as Option from "effect/Option"
 import * as ExitCode from "../ExitCode.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
+import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 import * as Span from "../Span.ts"
@@ -37,7 +37,7 @@ export const parseGoal = (text: string): Option.Option<Goal> => {
 }
 
 const flags = {
-  name: Argument.String("NAME").pipe(Argument.withDescription("The sandbox")),
+  name: SandboxOperand.make(),
   goal: Flag.String("for").pipe(
     Flag.filterMap(parseGoal, () => "one of ended, delete, phase=Running or another phase, condition=Ready[=False]"),
     Flag.withMetavar("GOAL"),
