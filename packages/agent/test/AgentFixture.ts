@@ -12,6 +12,7 @@ import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import {
   AgentService,
+  type Capacity,
   type Instance,
   type InstanceSpecSchema,
   type WatchResponse
@@ -116,14 +117,20 @@ export interface AgentProcess {
   readonly exited: Effect.Effect<number | string>
 }
 
-/** Starts the agent's process and waits until it serves. It is killed (its sandboxes stay) with the scope. */
-export const startProcess = Effect.fnUntraced(function*(changes: Environment = {}) {
+/**
+ * Starts the agent's process, in the network namespace `netns` where one is given, and waits until it serves. It is killed
+ * (its sandboxes stay) with the scope.
+ */
+export const startProcess = Effect.fnUntraced(function*(changes: Environment = {}, netns?: string) {
   const environment = yield* environmentOf(changes)
   const settings = yield* settingsOf(environment)
   let output = ""
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, [main], {
+      const [program, args] = netns === undefined
+        ? [process.execPath, [main]]
+        : ["nsenter", [`--net=${netns}`, process.execPath, main]]
+      const child = spawn(program, args, {
         env: { PATH: process.env["PATH"] ?? "", ...environment },
         stdio: ["pipe", "pipe", "pipe"]
       })
@@ -232,3 +239,26 @@ export const watch = Effect.fnUntraced(function*(client: AgentClient) {
     until: <A>(choose: (event: WatchResponse["event"]) => A | undefined) => Effect.timeout(until(choose), "15 seconds")
   }
 })
+
+/** Waits for a capacity, at once or later. */
+export const untilCapacity = Effect.fnUntraced(function*(
+  client: AgentClient,
+  isWanted: (parked: Capacity["parked"]) => boolean
+) {
+  const watched = yield* watch(client)
+  return yield* watched.until((event) => {
+    const capacity = event.case === "capacityChanged"
+      ? event.value
+      : event.case === "state"
+      ? event.value.capacity
+      : undefined
+    return capacity !== undefined && isWanted(capacity.parked) ? capacity.parked : undefined
+  })
+}, Effect.scoped)
+
+/** Waits until so many slots of an image are parked. */
+export const untilParked = (client: AgentClient, count: number, image = "busybox") =>
+  untilCapacity(
+    client,
+    (parked) => parked.some((one) => one.image === `docker.io/library/${image}:latest` && one.ready === count)
+  )

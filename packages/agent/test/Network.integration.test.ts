@@ -1,7 +1,11 @@
 /** What sandboxes reach, and who reaches them: an agent in this machine's own network, which is not touched. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
+import { next } from "@fast-sandbox/agent/network/Addresses"
+import { NetworkHelper } from "@fast-sandbox/agent/network/NetworkHelper"
+import * as Networks from "@fast-sandbox/agent/network/Networks"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { Effect, Layer } from "effect"
 import { execFileSync } from "node:child_process"
@@ -87,4 +91,52 @@ layer(node, { excludeTestServices: true })("networks of sandboxes", (it) => {
       yield* client.delete({ instanceId: attacker.instanceId, gracePeriodSeconds: 0 })
       assert.deepStrictEqual(yield* Fixture.world, before)
     }).pipe(Effect.scoped), 60_000)
+
+  it.effect("are taken away where nobody can keep their rules any more", () =>
+    Effect.gen(function*() {
+      const who = { POD_UID: "uid-fallback" }
+      const first = yield* Fixture.startProcess(who)
+      const left = Fixture.request(Fixture.sleeper)
+      yield* first.client.create(left)
+      const { pid } = yield* Tasks.use((tasks) => tasks.get({ containerId: left.instanceId }))
+      const links = () =>
+        execFileSync("nsenter", [`--net=/proc/${pid}/ns/net`, "ip", "-o", "link"], { encoding: "utf8" })
+      assert.include(links(), "eth0")
+      yield* Fixture.kill(first, "SIGKILL")
+      const { directory } = yield* PrivateContainerd
+      const key = NetworkNamespaces.keyOf(`${directory}/agent`)
+      const ours = Effect.map(
+        Effect.all([NetworkNamespaces.list, NetworkNamespaces.links, NetworkNamespaces.tables]),
+        (all) => all.flat().filter(({ ownerKey }) => ownerKey === key)
+      )
+      assert.isAbove((yield* ours).length, 0)
+      const second = yield* Fixture.startProcess({ ...who, FSB_NETWORK_BINARY: "/nowhere" })
+      assert.notInclude(links(), "eth0")
+      assert.deepStrictEqual(yield* ours, [])
+      assert.include(second.output(), "fsb-network is not there")
+      yield* second.client.delete({ instanceId: left.instanceId, gracePeriodSeconds: 0 })
+      yield* Fixture.kill(second, "SIGTERM")
+    }).pipe(Effect.scoped), 60_000)
+
+  it.effect("of two agents never have the same address", () =>
+    Effect.gen(function*() {
+      const { directory } = yield* PrivateContainerd
+      const helper = yield* Layer.build(NetworkHelper.layer(`${directory}/bin/fsb-network`))
+      const make = (stateDirectory: string, n: number) =>
+        Effect.acquireRelease(
+          Networks.make(n, { stateDirectory, mtu: 1500, hasIpv6: true, routesLoopback: false }),
+          ({ path }) => Effect.ignore(NetworkHelper.use((all) => all.drop(path)))
+        ).pipe(Effect.provideContext(helper))
+      const [one, other] = [`${directory}/one`, `${directory}/other`] as const
+      const mine = yield* make(one, 1)
+      // The other agent's number that has the same address.
+      let n = 1
+      while (Networks.numbered(other, n).ipv4 !== mine.ipv4) {
+        n = next(n)
+      }
+      const theirs = yield* make(other, n)
+      assert.strictEqual(theirs.n, next(n))
+      assert.notStrictEqual(theirs.ipv4, mine.ipv4)
+      assert.notStrictEqual(theirs.ipv6, mine.ipv6)
+    }).pipe(Effect.scoped))
 })

@@ -7,7 +7,7 @@ import { assert, layer } from "@effect/vitest"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
-import { type Capacity, type CreateResponse, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import { type CreateResponse, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, Layer } from "effect"
@@ -36,31 +36,9 @@ const withInit = (parked: Readonly<Record<string, number>>) =>
     FSB_WARM_IMAGES: JSON.stringify(Object.entries(parked).map(([image, count]) => ({ image, parked: count })))
   }))
 
-/** Waits for a capacity, at once or later. */
-const untilCapacity = Effect.fnUntraced(function*(
-  client: Fixture.AgentClient,
-  isWanted: (parked: Capacity["parked"]) => boolean
-) {
-  const watched = yield* Fixture.watch(client)
-  return yield* watched.until((event) => {
-    const capacity = event.case === "capacityChanged"
-      ? event.value
-      : event.case === "state"
-      ? event.value.capacity
-      : undefined
-    return capacity !== undefined && isWanted(capacity.parked) ? capacity.parked : undefined
-  })
-}, Effect.scoped)
-
-const untilParked = (client: Fixture.AgentClient, count: number, image = "busybox") =>
-  untilCapacity(
-    client,
-    (parked) => parked.some((one) => one.image === `docker.io/library/${image}:latest` && one.ready === count)
-  )
-
 const startParked = Effect.fnUntraced(function*(parked: number, changes: Fixture.Environment = {}) {
   const client = yield* Fixture.start({ ...(yield* withInit({ busybox: parked })), ...changes })
-  yield* untilParked(client, parked)
+  yield* Fixture.untilParked(client, parked)
   return client
 })
 
@@ -116,7 +94,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       )
       const found = yield* withInit({ busybox: 1, "as-app": 2 }).pipe(
         Effect.flatMap((environment) => Fixture.start({ ...environment, ...identity })),
-        Effect.tap((client) => untilParked(client, 2, "as-app")),
+        Effect.tap((client) => Fixture.untilParked(client, 2, "as-app")),
         Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "parked", wish))),
         Effect.scoped
       )
@@ -141,7 +119,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
             ["/etc", "CommandNotExecutable"]
           ] as const
         ) {
-          yield* untilParked(client, 1)
+          yield* Fixture.untilParked(client, 1)
           const error = yield* Effect.flip(client.create(Fixture.request([program])))
           assert.strictEqual(error._tag, "FailedPrecondition")
           assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : "", reason, program)
@@ -164,7 +142,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       assert.strictEqual(count, "9989")
       assert.isAbove(Number(bytes), 1024 * 1024)
       yield* client.delete({ instanceId: large.instanceId, gracePeriodSeconds: 0 })
-      yield* untilParked(client, 1)
+      yield* Fixture.untilParked(client, 1)
       const tooLarge = yield* Effect.flip(
         client.create(Fixture.request(["true"], { envs: [{ name: "V", value: "x".repeat(1024 * 1024) }] }))
       )
@@ -190,7 +168,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       assert.strictEqual((yield* client.create(request)).instance?.exitCode, 7, "a repeat is a replay")
       yield* client.delete({ instanceId: request.instanceId })
       const hungry = Fixture.request(["sh", "-c", "tail /dev/zero"], { memoryBytes: 16n * 1024n * 1024n })
-      yield* untilParked(client, 2)
+      yield* Fixture.untilParked(client, 2)
       yield* createParked(client, hungry)
       assert.strictEqual(
         (yield* Fixture.untilState(client, hungry.instanceId, InstanceState.EXITED))?.reason,
@@ -213,7 +191,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       const request = Fixture.request(Fixture.sleeper)
       yield* client.create(request)
       assert.strictEqual((yield* Fixture.listed(client, request.instanceId))?.state, InstanceState.RUNNING)
-      yield* untilParked(client, 2)
+      yield* Fixture.untilParked(client, 2)
       yield* Fixture.eventually(
         "the dead are gone and replaced",
         Effect.map(parkedPids, (now) =>
@@ -225,7 +203,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
   it.effect("of an image that is not there are missed without harm, and come with it", () =>
     Effect.gen(function*() {
       const client = yield* Fixture.start(yield* withInit({ "not/here": 1, "No Name!": 1, busybox: 1 }))
-      const parked = yield* untilCapacity(client, (all) =>
+      const parked = yield* Fixture.untilCapacity(client, (all) =>
         all.filter(({ problem }) => problem !== "").length === 2 && all.some(({ ready }) => ready === 1))
       assert.include(
         parked.find(({ image }) =>
@@ -234,7 +212,8 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
         "not on this node"
       )
       yield* Fixture.loadBehindItsBack("docker.io/not/here:latest")
-      yield* untilCapacity(client, (all) => all.some(({ image, ready }) => image.includes("not/here") && ready === 1))
+      yield* Fixture.untilCapacity(client, (all) =>
+        all.some(({ image, ready }) => image.includes("not/here") && ready === 1))
     }).pipe(Effect.scoped))
 
   it.effect("of an image without its own user can't be parked, and whoever asks for one is told so", () =>
@@ -291,15 +270,15 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       const client = yield* Fixture.start({ FSB_INIT_BINARY, FSB_SLOTS: "3" })
       const first = Fixture.request(Fixture.sleeper)
       assert.strictEqual(tierOf(yield* client.create(first)), "prepared")
-      yield* untilParked(client, 2)
+      yield* Fixture.untilParked(client, 2)
       const others = [Fixture.request(Fixture.sleeper), Fixture.request(Fixture.sleeper, { image: "as-app" })]
       assert.strictEqual(tierOf(yield* client.create(others[0] ?? first)), "parked")
       assert.strictEqual(tierOf(yield* client.create(others[1] ?? first)), "prepared")
-      yield* untilCapacity(client, (all) => all.length === 0)
+      yield* Fixture.untilCapacity(client, (all) => all.length === 0)
       for (const { instanceId } of [first, ...others]) {
         yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
       }
-      yield* untilParked(client, 1, "as-app")
+      yield* Fixture.untilParked(client, 1, "as-app")
     }).pipe(Effect.scoped))
 })
 
@@ -310,7 +289,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of
       const environment = { ...(yield* withInit({ busybox: 4 })), POD_UID: "uid-parked" }
       for (const millis of [1, 2, 3, 5, 8]) {
         const agent = yield* Fixture.startProcess(environment)
-        yield* untilParked(agent.client, 4)
+        yield* Fixture.untilParked(agent.client, 4)
         const requests = Array.from({ length: 4 }, () => Fixture.request(["sh", "-c", "echo began; sleep 1000"]))
         const answered: Array<string> = []
         yield* Effect.forEach(requests, (request) =>
@@ -348,7 +327,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of
       const environment = { ...(yield* withInit({ busybox: 2 })), POD_UID: "uid-parked-2" }
       const request = Fixture.request(Fixture.sleeper)
       const first = yield* Fixture.startProcess({ ...environment, FSB_ON_TERM: "leave" })
-      yield* untilParked(first.client, 2)
+      yield* Fixture.untilParked(first.client, 2)
       yield* createParked(first.client, request)
       assert.strictEqual(yield* Fixture.kill(first, "SIGTERM"), 0)
       for (let life = 0; life < 2; life++) {

@@ -148,18 +148,25 @@ const nodeTexts = Effect.gen(function*() {
   )
 })
 
+/**
+ * Takes away all networks that an earlier life of this agent made, also those of sandboxes that still run: without
+ * somebody who keeps their rules they would have more than they were meant to have.
+ */
+const dropAll = ({ stateDirectory }: Settings) =>
+  NetworkNamespaces.removeAll(stateDirectory).pipe(Effect.ignore({ log: "Warn" }))
+
 /** The agent's own namespace, for all. */
 const shared = Effect.fnUntraced(function*(
   settings: Settings
 ): Effect.fn.Return<
   SandboxNetwork["Service"],
   ContainerdError | NetworkError | PlatformError.PlatformError,
-  Containers | NetworkHelper | FileSystem.FileSystem
+  Containers | NetworkHelper | System
 > {
   const helper = yield* NetworkHelper
   const { path } = Networks.numbered(settings.stateDirectory, 0)
-  // The one of an earlier life may be another's by now.
-  yield* helper.drop(path)
+  // The shared one of an earlier life may be another's by now.
+  yield* dropAll(settings)
   yield* helper.share(path)
   const [resolvConf = ""] = yield* nodeTexts
   const containers = yield* (yield* Containers).list(InstanceRecord.filterOf(settings))
@@ -259,13 +266,13 @@ const privately = Effect.fnUntraced(function*(
       : NetworkNamespaces.removeTable(table).pipe(Effect.provideContext(system), Effect.ignore({ log: "Warn" }))
   )
   const hasIpv6 = yield* Kernel.hasIpv6
+  const files = yield* makeFiles(settings, Resolution.resolvConf(nameservers, dns), new Set(held.keys()))
   const pool = yield* NetworkPool.make({
     stateDirectory,
     mtu: yield* Kernel.uplinkMtu,
     hasIpv6,
     routesLoopback: podIp.startsWith("127.")
   }, Math.min(slots, NetworkPool.maxAhead))
-  const files = yield* makeFiles(settings, Resolution.resolvConf(nameservers, dns), new Set(held.keys()))
 
   const isTableGone = (error: NetworkError) => error.code === "ENOENT"
   const reload = Effect.andThen(
@@ -346,23 +353,23 @@ const make = Effect.gen(function*() {
   const settings = yield* AgentConfig
   const files = yield* FileSystem.FileSystem
   const { network, networkBinary } = settings
+  const withLoopbackOnly = (note: string) => Effect.as(dropAll(settings), none(`${note}; sandboxes have loopback only`))
+  const off = (problem: string) =>
+    Effect.logWarning("sandboxes' networks are off", { network, problem }).pipe(
+      Effect.andThen(withLoopbackOnly(`network ${network} off: ${problem}`))
+    )
   if (network === "none") {
-    return none("network none: sandboxes have loopback only")
+    return yield* withLoopbackOnly("network none")
   }
   if (networkBinary === undefined || !(yield* Effect.orElseSucceed(files.exists(networkBinary), () => false))) {
-    const note = `network ${network} off: fsb-network is not there; sandboxes have loopback only`
-    yield* Effect.logWarning(note, { networkBinary })
-    return none(note)
+    return yield* off("fsb-network is not there")
   }
   const helper = yield* Layer.build(NetworkHelper.layer(networkBinary))
   return yield* (network === "pod" ? shared(settings) : privately(settings)).pipe(
     Effect.provideContext(helper),
     Effect.catchTag(
       ["NetworkError", "NftablesError", "PlatformError"],
-      (error) => {
-        const note = `network ${network} off: ${error.message}; sandboxes have loopback only`
-        return Effect.as(Effect.logWarning(note), none(note))
-      }
+      ({ message }) => off(message)
     )
   )
 })
