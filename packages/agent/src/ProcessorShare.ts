@@ -12,10 +12,13 @@ import { AgentConfig } from "./AgentConfig.ts"
 /** An eighth of what a process weighs that is in no cgroup, or another cgroup at its side. */
 const shares = 128
 
-/** Weighs the cgroup of all sandboxes. What refuses it (a cgroup file system that is read-only) is told, and harmless. */
-export const layer: Layer.Layer<never, never, AgentConfig> = Layer.effectDiscard(Effect.gen(function*() {
-  const { cgroupParent } = yield* AgentConfig
-  yield* Cgroups.weigh(cgroupParent, shares).pipe(
+/** Weighs a cgroup of sandboxes. What refuses it (a cgroup file system that is read-only) is told, and harmless. */
+export const giveWay = (cgroup: string): Effect.Effect<void> =>
+  Cgroups.weigh(cgroup, shares).pipe(
     Effect.catch(({ message }) => Effect.logWarning("sandboxes are not made to give way to the agent", message))
   )
-}))
+
+/** Weighs the cgroup of all sandboxes of the agent. */
+export const layer: Layer.Layer<never, never, AgentConfig> = Layer.effectDiscard(
+  Effect.flatMap(AgentConfig, ({ cgroupParent }) => giveWay(cgroupParent))
+)

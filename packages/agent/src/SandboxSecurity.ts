@@ -2,6 +2,7 @@
  * What a sandbox's own wishes and its agent's defaults make of a sandbox: its limits, its user, what it may write to.
  */
 import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import { defaultResources } from "@fast-sandbox/containerd/OciSpec"
 import { FailedPrecondition } from "@fast-sandbox/core/Errors"
 import type { InstanceSpec } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Result from "effect/Result"
@@ -17,15 +18,23 @@ const limit = (wanted: bigint | undefined, otherwise?: number): number | undefin
 /** No sandbox is swapped out: it would slow the node's disk for all, and its memory limit would be none. */
 const swapBytes = 0
 
-/** The limits of a cgroup and of memory file systems. `limitsSwap`: whether the kernel can limit swap. */
+/** What the agent's place on its node leaves to one sandbox. */
+export interface Ceiling {
+  /** Whether the kernel can limit swap. */
+  readonly limitsSwap: boolean
+  /** What the agent's Pod may use. */
+  readonly cores: number
+}
+
+/** The limits of a cgroup and of memory file systems. */
 export const resourcesOf = (
   limits: DefaultLimits,
   spec: InstanceSpec | undefined,
-  limitsSwap: boolean
+  { cores, limitsSwap }: Ceiling
 ): OciSpec.Resources => {
   const cpuMillis = limit(spec?.cpuMillis, limits.cpuMillis)
   return {
-    cpu: cpuMillis === undefined ? undefined : cpuMillis / milliPerCore,
+    cpu: Math.min(cpuMillis === undefined ? defaultResources.cpu : cpuMillis / milliPerCore, cores),
     memoryBytes: limit(spec?.memoryBytes, limits.memoryBytes),
     pids: limit(spec?.pids, limits.pids),
     shmBytes: limit(spec?.shmBytes),

@@ -1,6 +1,8 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
+import * as Home from "@fast-sandbox/local/Home"
 import { Effect } from "effect"
+import { existsSync, readFileSync } from "node:fs"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -143,6 +145,43 @@ describe("pools", () => {
         // As many as the buffer wanted before the first of them could say so.
         assert.lengthOf(yield* Resources.agentPods("lacking"), 2)
         yield* Resources.deleteAll("sandboxpool", "lacking", "guarded")
+      }))
+
+    it.effect("hold all sandboxes of an agent together to the limits of its Pod", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        const sandboxes = yield* Sandboxes
+        const limits = { cpu: "500m", memory: "96Mi" }
+        yield* Resources.declarePool("limited", {
+          capacity: { poolMin: 1, poolMax: 1 },
+          agentTemplate: { spec: { containers: [{ name: "agent", resources: { limits } }] } }
+        })
+        yield* reaches("limited", 1)
+        // 60 MiB in one process, which is the sandbox's first; each may have 512.
+        const taking = "mknod /tmp/p p; sleep 600 < /tmp/p & exec dd if=/dev/zero of=/tmp/p bs=60M count=1"
+        const greedy = { ...sleeper, pool: "limited", args: ["sh", "-c", taking] }
+        const first = yield* sandboxes.create({ ...greedy, name: "greedy-1" })
+        const [pod] = yield* Resources.agentPods("limited")
+        const { cgroupParent } = yield* Home.make(home)
+        const own = `${cgroupParent}/pod${pod?.metadata.uid}`
+        const limitOf = (legacy: string, unified: string, path: string) =>
+          [`/sys/fs/cgroup/${legacy.split(".")[0]}${path}/${legacy}`, `/sys/fs/cgroup${path}/${unified}`]
+            .filter((file) => existsSync(file)).map((file) => readFileSync(file, "utf8").split(/\s/)[0])
+        assert.deepStrictEqual(limitOf("memory.limit_in_bytes", "memory.max", own), [String(96 * 2 ** 20)])
+        assert.deepStrictEqual(limitOf("cpu.cfs_quota_us", "cpu.max", own), ["50000"])
+        // A sandbox's default is a whole core: it gets what there is.
+        assert.deepStrictEqual(limitOf("cpu.cfs_quota_us", "cpu.max", `${own}/${first.instanceId}`), ["50000"])
+        yield* sandboxes.create({ ...greedy, name: "greedy-2" })
+        yield* eventually(Effect.gen(function*() {
+          const found = [yield* sandboxes.get("greedy-1"), yield* sandboxes.get("greedy-2")]
+          assert.sameMembers(found.map(({ phase }) => phase), ["Running", "Failed"])
+          assert.strictEqual(found.find(({ phase }) => phase === "Failed")?.reason, "OOMKilled")
+        }))
+        yield* Resources.deleteAll("sandbox", "greedy-1", "greedy-2")
+        yield* Resources.deleteAll("sandboxpool", "limited")
+        yield* eventually(Effect.sync(() => {
+          assert.isEmpty(["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].filter((root) => existsSync(`${root}${own}`)))
+        }))
       }))
   })
 })

@@ -145,20 +145,48 @@ const ancestorsOf = (path: string): ReadonlyArray<string> =>
   path.split("/").slice(0, -1).map((_, at, names) => names.slice(0, at + 1).join("/"))
 
 /**
- * Makes a cgroup (`/fast-sandbox`) where it is not there, and sets the weight of everything in it together against its
- * siblings when processors are short, on the old scale: 1024 is what a single process or another cgroup has.
+ * Makes a cgroup (`/fast-sandbox/podUID`) where it is not there, in every controller that its limits are of, and sets them;
+ * others stay as they are.
  */
-export const weigh = (path: string, shares: number): Effect.Effect<void, LimitRefused> =>
+export const make = (path: string, resources: OciSpec.LinuxResources): Effect.Effect<void, LimitRefused> =>
   Effect.gen(function*() {
-    const directory = isUnified() ? `${root}${path}` : `${root}/cpu${path}`
-    // What is wrong with it is told when its weight is written.
-    yield* Effect.sync(() => tolerant(() => mkdirSync(directory, { recursive: true }), undefined))
+    const controllers = (["cpu", "memory", "pids"] as const).filter((name) => resources[name] !== undefined)
+    const directories = isUnified() ? [`${root}${path}`] : controllers.map((name) => `${root}/${name}${path}`)
+    for (const directory of directories) {
+      // What is wrong with it is told when its limits are written.
+      yield* Effect.sync(() => tolerant(() => mkdirSync(directory, { recursive: true }), undefined))
+    }
     if (isUnified()) {
       // A cgroup has a controller's files when its parent says so.
-      yield* Effect.forEach(ancestorsOf(path), (above) => write(`${root}${above}/cgroup.subtree_control`, "+cpu"))
+      const handedDown = controllers.map((name) => `+${name}`).join(" ")
+      yield* Effect.forEach(ancestorsOf(path), (above) => write(`${root}${above}/cgroup.subtree_control`, handedDown))
     }
-    yield* limit(path, { cpu: { shares } })
+    yield* limit(path, resources)
   })
+
+/**
+ * Sets the weight of everything in a cgroup together against its siblings when processors are short, on the old scale:
+ * 1024 is what a single process or another cgroup has. It is made where it is not there.
+ */
+export const weigh = (path: string, shares: number): Effect.Effect<void, LimitRefused> =>
+  make(path, { cpu: { shares } })
+
+const integerIn = (file: string): number => Number.parseInt(tolerant(() => readFileSync(file, "utf8"), ""), 10)
+
+const coresOf = (path: string): number => {
+  const [quota, period] = isUnified()
+    ? tolerant(() => readFileSync(`${root}${path}/cpu.max`, "utf8"), "").split(" ").map(Number)
+    : [integerIn(`${root}/cpu${path}/cpu.cfs_quota_us`), integerIn(`${root}/cpu${path}/cpu.cfs_period_us`)]
+  // -1, "max" or no such file: nobody limits it here.
+  return quota !== undefined && period !== undefined && quota > 0 && period > 0 ? quota / period : Infinity
+}
+
+/**
+ * The cores that a cgroup and those above it leave to one below them; `Infinity` without a limit. The old hierarchies
+ * refuse a child that is promised more.
+ */
+export const cores = (path: string): Effect.Effect<number> =>
+  Effect.sync(() => Math.min(...[...ancestorsOf(path), path].map(coresOf)))
 
 const killAll = (directory: string): void => {
   for (const pid of processesOf(directory)) {

@@ -11,6 +11,7 @@ import { type Lease, Leases } from "@fast-sandbox/containerd/Leases"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OwnedContainer from "@fast-sandbox/containerd/OwnedContainer"
+import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import * as Proc from "@fast-sandbox/containerd/Proc"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
@@ -23,7 +24,7 @@ import { emptyNode, type NodeState, type OwnedLease, type Suspicion } from "./Fi
 
 /** Where things of ours are on the node. All paths are absolute. */
 export interface Places {
-  /** Below it every sandbox has a cgroup named after its instance. */
+  /** Below it, or below Pods' cgroups under its name, every sandbox has a cgroup named after its instance. */
   readonly cgroupParent: string
   /** Below it every instance has a directory with its log. */
   readonly logDirectory: string
@@ -56,7 +57,7 @@ const ownedContainers = (
 ): ReadonlyArray<OwnedContainer.OwnedContainer> =>
   containers
     .flatMap((container) => OwnedContainer.read(container) ?? [])
-    .filter(({ cgroupsPath }) => cgroupsPath.startsWith(`${cgroupParent}/`))
+    .filter(({ cgroupsPath }) => PodCgroups.owns(cgroupParent, cgroupsPath))
 
 const ownedSnapshots = Effect.gen(function*() {
   const all = yield* (yield* Snapshots).list()
@@ -93,17 +94,17 @@ const agentDirectoriesOf = ({ agentsDirectory }: Places) =>
   )
 
 /** Those that a container accounts for need no closer look. */
-const inspectCgroups = ({ cgroupParent }: Places, names: ReadonlyArray<string>, accounted: ReadonlySet<string>) =>
-  Effect.forEach(names, (name) =>
+const inspectCgroups = (found: ReadonlyMap<string, string>, accounted: ReadonlySet<string>) =>
+  Effect.forEach(found, ([name, path]) =>
     accounted.has(name)
       ? Effect.succeed({ name, isPopulated: true })
-      : Effect.map(Cgroups.isPopulated(`${cgroupParent}/${name}`), (isPopulated) => ({ name, isPopulated })))
+      : Effect.map(Cgroups.isPopulated(path), (isPopulated) => ({ name, isPopulated })))
 
 /** The whole node. */
 export const look = Effect.fn("Inventory.look")(function*(
   places: Places
 ): Effect.fn.Return<NodeState, ContainerdError, Requirements> {
-  const cgroupNames = yield* Cgroups.children(places.cgroupParent)
+  const foundCgroups = yield* PodCgroups.sandboxes(places.cgroupParent)
   const logDirectories = yield* directoriesOf(places.logDirectory)
   const agentDirectories = yield* agentDirectoriesOf(places)
   const networkNamespaces = yield* NetworkNamespaces.list
@@ -115,7 +116,7 @@ export const look = Effect.fn("Inventory.look")(function*(
   const tasks = yield* (yield* Tasks).list
   const containers = yield* (yield* Containers).list()
   const containerIds = new Set(containers.map(({ id }) => id))
-  const cgroups = yield* inspectCgroups(places, cgroupNames, containerIds)
+  const cgroups = yield* inspectCgroups(foundCgroups, containerIds)
   return {
     containerIds,
     taskIds: new Set(tasks.map(({ containerId }) => containerId)),
@@ -166,12 +167,12 @@ export const lookAgain = Effect.fn("Inventory.lookAgain")(function*(
     case "Shim":
     case "Cgroup":
     case "LogDirectory": {
-      const names = (yield* Cgroups.children(places.cgroupParent)).filter((name) => name === subject)
+      const found = new Map([...yield* PodCgroups.sandboxes(places.cgroupParent)].filter(([name]) => name === subject))
       const logDirectories = (yield* directoriesOf(places.logDirectory)).filter((name) => name === subject)
       const tasks = yield* (yield* Tasks).list
       const taskIds = new Set(tasks.map(({ containerId }) => containerId).filter((id) => id === subject))
       const container = yield* withContainer(places, subject)
-      const cgroups = yield* inspectCgroups(places, names, container.containerIds)
+      const cgroups = yield* inspectCgroups(found, container.containerIds)
       const shims = (yield* shimsHere).filter((id) => id === subject)
       return { ...container, cgroups, logDirectories, shims, taskIds }
     }

@@ -9,6 +9,7 @@ import type { Containers } from "@fast-sandbox/containerd/Containers"
 import { Leases } from "@fast-sandbox/containerd/Leases"
 import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import type { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as Effect from "effect/Effect"
@@ -35,6 +36,10 @@ export type Requirements = Containers | Leases | Snapshots | Tasks | MachineSetu
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury killed processes. */
 const burial = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 6 }))
 
+/** Where a sandbox's cgroup is; where the installation would make it when it is nowhere. */
+const cgroupOf = ({ cgroupParent }: Places, id: string) =>
+  Effect.map(PodCgroups.sandboxes(cgroupParent), (found) => found.get(id) ?? `${cgroupParent}/${id}`)
+
 const removeCgroup = (path: string) =>
   Effect.filterOrFail(
     Cgroups.remove(path),
@@ -51,7 +56,7 @@ const removeContainer = Effect.fnUntraced(function*(places: Places, id: string) 
   yield* ContainerRemoval.reclaim(id)
   // Only what can be ours is looked for by its name.
   if (isOwnId(id)) {
-    yield* removeCgroup(`${places.cgroupParent}/${id}`)
+    yield* removeCgroup(yield* cgroupOf(places, id))
     yield* removeDirectory(`${places.logDirectory}/${id}`)
   }
   yield* ContainerRemoval.forget(id)
@@ -61,7 +66,7 @@ const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: 
   switch (kind) {
     case "Task":
     case "Shim":
-      yield* ContainerRemoval.adopt(subject, `${places.cgroupParent}/${subject}`)
+      yield* ContainerRemoval.adopt(subject, yield* cgroupOf(places, subject))
       return yield* removeContainer(places, subject)
     case "Container":
     case "Anchor":
@@ -78,7 +83,7 @@ const carryOut = Effect.fnUntraced(function*(places: Places, { kind, subject }: 
       return yield* NetworkNamespaces.removeTable(subject)
     case "Cgroup":
       // Whoever moved in since it was looked at stays; there is nothing to report then.
-      return yield* Effect.asVoid(Cgroups.removeEmpty(`${places.cgroupParent}/${subject}`))
+      return yield* Effect.asVoid(Cgroups.removeEmpty(yield* cgroupOf(places, subject)))
     case "LogDirectory":
       return yield* removeDirectory(`${places.logDirectory}/${subject}`)
     case "AgentDirectory":

@@ -1,10 +1,12 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
+import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
 import { Leases } from "@fast-sandbox/containerd/Leases"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
+import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
@@ -247,9 +249,30 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       yield* fileSystem.makeDirectory(`${logDirectory}/journal`, { recursive: true })
       const cgroup = yield* newId
       yield* fileSystem.makeDirectory(`/sys/fs/cgroup/pids${cgroupParent}/${cgroup}/inner`, { recursive: true })
+      // Below the cgroup of an agent's Pod, as on one machine and as a kubelet makes it.
+      const nested = [yield* newId, yield* newId] as const
+      const pods = [
+        `/sys/fs/cgroup/pids${cgroupParent}/${PodCgroups.nameOf(yield* newId)}`,
+        `/sys/fs/cgroup/pids/kubepods-test/burstable/${PodCgroups.nameOf(yield* newId)}`
+      ] as const
+      yield* fileSystem.makeDirectory(`${pods[0]}/${nested[0]}`, { recursive: true })
+      yield* fileSystem.makeDirectory(`${pods[1]}${cgroupParent}/${nested[1]}`, { recursive: true })
+      yield* fileSystem.makeDirectory(`${pods[1]}/of-the-kubelet`, { recursive: true })
+      yield* Effect.addFinalizer(() =>
+        Effect.andThen(
+          Cgroups.removeEmpty("/kubepods-test"),
+          Cgroups.removeEmpty(pods[0].slice("/sys/fs/cgroup/pids".length))
+        )
+      )
       const { failed, removed } = yield* confirmedAt(2 * 60_000)
       assert.deepStrictEqual(failed, [])
-      assert.deepStrictEqual(subjects(removed), ["fast-sandbox-expired", cgroup, log, snapshot].toSorted())
+      assert.deepStrictEqual(
+        subjects(removed),
+        ["fast-sandbox-expired", cgroup, log, snapshot, ...nested].toSorted()
+      )
+      assert.isFalse(yield* fileSystem.exists(`${pods[1]}${cgroupParent}/${nested[1]}`))
+      assert.isTrue(yield* fileSystem.exists(`${pods[1]}/of-the-kubelet`))
+      yield* Cgroups.removeEmpty(pods[0].slice("/sys/fs/cgroup/pids".length))
       const left = yield* PrivateContainerd.census
       assert.deepStrictEqual(left.snapshots, ["foreign"])
       assert.deepStrictEqual(left.leases, ["fast-sandbox-current", "foreign"])
@@ -259,7 +282,7 @@ layer(Machine, { excludeTestServices: true, timeout: "60 seconds" })("Janitor", 
       yield* leases.delete("fast-sandbox-current")
       yield* fileSystem.remove(`${logDirectory}/journal`, { recursive: true })
       yield* assertNothing
-    }).pipe(Effect.provide(withJanitor("remove"))))
+    }).pipe(Effect.scoped, Effect.provide(withJanitor("remove"))))
 
   it.effect("spares everything while the API can't answer", () =>
     Effect.gen(function*() {

@@ -94,7 +94,6 @@ const podRunner = (home: Home.Home, options: StackOptions) =>
           FSB_IDMAP_BINARY: options.idmapBinary,
           FSB_NETWORK_BINARY: options.networkBinary,
           FSB_INIT_BINARY: options.initBinary,
-          FSB_CGROUP_PARENT: home.cgroupParent,
           ...(runtimeDirectory === undefined ? {} : { FSB_RUNTIME_DIR: runtimeDirectory })
         }
       }))

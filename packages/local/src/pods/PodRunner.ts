@@ -5,8 +5,11 @@
  *
  * Sandboxes are not its business: an agent that dies is started again and finds its sandboxes in containerd.
  */
+import * as ProcessorShare from "@fast-sandbox/agent/ProcessorShare"
+import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
+import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import * as Names from "@fast-sandbox/core/Names"
 import {
   Health,
@@ -34,6 +37,7 @@ import * as Stream from "effect/Stream"
 import * as Home from "../Home.ts"
 import * as AgentProcess from "./AgentProcess.ts"
 import * as PodEnvironment from "./PodEnvironment.ts"
+import * as PodLimits from "./PodLimits.ts"
 
 /** Options of {@link layer}. */
 export interface PodRunnerOptions {
@@ -154,6 +158,7 @@ export class PodRunner extends Context.Service<PodRunner, {
 
 const make = (options: PodRunnerOptions) =>
   Effect.gen(function*() {
+    yield* ProcessorShare.giveWay(options.home.cgroupParent)
     const kube = yield* KubeClient
     const files = yield* FileSystem.FileSystem
     const system = yield* Effect.context<System>()
@@ -164,6 +169,9 @@ const make = (options: PodRunnerOptions) =>
     const store = yield* Reflector.make(Pod, {
       labelSelector: `${Names.agentAppLabel.key}=${Names.agentAppLabel.value}`
     })
+
+    /** The agent's sandboxes are in it; the agent itself is not, so that they can't crowd it out. */
+    const cgroupOf = (pod: Pod): string => `${options.home.cgroupParent}/${PodCgroups.nameOf(pod.metadata.uid)}`
 
     /** A Pod that is gone needs no report. */
     const report = (pod: Pod, status: PodStatus): Effect.Effect<void> =>
@@ -209,6 +217,9 @@ const make = (options: PodRunnerOptions) =>
           message: `the source of the variable ${environment.failure} is not known on one machine`
         })
       }
+      yield* Cgroups.make(cgroupOf(pod), PodLimits.resourcesOf(container)).pipe(
+        Effect.mapError(({ message }) => new PodRejected({ reason: "CreateContainerConfigError", message }))
+      )
       const directory = Home.agentDirectory(options.home, pod.metadata.name)
       const socket = Home.agentSocket(options.home, pod.metadata.name)
       yield* files.makeDirectory(directory, { recursive: true, mode: 0o700 }).pipe(Effect.orDie)
@@ -223,7 +234,9 @@ const make = (options: PodRunnerOptions) =>
           ...options.environment,
           FSB_AGENT_LISTEN: `unix:${socket}`,
           FSB_STATE_DIR: directory,
+          FSB_SHARED_DIR: options.home.directory,
           FSB_LOG_DIR: options.home.logsDirectory,
+          FSB_CGROUP_PARENT: cgroupOf(pod),
           FSB_EXIT_WITH_PARENT: "1",
           // What a container needs and a process of the machine has not: no port is opened without being asked for.
           FSB_HOST_ROOT: "",
@@ -262,6 +275,7 @@ const make = (options: PodRunnerOptions) =>
             Effect.ignore({ log: "Warn" })
           )
         ),
+        Effect.andThen(Cgroups.removeEmpty(cgroupOf(pod))),
         Effect.andThen(
           Effect.forEach(
             [Home.agentDirectory(options.home, pod.metadata.name), Home.agentSocket(options.home, pod.metadata.name)],
