@@ -6,7 +6,8 @@ import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import { HostRoot } from "@fast-sandbox/containerd/HostRoot"
 import { Introspection } from "@fast-sandbox/containerd/Introspection"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
-import { RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
+import * as RuntimeInput from "@fast-sandbox/containerd/RuntimeInput"
+import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import * as UserNamespaces from "@fast-sandbox/containerd/UserNamespaces"
 import { containerLabels } from "@fast-sandbox/core/Names"
@@ -50,7 +51,7 @@ const serverGrace = "2 seconds"
 /** The shims of sandboxes: shared ones, or one for each. */
 const shims = Layer.unwrap(Effect.gen(function*() {
   const settings = yield* AgentConfig
-  const { runtime } = yield* RuntimeProfile
+  const { runtime } = yield* RuntimeProfile.RuntimeProfile
   const directory = `${settings.stateDirectory}/shims`
   if (runtime.problem !== undefined || settings.shimGroups === 0 || settings.runtimeType === "kata") {
     return ShimGroups.layerStock
@@ -68,10 +69,13 @@ const shims = Layer.unwrap(Effect.gen(function*() {
   })
 }))
 
+/** The first runc that enters a network, which is not the sandbox's users' own, before it becomes one of them. */
+const joinsNetworksFirst = [1, 2] as const
+
 /** The users of sandboxes. */
 const users = Layer.unwrap(Effect.gen(function*() {
   const settings = yield* AgentConfig
-  const { runtime, snapshotter } = yield* RuntimeProfile
+  const { runtime, snapshotter } = yield* RuntimeProfile.RuntimeProfile
   const off = UserNamespaces.UserNamespaces.layerOff
   if (settings.runtimeType !== "container") {
     return off(`sandboxes of ${settings.runtimeType} have a kernel of their own`)
@@ -81,6 +85,13 @@ const users = Layer.unwrap(Effect.gen(function*() {
   }
   if (settings.idmapBinary === undefined) {
     return off("fsb-idmap is not there")
+  }
+  if (
+    runtime.name === "runc" && settings.network !== "none" && !RuntimeProfile.isAtLeast(runtime, joinsNetworksFirst)
+  ) {
+    return off(
+      `runc before ${joinsNetworksFirst.join(".")} can't execute a program in a sandbox with both: install crun`
+    )
   }
   // crun opens the root file system beforehand, runc as the sandbox's root. Bundles lie beside the socket.
   const bundles = dirname(settings.containerdSocket)
@@ -95,17 +106,22 @@ const users = Layer.unwrap(Effect.gen(function*() {
   })
 }))
 
+/** What this machine offers. `fsb-runtime` lies beside the logger. */
+const profile = Layer.effect(
+  RuntimeProfile.RuntimeProfile,
+  Effect.gen(function*() {
+    const { loggerBinary, runtimeBinary, runtimeDirectory, runtimeType, sharedDirectory } = yield* AgentConfig
+    const found = yield* RuntimeProfile.detect({ type: runtimeType, binary: runtimeBinary, runtimeDirectory })
+    return loggerBinary === undefined ? found : yield* RuntimeInput.guard(found, {
+      directory: `${sharedDirectory}/runtimes`,
+      binary: `${dirname(loggerBinary)}/fsb-runtime`
+    })
+  })
+)
+
 /** containerd, and what this machine makes of it. */
 export const node = Layer.mergeAll(shims, users).pipe(
-  Layer.provideMerge(
-    Layer.unwrap(
-      Effect.map(
-        AgentConfig,
-        ({ runtimeBinary, runtimeDirectory, runtimeType }) =>
-          RuntimeProfile.layer({ type: runtimeType, binary: runtimeBinary, runtimeDirectory })
-      )
-    )
-  ),
+  Layer.provideMerge(profile),
   Layer.provideMerge(
     Layer.unwrap(
       Effect.map(

@@ -1,12 +1,14 @@
 /**
  * What an agent is told by its environment: who it is (its Pod), what it may use (slots, limits), and where things are.
  */
+import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import * as NetworkPolicy from "@fast-sandbox/core/NetworkPolicy"
 import * as Quantity from "@fast-sandbox/core/Quantity"
 import { type KeptWarm, keptWarm, RuntimeType } from "@fast-sandbox/core/SandboxPool"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -68,10 +70,12 @@ export interface Settings {
   readonly containerdSocket: string
   readonly containerdNamespace: string
   readonly stateDirectory: string
+  /** What sandboxes may need for longer than there is a state directory; a node's agents share it. */
+  readonly sharedDirectory: string
   readonly logDirectory: string
   /** What the log of a sandbox grows by at most, time stamps included; 0 is no limit. A program that prints more waits. */
   readonly logBytesPerSecond: number
-  /** The cgroup below which every instance gets one of its own name. */
+  /** The cgroup below which every instance gets one of its own name; the layer puts it below the agent's Pod's. */
   readonly cgroupParent: string
   /** Absolute path of the OCI runtime; chosen by the runtime profile when absent. */
   readonly runtimeBinary: string | undefined
@@ -200,6 +204,7 @@ const variables = Config.all({
   ),
   containerdNamespace: Config.NonEmptyString("FSB_CONTAINERD_NAMESPACE").pipe(Config.withDefault("k8s.io")),
   stateDirectory: Config.schema(AbsolutePath, "FSB_STATE_DIR").pipe(Config.withDefault("/run/fast-sandbox")),
+  sharedDirectory: optionalPath("FSB_SHARED_DIR"),
   logDirectory: Config.option(Config.schema(AbsolutePath, "FSB_LOG_DIR")),
   logBytesPerSecond: quantity("FSB_LOG_RATE", Quantity.parseBytes),
   cgroupParent: Config.schema(AbsolutePath, "FSB_CGROUP_PARENT").pipe(Config.withDefault("/fast-sandbox")),
@@ -250,6 +255,7 @@ const toSettings = (
   }),
   enrollment: Option.getOrUndefined(settings.enrollment),
   metrics: settings.metrics === "" ? undefined : parseTcp(settings.metrics),
+  sharedDirectory: settings.sharedDirectory ?? settings.stateDirectory,
   logDirectory: Option.getOrElse(settings.logDirectory, () => `${settings.stateDirectory}/logs`),
   logBytesPerSecond: settings.logBytesPerSecond ?? defaultLogBytesPerSecond,
   limits: { cpuMillis, memoryBytes, pids, diskBytes }
@@ -260,9 +266,17 @@ export const config: Config.Config<Settings> = Config.map(variables, toSettings)
 
 /** The agent's settings. */
 export class AgentConfig extends Context.Service<AgentConfig, Settings>()("@fast-sandbox/agent/AgentConfig") {
-  /** From the environment. */
-  static readonly layer: Layer.Layer<AgentConfig, Config.ConfigError> = Layer.effect(
+  /** From the environment, and from where the agent's process is. */
+  static readonly layer: Layer.Layer<AgentConfig, Config.ConfigError, FileSystem.FileSystem> = Layer.effect(
     AgentConfig,
-    Effect.map(config, (settings) => AgentConfig.of(settings))
+    Effect.gen(function*() {
+      const settings = yield* config
+      const files = yield* FileSystem.FileSystem
+      const own = yield* Effect.orElseSucceed(files.readFileString("/proc/self/cgroup"), () => "")
+      return AgentConfig.of({
+        ...settings,
+        cgroupParent: PodCgroups.parentOf(settings.cgroupParent, settings.podUid, own)
+      })
+    })
   )
 }

@@ -25,6 +25,7 @@ import { AlreadyExists, type BoundaryError, Internal, Unavailable } from "@fast-
 import { type Instance, InstanceSchema, InstanceSpecSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
@@ -35,6 +36,7 @@ import type { PreparedImage } from "./ImageCatalog.ts"
 import * as InstanceRecord from "./InstanceRecord.ts"
 import { LogDirectory } from "./LogDirectory.ts"
 import { type Attachment, SandboxNetwork } from "./network/SandboxNetwork.ts"
+import * as ExecFilter from "./parked/ExecFilter.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import * as SandboxSecurity from "./SandboxSecurity.ts"
 import { fromStart } from "./StartFailure.ts"
@@ -113,6 +115,7 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
     never,
     | AgentConfig
     | Containers
+    | FileSystem.FileSystem
     | LogDirectory
     | RuntimeProfile.RuntimeProfile
     | SandboxNetwork
@@ -164,13 +167,13 @@ const make = Effect.gen(function*() {
   const tasks = yield* Tasks
   const users = yield* UserNamespaces
   const { snapshotter } = profile
-  const context = yield* Effect.context<Containers | Snapshots | Tasks>()
+  const context = yield* Effect.context<Containers | FileSystem.FileSystem | Snapshots | Tasks>()
   const asVolatile = RuntimeProfile.isOn(profile, "volatileOverlay") ? volatile : <A>(mounts: A) => mounts
 
   const cgroupOf = (containerId: string): string => `${settings.cgroupParent}/${containerId}`
 
   const openFiles = yield* Effect.sync(SandboxSecurity.ownOpenFiles)
-  const limitsSwap = yield* Cgroups.limitsSwap
+  const ceiling = { limitsSwap: yield* Cgroups.limitsSwap, cores: yield* Cgroups.cores(settings.cgroupParent) }
 
   const specOf = Effect.fnUntraced(function*(
     instance: Instance,
@@ -190,7 +193,7 @@ const make = Effect.gen(function*() {
       workingDir: instance.spec?.workingDir === "" ? undefined : instance.spec?.workingDir,
       hostname: hostnameOf(instance),
       cgroupsPath: cgroupOf(instance.instanceId),
-      resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec, limitsSwap),
+      resources: SandboxSecurity.resourcesOf(settings.limits, instance.spec, ceiling),
       users: users.range,
       terminal: instance.spec?.tty,
       seccomp: seccompProfile
@@ -249,7 +252,6 @@ const make = Effect.gen(function*() {
       ], { concurrency: 3 }).pipe(around("snapshot"))
       yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
         Effect.mapError(startFailure),
-        Effect.andThen(Effect.mapError(users.takeBack, ({ message }) => new Internal({ problem: message }))),
         Effect.andThen(settle(id, spec)),
         around("task")
       )
@@ -285,6 +287,15 @@ const make = Effect.gen(function*() {
       ports: [],
       around: () => identity
     })
+    yield* ExecFilter.close({
+      runtime: profile.runtime.name,
+      namespace: settings.containerdNamespace,
+      containerId: id
+    }).pipe(
+      Effect.provideContext(context),
+      // What is executed there may then call what its capabilities refuse it anyway.
+      Effect.ignore({ log: "Warn" })
+    )
     return served
   })
 

@@ -8,9 +8,10 @@ import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { type InstanceSpecSchema, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { Effect, FileSystem, Layer, Option } from "effect"
+import { Effect, FileSystem, Layer, Option, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -77,17 +78,21 @@ const runtimes = ["crun", "runc"] as const
 
 type Changes = Omit<MessageInitShape<typeof InstanceSpecSchema>, "$typeName">
 
-/** What a program printed until its end, one record per line of `name result`. */
+/** One record per line of `name result`. */
+const recordsOf = (lines: ReadonlyArray<string>): Readonly<Record<string, string>> =>
+  Object.fromEntries(lines.map((line) => {
+    const space = line.indexOf(" ")
+    return [line.slice(0, space), line.slice(space + 1)] as const
+  }))
+
+/** What a program printed until its end. */
 const results = Effect.fnUntraced(
   function*(client: Fixture.AgentClient, command: ReadonlyArray<string>, spec?: Changes) {
     const request = Fixture.request(command, { image: "attack", ...spec })
     yield* client.create(request)
     const lines = yield* Fixture.logsOf(client, request.instanceId, true)
     yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
-    return Object.fromEntries(lines.map((line) => {
-      const space = line.indexOf(" ")
-      return [line.slice(0, space), line.slice(space + 1)] as const
-    }))
+    return recordsOf(lines)
   }
 )
 
@@ -97,6 +102,7 @@ const answers = {
     "mount",
     "remount",
     "umount",
+    "umount-odd",
     "pivot_root",
     "fsopen",
     "open_tree",
@@ -144,6 +150,17 @@ const answers = {
   "SIGNAL 31": ["x32"]
 } as const
 
+/** All answers to `attacker syscalls`. */
+const expectedAnswers = Object.fromEntries(
+  Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer] as const))
+)
+
+/** Who owns it could close it to everybody. */
+const assertNullDevice = Effect.gen(function*() {
+  const { uid } = yield* FileSystem.FileSystem.use((files) => files.stat("/dev/null"))
+  assert.deepStrictEqual(uid, Option.some(0))
+})
+
 /** The files below `path`, or a folder that was tampered with. */
 const isUntouched = () => readdirSync(outside).length === 0
 
@@ -156,12 +173,45 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
 
     it.effect("by system calls", () =>
       Effect.gen(function*() {
-        const found = yield* results(yield* start(), ["attacker", "syscalls", String(process.pid)])
-        const expected = Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer]))
-        assert.deepStrictEqual(found, Object.fromEntries(expected))
-        // Its owner could close the node's own to everybody.
-        const { uid } = yield* FileSystem.FileSystem.use((files) => files.stat("/dev/null"))
-        assert.deepStrictEqual(uid, Option.some(0))
+        const command = ["attacker", "syscalls", String(process.pid)]
+        const found = yield* results(yield* start(), command)
+        // Its input is a null device, its own or the node's: the next test.
+        const { "close-input": _close, "own-input": _own, ...others } = found
+        assert.deepStrictEqual(others, expectedAnswers)
+        yield* assertNullDevice
+      }).pipe(Effect.scoped))
+
+    it.effect("by owning the node's null device", () =>
+      Effect.gen(function*() {
+        const client = yield* start({ FSB_HOST_USERS: "true" })
+        // crun gives its program the input, unless it can't.
+        const found = yield* results(client, ["attacker", "syscalls", String(process.pid)], { runAsUser: 1000 })
+        assert.deepInclude(found, { "close-input": "EPERM" })
+        yield* assertNullDevice
+      }).pipe(Effect.scoped))
+
+    it.effect("by system calls of what is executed in a sandbox that was parked", () =>
+      Effect.gen(function*() {
+        const { directory } = yield* PrivateContainerd
+        const client = yield* start({
+          FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+          FSB_WARM_IMAGES: JSON.stringify([{ image: "attack", parked: 1 }])
+        })
+        yield* Fixture.untilParked(client, 1, "attack")
+        const request = Fixture.request(Fixture.sleeper, { image: "attack" })
+        const { instance } = yield* client.create(request)
+        assert.strictEqual(instance?.startup?.tier, "parked")
+        const command = ["attacker", "syscalls", String(process.pid)]
+        const header: MessageInitShape<typeof ExecRequestSchema> = {
+          part: { case: "header", value: { sandbox: { sandboxId: request.instanceId }, command } }
+        }
+        const said = yield* (yield* Fixture.sessions()).exec(Stream.make(header)).pipe(
+          Stream.runCollect,
+          Effect.map((all) => all.flatMap(({ part }) => part.case === "stdout" ? [part.value] : []))
+        )
+        const found = recordsOf(Buffer.concat(said).toString().trim().split("\n"))
+        assert.deepInclude(found, expectedAnswers)
+        yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
       }).pipe(Effect.scoped))
 
     it.effect("by the kernel's files and by devices", () =>

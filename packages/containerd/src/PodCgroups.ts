@@ -98,3 +98,15 @@ export const sandboxes = (parent: string): Effect.Effect<ReadonlyMap<string, str
   ).pipe(
     Effect.map((found) => new Map(found.flat()))
   )
+
+/** An eighth of what a process weighs that is in no cgroup, or another cgroup at its side. */
+const shares = 128
+
+/**
+ * Lets everything in a cgroup of sandboxes give way to its siblings. What refuses it (a cgroup file system that is
+ * read-only) is told, and harmless.
+ */
+export const giveWay = (path: string): Effect.Effect<void> =>
+  Cgroups.weigh(path, shares).pipe(
+    Effect.catch(({ message }) => Effect.logWarning("sandboxes are not made to give way to what starts them", message))
+  )

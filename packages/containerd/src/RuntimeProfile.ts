@@ -83,6 +83,15 @@ export const stockRuntime = ({ runtime }: Profile): ShimRuntime.ShimRuntime =>
 export const isOn = (profile: Profile, name: Optimisation["name"]): boolean =>
   profile.optimisations.some((optimisation) => optimisation.name === name && optimisation.isOn)
 
+/** Whether a runtime is of that version or a later one. */
+export const isAtLeast = (
+  { version }: OciRuntime,
+  [wantedMajor, wantedMinor]: readonly [major: number, minor: number]
+): boolean => {
+  const [major = 0, minor = 0] = version.split(/[^\d]+/).map(Number)
+  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor)
+}
+
 /** Where runtimes are installed. */
 export const binaryDirectories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 

@@ -16,7 +16,6 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { createHash } from "node:crypto"
-import { HostRoot } from "./HostRoot.ts"
 import { type CommandError, run } from "./internal/command.ts"
 import { Leases } from "./Leases.ts"
 import * as MachineSetup from "./MachineSetup.ts"
@@ -50,13 +49,11 @@ export interface UserNamespacesOptions {
  * - `range` is what goes into the spec of a container; absent where sandboxes share the host's users.
  * - `reason` says why it is so, for people.
  * - `rootfs` gives the mounts of a writable snapshot to the sandbox's users. To be called once, before the task is made.
- * - `takeBack` returns to the node what the runtime gave away with a task. To be called between its creation and start.
  */
 export class UserNamespaces extends Context.Service<UserNamespaces, {
   readonly range: IdRange | undefined
   readonly reason: string
   readonly rootfs: (mounts: ReadonlyArray<Mount>) => Effect.Effect<ReadonlyArray<Mount>, RootfsNotMapped>
-  readonly takeBack: Effect.Effect<void, RootfsNotMapped>
 }>()("@fast-sandbox/containerd/UserNamespaces") {
   /** Sandboxes share the host's users, for a reason that people are told. */
   static readonly layerOff = (reason: string): Layer.Layer<UserNamespaces> => Layer.succeed(UserNamespaces, off(reason))
@@ -107,11 +104,8 @@ const maxLayers = 2048
 /** The trial takes milliseconds. */
 const trialExpiry = "1 minute"
 
-/** A program without a stdin reads the node's own, which sandboxes see at the same place. */
-const nullDevice = "/dev/null"
-
 const off = (reason: string): UserNamespaces["Service"] =>
-  UserNamespaces.of({ range: undefined, reason, rootfs: Effect.succeed, takeBack: Effect.void })
+  UserNamespaces.of({ range: undefined, reason, rootfs: Effect.succeed })
 
 const optionOf = (mount: Mount, name: string): string | undefined =>
   mount.options.find((option) => option.startsWith(`${name}=`))?.slice(name.length + 1)
@@ -197,11 +191,6 @@ const make = Effect.fnUntraced(function*(options: UserNamespacesOptions) {
     )
   )
 
-  // crun gives the files behind stdin, stdout and stderr to the program's user; whose /dev/null it is may close it to all.
-  const takeBack = fileSystem.chown(`${yield* HostRoot}${nullDevice}`, 0, 0).pipe(
-    Effect.mapError(({ message }) => new RootfsNotMapped({ problem: message }))
-  )
-
   /** Does with an empty snapshot what is done with a layer, and looks at the outcome. */
   const trial = Effect.gen(function*() {
     const { id } = yield* leases.scoped("fast-sandbox-userns", trialExpiry)
@@ -230,8 +219,7 @@ const make = Effect.fnUntraced(function*(options: UserNamespacesOptions) {
     ? UserNamespaces.of({
       range,
       reason: `root in a sandbox is user ${range.hostId} of the node`,
-      rootfs,
-      takeBack
+      rootfs
     })
     : off(problem)
 })

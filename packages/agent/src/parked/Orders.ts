@@ -146,14 +146,19 @@ export const slotFiles = { init: "init", socket: "ctl" } as const
 const initCapabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN"]
 
 /** System calls of init that a program is refused; init adds the refusal before it becomes the program. */
-const initSystemCalls = ["sethostname", "umount2"]
+const initSystemCalls = ["sethostname", "umount2"] as const
+
+/** One of them. */
+export type InitSystemCall = typeof initSystemCalls[number]
+
+const isOfInit = (name: string): boolean => initSystemCalls.some((own) => own === name)
 
 const withInitSystemCalls = (seccomp: OciSpec.Seccomp): OciSpec.Seccomp => ({
   ...seccomp,
   syscalls: [
     ...seccomp.syscalls.map((rule) => ({
       ...rule,
-      names: rule.names.filter((name) => !initSystemCalls.includes(name))
+      names: rule.names.filter((name) => !isOfInit(name))
     })),
     { names: initSystemCalls, action: "SCMP_ACT_ALLOW" }
   ]

@@ -44,6 +44,8 @@ static long system_call(long number, long a, long b, long c, long d, long e) {
 static long do_mount(void) { return mount("none", "/tmp", "tmpfs", 0, ""); }
 static long do_remount(void) { return mount("", "/proc/sys", "", MS_REMOUNT | MS_BIND, ""); }
 static long do_umount(void) { return umount2("/proc/sys", MNT_DETACH); }
+/* The kernel says EINVAL to this flag, and before it asks who calls: only a filter says EPERM. */
+static long do_umount_odd(void) { return umount2("/proc/sys", 0x100); }
 static long do_pivot_root(void) { return system_call(SYS_pivot_root, (long)"/", (long)"/", 0, 0, 0); }
 static long do_fsopen(void) { return system_call(SYS_fsopen, (long)"tmpfs", 0, 0, 0, 0); }
 static long do_open_tree(void) { return system_call(SYS_open_tree, AT_FDCWD, (long)"/", 1, 0, 0); }
@@ -145,6 +147,9 @@ static long do_realtime(void) {
 static long do_nice(void) { return setpriority(PRIO_PROCESS, 0, -5); }
 /* Into the input of the terminal of whoever started us. */
 static long do_terminal_input(void) { return ioctl(0, TIOCSTI, "x"); }
+/* Its stdin is the node's null device: given a mode, which may be the one that it has, or made its own. */
+static long do_close_input(void) { return fchmod(0, 0666); }
+static long do_own_input(void) { return fchown(0, getuid(), getgid()); }
 #ifdef SYS_iopl
 static long do_ports(void) { return system_call(SYS_iopl, 3, 0, 0, 0, 0); }
 #endif
@@ -155,7 +160,7 @@ static const struct attempt {
   long (*act)(void);
 } syscalls[] = {
   {"mount", do_mount}, {"remount", do_remount}, {"umount", do_umount}, {"pivot_root", do_pivot_root},
-  {"fsopen", do_fsopen}, {"open_tree", do_open_tree}, {"unshare-user", do_unshare_user},
+  {"umount-odd", do_umount_odd}, {"fsopen", do_fsopen}, {"open_tree", do_open_tree}, {"unshare-user", do_unshare_user},
   {"unshare-mount", do_unshare_mount}, {"clone-user", do_clone_user}, {"clone-net", do_clone_net},
   {"clone3", do_clone3}, {"setns", do_setns}, {"ptrace-host", do_ptrace_host}, {"kill-host", do_kill_host},
   {"read-host-memory", do_read_host_memory}, {"init_module", do_init_module}, {"finit_module", do_finit_module},
@@ -169,7 +174,7 @@ static const struct attempt {
   {"crypto-socket", do_crypto_socket}, {"mknod-memory", do_mknod_memory}, {"mknod-disk", do_mknod_disk},
   {"personality", do_personality}, {"unkillable", do_unkillable}, {"raise-core", do_raise_core},
   {"raise-files", do_raise_files}, {"realtime", do_realtime}, {"nice", do_nice},
-  {"terminal-input", do_terminal_input},
+  {"terminal-input", do_terminal_input}, {"close-input", do_close_input}, {"own-input", do_own_input},
 #ifdef SYS_iopl
   {"iopl", do_ports},
 #endif

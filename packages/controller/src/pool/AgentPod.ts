@@ -44,6 +44,7 @@ const identity: ReadonlyArray<EnvVar> = [
   // The kubelet puts the Pod's own fields in; several agents share a node's folders.
   { name: "FSB_AGENT_LISTEN", value: `$(POD_IP):${ports.agent}` },
   { name: "FSB_STATE_DIR", value: `${directories["fast-sandbox-state"].path}/agents/$(POD_NAME)` },
+  { name: "FSB_SHARED_DIR", value: directories["fast-sandbox-state"].path },
   { name: "FSB_LOG_DIR", value: directories["fast-sandbox-logs"].path },
   { name: "FSB_METRICS_LISTEN", value: `$(POD_IP):${ports.metrics}` },
   // The node's root, through its first process: where runtimes and unpacked images are.

@@ -5,7 +5,6 @@
  *
  * Sandboxes are not its business: an agent that dies is started again and finds its sandboxes in containerd.
  */
-import * as ProcessorShare from "@fast-sandbox/agent/ProcessorShare"
 import * as Cgroups from "@fast-sandbox/containerd/Cgroups"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
@@ -158,7 +157,7 @@ export class PodRunner extends Context.Service<PodRunner, {
 
 const make = (options: PodRunnerOptions) =>
   Effect.gen(function*() {
-    yield* ProcessorShare.giveWay(options.home.cgroupParent)
+    yield* PodCgroups.giveWay(options.home.cgroupParent)
     const kube = yield* KubeClient
     const files = yield* FileSystem.FileSystem
     const system = yield* Effect.context<System>()
