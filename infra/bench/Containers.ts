@@ -17,13 +17,24 @@ import * as Ours from "./contenders/Ours.ts"
 import * as ParkedGauge from "./ParkedGauge.ts"
 import type { Recorder } from "./Recorder.ts"
 import * as Density from "./scenarios/Density.ts"
+import * as Isolation from "./scenarios/Isolation.ts"
 import * as Neighbours from "./scenarios/Neighbours.ts"
 import * as RoundTrips from "./scenarios/RoundTrips.ts"
 import * as Starts from "./scenarios/Starts.ts"
 import * as Stack from "./Stack.ts"
 
 /** In the order in which they run. */
-export const names = ["requests", "parallel", "burst", "cycles", "trips", "processes", "neighbours", "density"] as const
+export const names = [
+  "requests",
+  "isolation",
+  "parallel",
+  "burst",
+  "cycles",
+  "trips",
+  "processes",
+  "neighbours",
+  "density"
+] as const
 
 /** Creates at once in the burst, and so the slots that are parked for it. */
 const burst = 100
@@ -142,6 +153,7 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
 
   const scenarios = {
     requests: Starts.run(recorder, { contenders: [...requests, strong], concurrency: 1, rounds, suffix: ".c1" }),
+    isolation: Isolation.run(recorder, common, { home, rounds: part(2) }),
     parallel: Effect.andThen(
       Starts.run(recorder, { contenders: requests, concurrency: 4, rounds: part(25), suffix: ".c4" }),
       Starts.run(recorder, { contenders: requests, concurrency: 16, rounds: part(50), suffix: ".c16" })

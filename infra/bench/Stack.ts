@@ -51,10 +51,13 @@ export const warm = Effect.fnUntraced(function*(name: string, warmImages: NonNul
   yield* kube.patch(SandboxPoolKind, { namespace, name }, { type: "merge", body: { spec: { warmImages } } })
 })
 
-/** With a pool that is gone afterwards; its agent goes with it. */
-export const withPool = <A, E, R>(name: string, spec: SandboxPoolSpec, use: Effect.Effect<A, E, R>) =>
-  Effect.acquireUseRelease(
+/** Makes a pool that goes with the scope. */
+export const scopedPool = (name: string, spec: SandboxPoolSpec) =>
+  Effect.acquireRelease(
     makePool(name, spec),
-    () => Effect.scoped(use),
     () => Effect.ignore(KubeClient.use((kube) => kube.delete(SandboxPoolKind, { namespace, name })), { log: "Warn" })
   )
+
+/** With a pool that is gone afterwards; its agent goes with it. */
+export const withPool = <A, E, R>(name: string, spec: SandboxPoolSpec, use: Effect.Effect<A, E, R>) =>
+  Effect.scoped(Effect.andThen(scopedPool(name, spec), use))

@@ -219,7 +219,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
   it.effect("of an image without its own user can't be parked, and whoever asks for one is told so", () =>
     Effect.gen(function*() {
       const client = yield* Fixture.start(yield* withInit({ "as-ghost": 1, busybox: 1 }))
-      const parked = yield* untilCapacity(
+      const parked = yield* Fixture.untilCapacity(
         client,
         (all) => all.some(({ problem }) => problem !== "") && all.some(({ ready }) => ready === 1)
       )
@@ -241,7 +241,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
       yield* createParked(client, running)
       const image = "docker.io/library/as-app:latest"
       yield* client.warm({ warm: { images: [{ image, parked: 1 }] } })
-      yield* untilCapacity(client, (all) =>
+      yield* Fixture.untilCapacity(client, (all) =>
         all.length === 1 && all.every((one) => one.image === image && one.ready === 1))
       assert.strictEqual((yield* Fixture.listed(client, running.instanceId))?.state, InstanceState.RUNNING)
       const watched = yield* Fixture.watch(client)
@@ -256,7 +256,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
         [image]
       )
       yield* client.warm({})
-      yield* untilParked(client, 1)
+      yield* Fixture.untilParked(client, 1)
       const error = yield* Effect.flip(
         client.warm({ warm: { images: Array.from({ length: 101 }, (_, at) => ({ image: `many:${at}`, parked: 1 })) } })
       )

@@ -8,10 +8,10 @@ import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as ServiceAccountTokens from "@fast-sandbox/local/apiserver/ServiceAccountTokens"
 import { Clock, Effect, FileSystem, Redacted, Schema, Stream } from "effect"
-import { readFileSync } from "node:fs"
 import * as Http2 from "node:http2"
 import * as Tls from "node:tls"
 import * as Census from "./e2e/Census.ts"
+import * as Listening from "./e2e/Listening.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
 import { stdoutOf } from "./e2e/Resources.ts"
 import * as TestStack from "./e2e/TestStack.ts"
@@ -132,36 +132,13 @@ const idle = Effect.flatMap(told, ({ ca }) =>
       Effect.sync(() => socket.destroy())
   ))
 
-/** Whether a process belongs to the stack of `home`: all that it starts are told so by an argument or a variable. */
-const isOf = (home: string) => (pid: string) =>
-  ["cmdline", "environ"].some((file) => readFileSync(`/proc/${pid}/${file}`, "utf8").includes(home))
-
-/** Every TCP socket of the stack that takes connections, and the name of the process that holds it. */
-const listening = (home: string) =>
-  Effect.map(
-    stdoutOf(LocalStack.run("ss", ["-ltnpH"])),
-    (text) =>
-      text.trim().split("\n").flatMap((line) => {
-        const [, , , address = ""] = line.trim().split(/\s+/)
-        const [, program = "", pid = ""] = /users:\(\("([^"]+)",pid=(\d+)/.exec(line) ?? []
-        return pid !== "" && isOf(home)(pid) ? [{ address, program }] : []
-      })
-  )
-
 describe("attacks from outside", () => {
   layer(TestStack.layerWith({ listen }), TestStack.options)((it) => {
     it.effect("nothing listens that is not documented: the port that was asked for, and the API server's", () =>
       Effect.gen(function*() {
         const { home } = yield* LocalStack.LocalStack
         const files = yield* FileSystem.FileSystem
-        const server = /https:\/\/([0-9.:]+)/.exec(yield* files.readFileString(`${home}/kubeconfig`))?.[1] ?? ""
-        const found = yield* listening(home)
-        // containerd's image service brings its streaming server along: loopback, a one-time token for each connection
-        const ofContainerd = found.filter(({ program }) => program === "containerd")
-        assert.isAtMost(ofContainerd.length, 1)
-        for (const { address } of ofContainerd) assert.match(address, /^127\.0\.0\.1:/)
-        const others = found.filter(({ program }) => program !== "containerd").map(({ address }) => address)
-        assert.deepStrictEqual(new Set(others), new Set([listen, server]))
+        yield* Listening.assertOnly(home, [listen, yield* Listening.apiServer(home)])
         assert.strictEqual((yield* files.stat(`${home}/client.json`)).mode & 0o777, 0o600)
         assert.strictEqual((yield* files.stat(`${home}/run/fastpath.sock`)).mode & 0o777, 0o600)
       }))

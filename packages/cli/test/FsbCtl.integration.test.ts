@@ -55,7 +55,8 @@ describe("run", () => {
     Effect.gen(function*() {
       const { run } = yield* FsbCtl.FsbCtl
       const flags =
-        "--image alpine --pool default-pool --mode strong --ports 80 --ports 90,91 -e A=1 -e B= -e C -e NOT_SET"
+        "--image alpine --pool default-pool --mode strong --ports 80 --ports 90,91 -e A=1 -e B= -e C -e NOT_SET " +
+        "-u 1000:99 --read-only"
       const { code } = yield* run(
         [..."run x -d -w /srv --ttl 1h30m --failure-policy AutoRecreate -n team".split(" "), ...flags.split(" ")],
         { env: { C: "from here" } }
@@ -74,6 +75,7 @@ describe("run", () => {
         ttlSeconds: 5400n,
         args: []
       })
+      assert.deepInclude(request?.securityContext, { runAsUser: 1000, runAsGroup: 99, readOnlyRootFilesystem: true })
     }))
 
   test("reads a file of its own keys; flags go before it", () =>

@@ -8,6 +8,7 @@ import { Effect, FileSystem, Schema } from "effect"
 import { fileURLToPath } from "node:url"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
+import * as Listening from "./e2e/Listening.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
 import * as Machine from "./e2e/Machine.ts"
 import * as TestStack from "./e2e/TestStack.ts"
@@ -66,6 +67,12 @@ describe("one machine", () => {
         assert.strictEqual(hello.code, 0)
         const seven = yield* fsbCtl("run", "--rm", "seven", "--image", "busybox", "--", "sh", "-c", "exit 7")
         assert.strictEqual(seven.code, 7, seven.stderr)
+      }))
+
+    it.effect("listens on the network for nobody, but on the loopback device for its own API", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        yield* Listening.assertOnly(home, [yield* Listening.apiServer(home)])
       }))
 
     it.effect("runs in the background, is listed, logs, and is deleted", () =>

@@ -1,10 +1,13 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import { Effect } from "effect"
+import * as AnyMessage from "./e2e/AnyMessage.ts"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
 import * as Machine from "./e2e/Machine.ts"
+import * as RawCall from "./e2e/RawCall.ts"
 import * as Resources from "./e2e/Resources.ts"
 import * as TestStack from "./e2e/TestStack.ts"
 
@@ -56,7 +59,8 @@ describe("validation", () => {
       { what: "port 0", args: ["--image", "busybox", "--ports", "0"], says: "--ports" },
       { what: "port 65536", args: ["--image", "busybox", "--ports", "65536"], says: "--ports" },
       { what: "a port twice", args: ["--image", "busybox", "--ports", "80,80"], says: "--ports" },
-      { what: "no time to live", args: ["--image", "busybox", "--ttl", "0"], says: "--ttl" }
+      { what: "no time to live", args: ["--image", "busybox", "--ttl", "0"], says: "--ttl" },
+      { what: "a user by name", args: ["--image", "busybox", "--user", "app"], says: "--user" }
     ])("fsb-ctl run refuses $what", ({ args, says }) =>
       Effect.gen(function*() {
         const { fsbCtl } = yield* LocalStack.LocalStack
@@ -126,5 +130,42 @@ describe("validation", () => {
         assert.strictEqual(after.metadata.generation, metadata.generation)
         yield* Resources.deleteAll("sandbox", "fixed")
       }))
+
+    it.effect("every call answers whatever it is sent with a status that says something, and makes nothing of it", () =>
+      Effect.gen(function*() {
+        const { fsbCtl, home, kubectl } = yield* LocalStack.LocalStack
+        const shown = Effect.all([
+          Resources.stdoutOf(kubectl("get", "sandboxes", "-A", "-o", "name")),
+          Resources.stdoutOf(kubectl("get", "sandboxpools", "-A", "-o", "jsonpath={.items[*].spec}")),
+          Resources.stdoutOf(fsbCtl("image", "list", "-o", "name"))
+        ])
+        const before = yield* shown
+        const session = yield* RawCall.session(`${home}/run/fastpath.sock`)
+        const next = AnyMessage.random(20_261_125)
+        const calls = FastPathService.methods.flatMap((method) =>
+          Array.from({ length: 12 }, (_, turn) => {
+            const message = turn % 2 === 0
+              ? AnyMessage.bytes(next, method.input)
+              : Uint8Array.from({ length: next(300) }, () => next(256))
+            return { method: method.name, message }
+          })
+        )
+        const answers = yield* Effect.forEach(calls, ({ message, method }) =>
+          Effect.map(
+            RawCall.status(session, `/${FastPathService.typeName}/${method}`, RawCall.frame(message)),
+            (status) => ({ method, status, message: Buffer.from(message).toString("base64") })
+          ), { concurrency: 64 })
+        // Neither silence nor UNKNOWN nor INTERNAL.
+        assert.deepStrictEqual(answers.filter(({ status }) => [-1, 2, 13].includes(status)), [])
+        assert.isAbove(answers.filter(({ status }) => status === 3).length, calls.length / 2)
+        // A frame that promises more than it holds, and one that promises compression.
+        const cut = RawCall.frame(new Uint8Array(8)).subarray(0, 9)
+        const compressed = RawCall.frame(new Uint8Array(8)).fill(1, 0, 1)
+        for (const body of [cut, compressed, new Uint8Array(0)]) {
+          const status = yield* RawCall.status(session, `/${FastPathService.typeName}/CreateSandbox`, body)
+          assert.notInclude([0, -1], status)
+        }
+        assert.deepStrictEqual(yield* shown, before)
+      }).pipe(Effect.scoped))
   })
 })

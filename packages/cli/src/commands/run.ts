@@ -72,6 +72,17 @@ const flags = {
     Flag.withDescription("The directory that the program starts in"),
     Flag.optional
   ),
+  user: Flag.String("user").pipe(
+    Flag.withAlias("u"),
+    Flag.withMetavar("UID[:GID]"),
+    Flag.withDescription("Who the program is, by number; the image's user by default"),
+    Flag.optional
+  ),
+  readOnly: Flag.Boolean("read-only").pipe(
+    Flag.withDescription("Let it write to /tmp only, which is in memory then"),
+    Flag.withDefault(false),
+    Flag.withoutNegation
+  ),
   file: Flag.String("file").pipe(
     Flag.withAlias("f"),
     Flag.withMetavar("FILE"),
@@ -144,6 +155,14 @@ const parseTtl = (text: string): Result.Result<number, string> =>
     onSome: (millis) => Result.succeed(Math.ceil(millis / MILLIS_PER_SECOND))
   })
 
+/** `1000` or `1000:1000`. */
+const parseUser = (text: string): Result.Result<Sandbox.SecurityContext, string> => {
+  const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(text) ?? []
+  return uid === undefined
+    ? Result.fail(`${JSON.stringify(text)} is neither UID nor UID:GID`)
+    : Result.succeed({ runAsUser: Number(uid), ...(gid === undefined ? {} : { runAsGroup: Number(gid) }) })
+}
+
 const whenAny = <A>(all: ReadonlyArray<A>): ReadonlyArray<A> | undefined => all.length === 0 ? undefined : all
 
 /** What the flags and operands ask for. */
@@ -157,6 +176,8 @@ const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
   const ports = yield* flagged("--ports", parsePorts(flags.ports))
   const envs = yield* flagged("--env", Pairs.environment(flags.env, process.env))
   const ttl = Option.isNone(flags.ttl) ? undefined : yield* flagged("--ttl", parseTtl(flags.ttl.value))
+  const user = Option.isNone(flags.user) ? {} : yield* flagged("--user", parseUser(flags.user.value))
+  const securityContext = { ...user, ...(flags.readOnly ? { readOnlyRootFilesystem: true } : {}) }
   const asked: Manifest.Manifest = {
     name,
     image: Option.getOrUndefined(flags.image),
@@ -169,16 +190,20 @@ const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
     failurePolicy: Option.getOrUndefined(flags.failurePolicy),
     args: whenAny(program),
     tty: flags.tty ? true : undefined,
-    stdin: flags.interactive ? true : undefined
+    stdin: flags.interactive ? true : undefined,
+    securityContext: Object.keys(securityContext).length === 0 ? undefined : securityContext
   }
   return asked
 })
 
-/** Flags go before the file; environment variables of both count. */
+/** Flags go before the file; environment variables and security contexts of both count. */
 const merge = (file: Manifest.Manifest, asked: Manifest.Manifest): Manifest.Manifest => ({
   ...file,
   ...Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined)),
   envs: file.envs === undefined ? asked.envs : { ...file.envs, ...asked.envs },
+  securityContext: file.securityContext === undefined
+    ? asked.securityContext
+    : { ...file.securityContext, ...asked.securityContext },
   ...(asked.ttlSeconds === undefined ? {} : { expireTime: undefined })
 })
 
