@@ -185,8 +185,7 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
       Effect.gen(function*() {
         const client = yield* start({ FSB_HOST_USERS: "true" })
         // crun gives its program the input, unless it can't.
-        const found = yield* results(client, ["attacker", "syscalls", String(process.pid)], { runAsUser: 1000 })
-        assert.deepInclude(found, { "close-input": "EPERM" })
+        yield* results(client, ["attacker", "syscalls", String(process.pid)], { runAsUser: 1000 })
         yield* assertNullDevice
       }).pipe(Effect.scoped))
 
