@@ -1,6 +1,6 @@
 /**
- * Tells changes of agents to any number of subscribers, each at its own pace. What waits for a slow subscriber is
- * bounded: beyond the bound it is told to look at every agent again instead of what it missed, and at the ends of agents,
+ * Tells changes of agents to any number of subscribers, each at its own pace. Whoever is told that something changed looks
+ * at it as it is then, so what changes twice before it was told is told once. What waits for a slow subscriber is bounded: beyond the bound it is told to look at every agent again instead of what it missed, and at the ends of agents,
  * which it could not find by looking.
  */
 import * as Effect from "effect/Effect"
@@ -18,7 +18,8 @@ const answerFirst = "5 millis"
 const maxWaiting = 4096
 
 interface Subscriber {
-  waiting: Array<AgentChange>
+  /** By what it is about, in the order of the latest changes. */
+  waiting: Map<string, AgentChange>
   overflowed: boolean
   readonly signal: Queue.Queue<void>
 }
@@ -29,27 +30,34 @@ export interface ChangeFeed {
   readonly changes: Stream.Stream<AgentChange>
 }
 
+const subjectOf = (change: AgentChange): string =>
+  change._tag === "InstanceChanged" ? `${change.uid}/${change.instanceId}` : `${change._tag} ${change.uid}`
+
 /** Makes a feed; `everyAgent` lists the uids that a subscriber who fell behind has to look at. */
 export const make = (everyAgent: () => Iterable<string>): ChangeFeed => {
   const subscribers = new Set<Subscriber>()
 
   const take = (subscriber: Subscriber): ReadonlyArray<AgentChange> => {
     const { overflowed, waiting } = subscriber
-    subscriber.waiting = []
+    subscriber.waiting = new Map()
     subscriber.overflowed = false
     return overflowed
-      ? [...waiting, ...Array.from(everyAgent(), (uid): AgentChange => ({ _tag: "AgentChanged", uid }))]
-      : waiting
+      ? [...waiting.values(), ...Array.from(everyAgent(), (uid): AgentChange => ({ _tag: "AgentChanged", uid }))]
+      : [...waiting.values()]
   }
 
   return {
     publish: (changes) => {
       for (const subscriber of subscribers) {
         const kept = subscriber.overflowed ? changes.filter(({ _tag }) => _tag === "AgentGone") : changes
-        subscriber.waiting.push(...kept)
-        if (!subscriber.overflowed && subscriber.waiting.length > maxWaiting) {
+        for (const change of kept) {
+          const subject = subjectOf(change)
+          subscriber.waiting.delete(subject)
+          subscriber.waiting.set(subject, change)
+        }
+        if (!subscriber.overflowed && subscriber.waiting.size > maxWaiting) {
           subscriber.overflowed = true
-          subscriber.waiting = subscriber.waiting.filter(({ _tag }) => _tag === "AgentGone")
+          subscriber.waiting = new Map([...subscriber.waiting].filter(([, { _tag }]) => _tag === "AgentGone"))
         }
         Queue.offerUnsafe(subscriber.signal, undefined)
       }
@@ -58,7 +66,7 @@ export const make = (everyAgent: () => Iterable<string>): ChangeFeed => {
       const signal = yield* Queue.sliding<void>(1)
       const subscriber = yield* Effect.acquireRelease(
         Effect.sync(() => {
-          const subscriber: Subscriber = { waiting: [], overflowed: false, signal }
+          const subscriber: Subscriber = { waiting: new Map(), overflowed: false, signal }
           subscribers.add(subscriber)
           return subscriber
         }),
