@@ -2,6 +2,7 @@
  * The scenarios that start containers: a stack of the run's own, with one pool that parks and one that does not, beside
  * the peers that are installed.
  */
+import type { Created } from "@fast-sandbox/client/Calls"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
 import * as Console from "effect/Console"
@@ -110,16 +111,13 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
     const gauge = yield* ParkedGauge.make(home, parkedPool)
     const background: Ours.Background = { ready: gauge.until, settled: gauge.until(burst) }
 
-    const steps = (tier: string) =>
-    (
-      created: { readonly startup?: { readonly steps: ReadonlyArray<{ name: string; millis: number }> } | undefined }
-    ) => {
-      for (const { millis, name } of created.startup?.steps ?? []) {
-        recorder.add(`step.${tier}.${name}`, "within the agent", millis)
+    const addSteps = ({ startup }: Created) => {
+      for (const { millis, name } of startup?.steps ?? []) {
+        recorder.add(`step.${startup?.tier}.${name}`, "within the agent", millis)
       }
     }
     const ours = { tier: "parked", pool: parkedPool, ...background } as const
-    const parked = yield* Ours.requests(common, { ...ours, consistencyMode: "fast", onCreated: steps("parked") })
+    const parked = yield* Ours.requests(common, { ...ours, consistencyMode: "fast", onCreated: addSteps })
     const strong = yield* Ours.requests(common, { ...ours, consistencyMode: "strong", onCreated: () => undefined })
     const prepared = yield* Ours.requests(common, {
       tier: "prepared",
@@ -127,7 +125,7 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       ready: () => Effect.void,
       settled: Effect.void,
       consistencyMode: "fast",
-      onCreated: steps("prepared")
+      onCreated: addSteps
     })
     const bare = yield* BareContainerd.make(common, `${home.cgroupParent}/bench`)
     const engines = yield* ifInstalled("dockerd", DockerEngine.make(common))

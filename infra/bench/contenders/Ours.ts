@@ -90,6 +90,8 @@ export const command = Effect.fnUntraced(function*(
         ]),
         "cli.run"
       ),
-    remove: (id) => reported("cli.run", sandboxes.delete(id).pipe(Effect.andThen(sandboxes.waitForDeletion(id))))
+    // The command line sets no grace period, and the program would use all of it.
+    remove: (id) =>
+      reported("cli.run", sandboxes.delete(id, { force: true }).pipe(Effect.andThen(sandboxes.waitForDeletion(id))))
   } satisfies Contender
 })
