@@ -8,7 +8,7 @@
  * const { exitCode } = await sandbox.wait()
  * ```
  *
- * Promises reject with the failures of `@fast-sandbox/core/Errors`; compare their `_tag`. Every call takes a `signal`:
+ * Promises reject with the failures of `Errors`; compare their `_tag`. Every call takes a `signal`:
  * aborting it cancels the call at the server.
  */
 import type { PoolCapacity } from "@fast-sandbox/core/SandboxPool"
