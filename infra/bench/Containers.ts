@@ -21,6 +21,7 @@ import * as Density from "./scenarios/Density.ts"
 import * as Isolation from "./scenarios/Isolation.ts"
 import * as Neighbours from "./scenarios/Neighbours.ts"
 import * as RoundTrips from "./scenarios/RoundTrips.ts"
+import * as Sessions from "./scenarios/Sessions.ts"
 import * as Starts from "./scenarios/Starts.ts"
 import * as Stack from "./Stack.ts"
 
@@ -32,6 +33,7 @@ export const names = [
   "burst",
   "cycles",
   "trips",
+  "sessions",
   "processes",
   "neighbours",
   "density"
@@ -174,6 +176,7 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       { discard: true }
     ),
     trips: RoundTrips.run(recorder, common, { ours: parked, pool: parkedPool, rounds: part(5) }),
+    sessions: Sessions.run(recorder, common, { fsbCtl, endpoint, pool: preparedPool, rounds, copies: part(100) }),
     processes: Starts.run(recorder, { contenders: processes, concurrency: 1, rounds: part(10), suffix: "" }),
     neighbours: Neighbours.run(recorder, common, {
       contenders: [parked, prepared],

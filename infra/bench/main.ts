@@ -5,7 +5,7 @@
  *
  *   node infra/bench/main.ts [--rounds N] [--plot] [--check] [SCENARIO ...]
  *
- * Scenarios with containers: requests, isolation, parallel, burst, cycles, trips, processes, neighbours, density. Of the control plane by itself:
+ * Scenarios with containers: requests, isolation, parallel, burst, cycles, trips, sessions, processes, neighbours, density. Of the control plane by itself:
  * registry, creates, settle, restart. Without a name all of them run but `restart`, which takes minutes; named ones add to
  * the results that are there. `--plot` writes the picture, without which nothing that is committed changes; `--check`
  * fails when a ratio is below its bound. A run that is interrupted or in which a scenario fails still tells what it has.
