@@ -89,7 +89,7 @@ const describeBoundary = (error: BoundaryError): string => {
     case "DeadlineExceeded":
       return `${error.message}; look with 'fsb-ctl list' what became of it, then try again`
     case "Unavailable":
-      return error.target.startsWith("unix:")
+      return error.target.startsWith("unix:") && /ENOENT|ECONNREFUSED/.test(error.problem)
         ? `can't reach the server at ${error.target}; start it with 'fsb-ctl up', or say where it is with --endpoint`
         : address.test(error.target)
         ? `can't reach the server at ${error.target} (${error.problem})`

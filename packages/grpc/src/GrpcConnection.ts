@@ -58,6 +58,11 @@ export interface Options {
   readonly maxMessageBytes?: number | undefined
   /** Sent with every call. */
   readonly metadata?: Readonly<Record<string, string>> | undefined
+  /**
+   * How often a connection with calls on it is probed. {@link KEEPALIVE_TIME_MILLIS} on TCP by default, and never on a unix
+   * socket: servers that are not ours end connections that are probed often.
+   */
+  readonly probeMillis?: number | undefined
 }
 
 /** What a single call may say. */

@@ -106,10 +106,17 @@ describe("a server on TCP", () => {
   it.live("lets streams of requests take their time", () =>
     Effect.gen(function*() {
       const { release } = yield* Echo.Probe
+      const address = yield* Echo.address
       const api = yield* Echo.connect()
+      // a request that began later than the stream, and that the server has ended by its limit
+      const isLate = Effect.gen(function*() {
+        const late = call(yield* session(address), "Echo")
+        late.write(frame(1000, 10))
+        assert.strictEqual(yield* Echo.soon(statusOf(late)), DEADLINE_EXCEEDED)
+      })
       const requests = Stream.concat(
         Stream.succeed({ number: 1, text: "wait" }),
-        Stream.fromEffect(Effect.as(Effect.sleep("300 millis"), { number: 2 }))
+        Stream.fromEffect(Effect.as(Effect.scoped(isLate), { number: 2 }))
       )
       yield* Deferred.succeed(release, undefined)
       assert.strictEqual((yield* api.sum(requests)).number, 3)

@@ -37,6 +37,7 @@ import * as Endpoint from "../Endpoint.ts"
 import type * as LogLine from "../LogLine.ts"
 import type * as SandboxInfo from "../SandboxInfo.ts"
 import * as Administration from "./administration.ts"
+import * as DirectCopy from "./directCopy.ts"
 import * as Position from "./position.ts"
 import * as Session from "./session.ts"
 import * as Time from "./time.ts"
@@ -49,8 +50,14 @@ const DEADLINE: Duration.Input = "30 seconds"
 /** Longest time for calls that may pull an image or wait for a program to stop. */
 const LONG_DEADLINE: Duration.Input = "10 minutes"
 
+/** Somebody sits before the client and waits, so a server that hangs must be noticed sooner than between servers. */
+const PROBE_MILLIS = 10_000
+
+/** After this time nothing is asked again: a server that hangs is noticed late, and would hang once more. */
+const PATIENCE: Duration.Input = "15 seconds"
+
 /** A create carries a request id, so that it may be sent again when its answer got lost. */
-const createAgain = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 3 }))
+const createAgain = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 3, duration: PATIENCE }))
 
 /** A server that took longer to say that something is unavailable has tried for itself. */
 const promptMillis = 5_000
@@ -58,7 +65,7 @@ const promptMillis = 5_000
 /** A server that restarts is back after a few seconds; streams that were under way take up again. */
 const resume = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")]).pipe(
   Schedule.jittered,
-  Schedule.upTo({ times: 8 }),
+  Schedule.upTo({ times: 8, duration: PATIENCE }),
   Schedule.setInputType<BoundaryError>()
 )
 
@@ -224,7 +231,9 @@ const make = (
     return Wire.created(response, namespace)
   })
 
-  const inside: Calls["inside"] = (name, options) => Session.make(api, reference(name, options))
+  const direct = DirectCopy.make(api, connection.address)
+
+  const inside: Calls["inside"] = (name, options) => Session.make(api, reference(name, options), direct)
 
   const scoped = Effect.fn("Sandboxes.scoped")(function*(options: CreateOptions) {
     const created = yield* Effect.acquireRelease(
@@ -308,7 +317,8 @@ export const connect = Effect.fnUntraced(function*(
   const { tls, token } = options
   const api = yield* GrpcClient.makeBoundary(FastPathService, {
     address,
-    credentials: { tls, token: token === undefined ? undefined : Effect.succeed(token) }
+    credentials: { tls, token: token === undefined ? undefined : Effect.succeed(token) },
+    probeMillis: PROBE_MILLIS
   })
   return make(api, { address, namespace: options.namespace ?? "" })
 })

@@ -139,8 +139,7 @@ class Call implements Incoming, Outgoing {
     options: {
       readonly deadline: number | undefined
       readonly maxMessageBytes: number
-      /** Why the connection was lost, if it was. */
-      readonly lost: () => string | undefined
+      readonly lost: Session["lost"]
     }
   ) {
     this.#stream = stream
@@ -173,9 +172,12 @@ class Call implements Incoming, Outgoing {
       this.#readers.wake()
     })
     // "close" follows, with what it means
-    stream.on("error", () => {})
+    let failure: string | undefined
+    stream.on("error", ({ message }) => {
+      failure = message
+    })
     stream.on("close", () => {
-      const lost = options.lost()
+      const lost = options.lost(failure)
       this.#settle(
         lost === undefined
           ? {
@@ -348,7 +350,9 @@ const timeoutHeader = (deadline: number | undefined) =>
 /** A connection, and why it was lost. */
 interface Session {
   readonly session: Http2.ClientHttp2Session
-  readonly lost: () => string | undefined
+  /** Why it was lost, if it was; `failure` is what a call on it failed with. */
+  readonly lost: (failure: string | undefined) => string | undefined
+  readonly giveUp: (why: string) => void
 }
 
 const connect = ({ address, credentials = {} }: Options): Session => {
@@ -377,19 +381,24 @@ const connect = ({ address, credentials = {} }: Options): Session => {
     clearTimeout(limit)
     problem ??= "the connection was closed"
   })
-  return { session, lost: () => session.destroyed ? problem ?? "the connection was lost" : undefined }
+  return {
+    session,
+    lost: (failure) => session.destroyed ? problem ?? failure ?? "the connection was lost" : undefined,
+    giveUp: (why) => {
+      problem ??= why
+      session.destroy()
+    }
+  }
 }
 
-/** Probes a connection over TCP, where a peer may vanish without a word, while there are calls on it. */
-const keepAlive = (session: Http2.ClientHttp2Session, isBusy: () => boolean): void => {
+/** Gives up a connection whose peer hangs or vanished without a word, while there are calls on it. */
+const keepAlive = ({ giveUp: end, session }: Session, everyMillis: number, isBusy: () => boolean): void => {
+  const giveUp = () => end("the server does not answer")
   const timer = setInterval(() => {
     if (!isBusy() || session.destroyed || session.connecting) return
-    const limit = setTimeout(
-      () => session.destroy(new Error("the server does not answer any more")),
-      KEEPALIVE_TIMEOUT_MILLIS
-    )
+    const limit = setTimeout(giveUp, KEEPALIVE_TIMEOUT_MILLIS)
     session.ping(() => clearTimeout(limit))
-  }, KEEPALIVE_TIME_MILLIS)
+  }, everyMillis)
   timer.unref()
   session.once("close", () => clearInterval(timer))
 }
@@ -397,13 +406,14 @@ const keepAlive = (session: Http2.ClientHttp2Session, isBusy: () => boolean): vo
 /** A channel to the server of these options. */
 export const make = (options: Options): Channel => {
   const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
+  const probeMillis = options.probeMillis ?? (isUnixAddress(options.address) ? undefined : KEEPALIVE_TIME_MILLIS)
   let current: Session | undefined
   let busy = 0
 
   const sessionNow = (): Session => {
     if (current !== undefined && !current.session.closed && !current.session.destroyed) return current
     current = connect(options)
-    if (!isUnixAddress(options.address)) keepAlive(current.session, () => busy > 0)
+    if (probeMillis !== undefined) keepAlive(current, probeMillis, () => busy > 0)
     return current
   }
 
