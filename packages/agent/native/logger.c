@@ -8,8 +8,8 @@
  *
  * File descriptors given by the shim: 3 is the sandbox's stdout, 4 its stderr, 5 is closed when we are ready.
  *
- * With tty=1 the program has a terminal: there is only its stdout, and what is printed is recorded at once, also before
- * its line ends, because somebody may be attached to it.
+ * With tty=1 the program has a terminal, and there is only its stdout. With tty=1 or at-once=1 what is printed is recorded
+ * at once, also before its line ends, because somebody may be attached to it.
  *
  * Files: DIR/00000001.log, DIR/00000002.log ... A new one is begun before a record would grow the current one beyond
  * max-bytes, then the one that is `files` older is removed. Names only go up and a file never changes once the next
@@ -67,6 +67,7 @@ static int file = -1;
 static u64 file_bytes;
 static u64 lost_records;
 static int is_terminal;
+static int at_once;
 static char stamp[32];
 
 static const char *file_name(u64 n) {
@@ -227,7 +228,7 @@ static int drain_once(struct stream *s) {
   set_stamp();
   if (lost_records > 0) tell_losses();
   take(s, chunk, (usize)n);
-  if (is_terminal && s->held > 0) {
+  if (at_once && s->held > 0) {
     record(s->name, s->line, s->held, 'P');
     s->held = 0;
   }
@@ -258,7 +259,9 @@ __attribute__((used)) void start(usize *stack) {
     } else if (same(arguments[i], "rate")) {
       rate = parse(value);
     } else if (same(arguments[i], "tty")) {
-      is_terminal = parse(value) != 0;
+      is_terminal = at_once = parse(value) != 0;
+    } else if (same(arguments[i], "at-once")) {
+      at_once = parse(value) != 0;
     }
   }
   if (directory_length == 0 || max_bytes == 0 || keep_files == 0) leave(2);

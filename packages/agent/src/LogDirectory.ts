@@ -9,7 +9,9 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
+import type * as Scope from "effect/Scope"
 import { AgentConfig } from "./AgentConfig.ts"
+import * as StandaloneLogger from "./logs/StandaloneLogger.ts"
 import { Inside } from "./sessions/Inside.ts"
 
 /** A sandbox's log: three files of 10 MiB, as the kubelet rotates container logs by default (its limit is five). */
@@ -21,8 +23,8 @@ const fileMode = 0o600
 
 /**
  * - `format` is `records` with the logger, `plain` without it.
- * - `prepare` makes the directory (before the task is made) and tells where the task reads and writes.
- * - `stdinOf` is the FIFO of a program with a terminal whose stdin is kept open.
+ * - `prepare` makes the directory and tells where the task reads and writes; the task is made within the scope.
+ * - `stdinOf` is the FIFO of a program whose stdin is kept open.
  * - `remove` takes it away with all it holds; safe to repeat.
  */
 export class LogDirectory extends Context.Service<LogDirectory, {
@@ -32,7 +34,7 @@ export class LogDirectory extends Context.Service<LogDirectory, {
   readonly prepare: (
     containerId: string,
     program: { readonly tty: boolean; readonly stdin: boolean }
-  ) => Effect.Effect<Stdio, BoundaryError | PlatformError.PlatformError>
+  ) => Effect.Effect<Stdio, BoundaryError | PlatformError.PlatformError, Scope.Scope>
   readonly remove: (containerId: string) => Effect.Effect<void, PlatformError.PlatformError>
 }>()("@fast-sandbox/agent/LogDirectory") {
   static readonly layer: Layer.Layer<
@@ -55,24 +57,31 @@ export class LogDirectory extends Context.Service<LogDirectory, {
 
       const pathOf = (containerId: string): string => `${logDirectory}/${containerId}`
 
-      const loggerUri = (directory: string): string => {
-        const options = new URLSearchParams({
-          dir: directory,
-          "max-bytes": String(rotation.maxBytes),
-          files: String(rotation.files),
-          rate: String(logBytesPerSecond)
-        })
-        return `binary://${loggerBinary}?${options}`
-      }
+      const loggerOptions = (directory: string) => ({
+        dir: directory,
+        "max-bytes": String(rotation.maxBytes),
+        files: String(rotation.files),
+        rate: String(logBytesPerSecond)
+      })
+
+      const loggerUri = (directory: string): string =>
+        `binary://${loggerBinary}?${new URLSearchParams(loggerOptions(directory))}`
+
+      /**
+       * containerd's shim gives no pipe as stdin to a program whose output goes to a logger of the shim's own, so this
+       * logger reads FIFOs and is ours. It ends with the last writer: the shim, or we, when no task comes of it.
+       */
+      const piped = Effect.fnUntraced(function*(binary: string, directory: string) {
+        const stdin = `${directory}/stdin`
+        const stdout = `${directory}/stdout`
+        const stderr = `${directory}/stderr`
+        yield* inside.run(["fifos", stdin, stdout, stderr])
+        yield* StandaloneLogger.start(binary, { ...loggerOptions(directory), "at-once": "1" }, [stdout, stderr])
+        return { stdin, stdout, stderr }
+      })
 
       /** The shim holds the terminal and one end of its input, so that both outlive the agent. */
       const terminal = Effect.fnUntraced(function*(directory: string, hasStdin: boolean) {
-        if (!hasLogger) {
-          return yield* new FailedPrecondition({
-            reason: "NoLogger",
-            problem: "the node has no logger, and without one there is nobody to read from a terminal"
-          })
-        }
         const stdin = `${directory}/stdin`
         if (hasStdin) yield* inside.run(["fifos", stdin])
         return { stdin: hasStdin ? stdin : "", stdout: `${loggerUri(directory)}&tty=1`, terminal: true }
@@ -93,12 +102,17 @@ export class LogDirectory extends Context.Service<LogDirectory, {
         prepare: Effect.fn("LogDirectory.prepare")(function*(containerId, program) {
           const directory = pathOf(containerId)
           yield* files.makeDirectory(directory, { recursive: true, mode: directoryMode })
-          if (program.tty) {
-            return yield* terminal(directory, program.stdin)
+          if (!hasLogger && (program.tty || program.stdin)) {
+            return yield* new FailedPrecondition({
+              reason: "NoLogger",
+              problem: "the node has no logger, and without one nobody can be attached to a program"
+            })
           }
-          return hasLogger
-            ? { stdout: loggerUri(directory), stderr: loggerUri(directory) }
-            : yield* plain(directory)
+          if (program.tty) return yield* terminal(directory, program.stdin)
+          if (!hasLogger) return yield* plain(directory)
+          return program.stdin
+            ? yield* piped(loggerBinary, directory)
+            : { stdout: loggerUri(directory), stderr: loggerUri(directory) }
         }),
         remove: Effect.fn("LogDirectory.remove")((containerId) =>
           files.remove(pathOf(containerId), { recursive: true, force: true })

@@ -30,6 +30,7 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import { AgentConfig } from "./AgentConfig.ts"
 import { toBoundary } from "./ContainerdFailure.ts"
 import type { PreparedImage } from "./ImageCatalog.ts"
@@ -213,7 +214,8 @@ const make = Effect.gen(function*() {
       readonly image: PreparedImage
       readonly ports: ReadonlyArray<number>
       readonly around: Around
-    }): Effect.fn.Return<void, BoundaryError> {
+    }): Effect.fn.Return<void, BoundaryError, Scope.Scope> {
+      const scope = yield* Effect.scope
       const runtime = yield* shims.next
       const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
       const spec = attached(bare, attachment)
@@ -237,6 +239,7 @@ const make = Effect.gen(function*() {
       )
       const [stdio, mounts] = yield* Effect.all([
         logs.prepare(id, { tty: spec.process.terminal, stdin: hasStdin }).pipe(
+          Scope.provide(scope),
           Effect.catchTag(
             "PlatformError",
             (error) => Effect.fail(new Internal({ problem: `the log directory could not be made: ${error.message}` }))
@@ -256,7 +259,8 @@ const make = Effect.gen(function*() {
         around("task")
       )
       yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
-    }
+    },
+    Effect.scoped
   )
 
   const makeSandbox = Effect.fn("SandboxContainer.make")(function*(

@@ -9,6 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { Attachments } from "./sessions/Attachments.ts"
 import { Copies } from "./sessions/Copies.ts"
+import { CopySockets } from "./sessions/CopySockets.ts"
 import { Execs } from "./sessions/Execs.ts"
 import { Fifos } from "./sessions/Fifos.ts"
 import { Ports } from "./sessions/Ports.ts"
@@ -36,6 +37,7 @@ export const service = GrpcService.make(SessionService, {
   }, Effect.scoped),
   copyFrom: (request) =>
     Stream.unwrap(Copies.useSync((copies) => copies.get(request))).pipe(Stream.map((data) => ({ data }))),
+  copyDirectly: (request) => Stream.unwrap(Copies.useSync((copies) => copies.direct(request))),
   portForward: (requests) =>
     Stream.unwrap(Effect.gen(function*() {
       const { header, rest } = yield* HeaderFirst.open(requests)
@@ -49,5 +51,5 @@ export const service = GrpcService.make(SessionService, {
 
 /** What the handlers need. */
 export const layer = Layer.mergeAll(Attachments.layer, Execs.layer, Copies.layer, Ports.layer, Usage.layer).pipe(
-  Layer.provideMerge(Layer.mergeAll(Targets.layer, Fifos.layer))
+  Layer.provideMerge(Layer.mergeAll(Targets.layer, Fifos.layer, CopySockets.layer))
 )

@@ -3,11 +3,16 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
-import type { ExecHeaderSchema, ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
+import type {
+  DirectCopyRequestSchema,
+  ExecHeaderSchema,
+  ExecRequestSchema
+} from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
-import { Effect, Fiber, Layer, Option, Queue, Schedule, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Option, Queue, Schedule, Sink, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { connect as connectTo, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Fixture from "./AgentFixture.ts"
@@ -19,6 +24,7 @@ const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
 
 type Header = Omit<MessageInitShape<typeof ExecHeaderSchema>, "$typeName">
 type Request = MessageInitShape<typeof ExecRequestSchema>
+type DirectCopyRequest = NonNullable<MessageInitShape<typeof DirectCopyRequestSchema>["part"]>
 
 /** What an exec printed, and how it ended. */
 const exec = Effect.fnUntraced(function*(
@@ -94,10 +100,15 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
       assert.strictEqual(typed.exitCode, 3)
       const late = yield* run({ command: ["sh", "-c", "sleep 30 & echo started"] })
       assert.deepStrictEqual(late, { stdout: "started\n", stderr: "", exitCode: 0 })
+      const runs = (program: string) =>
+        Fixture.eventually(
+          `${program} runs`,
+          Effect.map(run({ command: ["ps"] }), ({ stdout }) => stdout.includes(program))
+        ).pipe(Effect.orDie)
       assert.strictEqual(
         (yield* run(
-          { command: ["sleep", "30"] },
-          Stream.fromEffect(Effect.as(Effect.sleep("200 millis"), { part: { case: "signal", value: 15 } } as const))
+          { command: ["sleep", "76"] },
+          Stream.fromEffect(Effect.as(runs("sleep 76"), { part: { case: "signal", value: 15 } } as const))
         )).exitCode,
         143
       )
@@ -123,10 +134,9 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
       }
 
       // a caller that goes away takes its program along
-      const left = yield* exec(sessions, instanceId, { command: ["sleep", "77"] }).pipe(
-        Effect.timeoutOption("300 millis")
-      )
-      assert.strictEqual(left._tag, "None")
+      const leaving = yield* Effect.forkChild(run({ command: ["sleep", "77"] }))
+      yield* runs("sleep 77")
+      yield* Fiber.interrupt(leaving)
       yield* Fixture.eventually(
         "the program is gone",
         Effect.map(run({ command: ["ps"] }), ({ stdout }) => !stdout.includes("sleep 77"))
@@ -136,11 +146,11 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
         Effect.sync(() => readdirSync(`${directory}/agent/execs`).length === 0)
       )
 
-      const ended = yield* exec(sessions, instanceId, { command: ["sleep", "30"] }).pipe(
-        Effect.flip,
-        Effect.zip(Effect.delay(client.stop({ instanceId }), "300 millis"), { concurrent: true })
-      )
-      assert.strictEqual(ended[0]._tag === "FailedPrecondition" && ended[0].reason, "SandboxEnded")
+      const cutOff = yield* Effect.forkChild(failure({ command: ["sleep", "79"] }))
+      yield* runs("sleep 79")
+      yield* client.stop({ instanceId })
+      const ended = yield* Fiber.join(cutOff)
+      assert.strictEqual(ended._tag === "FailedPrecondition" && ended.reason, "SandboxEnded")
       const after = yield* failure({ command: ["true"] })
       assert.strictEqual(after._tag === "FailedPrecondition" && after.reason, "NotRunning")
       yield* client.delete({ instanceId })
@@ -150,6 +160,7 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
     Effect.gen(function*() {
       const client = yield* Fixture.start()
       const sessions = yield* Fixture.sessions()
+      const { directory } = yield* PrivateContainerd
       const { instanceId, ...request } = Fixture.request([
         "sh",
         "-c",
@@ -219,6 +230,42 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
         assert.strictEqual((yield* Effect.flip<unknown, BoundaryError, never>(attempt))._tag, expected)
       }
 
+      // the archive's own way: one connection, and nothing half-made when it breaks
+      const folder = `${directory}/agent/copies`
+      const direct = <A>(request: DirectCopyRequest, use: (socket: Socket) => Promise<A>) =>
+        Effect.gen(function*() {
+          const [first, rest] = yield* Stream.peel(sessions.copyDirectly({ part: request }), Sink.head())
+          const told = Option.getOrUndefined(first)?.part
+          assert.isTrue(told?.case === "socket" && told.value.path.startsWith(`${folder}/`))
+          const socket = connectTo(told?.case === "socket" ? told.value.path : "")
+          const used = yield* Effect.promise(() => use(socket))
+          const last = yield* Stream.runLast(rest)
+          socket.destroy()
+          return { used, last: Option.getOrUndefined(last)?.part }
+        }).pipe(Effect.scoped, Effect.timeout("10 seconds"))
+      const put1 = yield* direct({ case: "to", value: { sandbox, path: "/tmp/direct" } }, async (socket) => {
+        socket.end(archive)
+      })
+      assert.deepStrictEqual(put1.last?.case === "done" && Number(put1.last.value.bytes), 3_000_010)
+      const got = yield* direct({ case: "from", value: { sandbox, path: "/tmp/direct/." } }, async (socket) => {
+        const parts: Array<Buffer> = []
+        for await (const part of socket) parts.push(part)
+        return Buffer.concat(parts)
+      })
+      mkdirSync(`${source}/direct`)
+      execFileSync("tar", ["-C", `${source}/direct`, "-x"], { input: got.used })
+      execFileSync("diff", ["-r", "--no-dereference", `${source}/tree`, `${source}/direct`])
+      const broken = yield* direct({ case: "to", value: { sandbox, path: "/tmp/broken" } }, async (socket) => {
+        socket.write(archive.subarray(0, 100_000), () => socket.destroy())
+      }).pipe(Effect.flip)
+      assert.strictEqual(broken._tag, "InvalidArgument")
+      assert.strictEqual(yield* run("ls -A /tmp"), "direct\nout\nrenamed\ntree\n")
+      assert.strictEqual(
+        (yield* Effect.flip(direct({ case: "from", value: { sandbox, path: "/nowhere" } }, async () => {})))._tag,
+        "NotFound"
+      )
+      yield* Fixture.eventually("no socket is left", Effect.sync(() => readdirSync(folder).length === 0))
+
       const connect = (port: number, text: string) =>
         sessions.portForward(Stream.make(
           { part: { case: "header", value: { sandbox, port } } } as const,
@@ -244,11 +291,13 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
         ]
       )
 
+      const isFollowed = yield* Deferred.make<void>()
       const following = yield* sessions.stats({ sandbox, intervalMillis: 100 }).pipe(
-        Stream.runDrain,
+        Stream.runForEach(() => Deferred.succeed(isFollowed, undefined)),
         Effect.flip,
         Effect.forkChild({ startImmediately: true })
       )
+      yield* Deferred.await(isFollowed)
       yield* client.delete({ instanceId })
       const end = yield* Fiber.join(following)
       assert.strictEqual(end._tag === "FailedPrecondition" && end.reason, "SandboxEnded")

@@ -14,18 +14,23 @@ import * as Terminal from "./Terminal.ts"
 export interface Options {
   /** Begin with all that was printed so far. */
   readonly replay: boolean
-  /** Whether the program reads what is typed. */
+  /** Whether the program reads what comes on stdin. */
   readonly hasStdin: boolean
+  /** Whether the end of stdin is the end of the program's, where it has no terminal. */
+  readonly closesStdin: boolean
   /** Whether the program has a terminal. */
   readonly hasTerminal: boolean
+  /** Whether signals go to the program; otherwise they interrupt this. */
+  readonly passesSignals: boolean
 }
 
 /** Stays until the program has ended or the user has left; says which. */
-export const follow = Effect.fnUntraced(function*(session: Session, { hasStdin, hasTerminal, replay }: Options) {
+export const follow = Effect.fnUntraced(function*(session: Session, options: Options) {
+  const { hasStdin, hasTerminal, passesSignals } = options
   const screen = yield* Screen
   const left = yield* Deferred.make<void>()
   const keys = DetachKeys.make()
-  const typed = Terminal.input.pipe(
+  const typed = !hasTerminal ? Terminal.input : Terminal.input.pipe(
     Stream.mapEffect((bytes) => {
       const { isLeaving, passed } = keys(bytes)
       return isLeaving ? Effect.as(Deferred.succeed(left, undefined), passed) : Effect.succeed(passed)
@@ -33,15 +38,19 @@ export const follow = Effect.fnUntraced(function*(session: Session, { hasStdin, 
     Stream.filter((bytes) => bytes.length > 0)
   )
   yield* session.attach({
-    replay,
+    replay: options.replay,
     stdin: hasStdin ? typed : undefined,
+    closesStdin: options.closesStdin,
     size: hasTerminal ? Terminal.size() : undefined,
-    control: hasTerminal ? Stream.merge(Terminal.resizes, Signals.passed) : Signals.passed
+    control: Stream.merge(
+      hasTerminal ? Terminal.resizes : Stream.empty,
+      passesSignals ? Signals.passed : Stream.empty
+    )
   }).pipe(
     Stream.interruptWhen(Deferred.await(left)),
     Stream.runForEach((event) =>
       event._tag === "Attached"
-        ? hasStdin && Terminal.hasKeyboard() ? Terminal.raw : Effect.void
+        ? hasStdin && hasTerminal && Terminal.hasKeyboard() ? Terminal.raw : Effect.void
         : event.stream === "stdout"
         ? screen.data(event.bytes)
         : screen.errorData(event.bytes)

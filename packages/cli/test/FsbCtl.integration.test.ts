@@ -258,6 +258,15 @@ describe("logs", () => {
     }).pipe(Effect.scoped))
 })
 
+/** Every command that does something. */
+const commands: ReadonlyArray<string> = [
+  ..."run list get describe logs events wait update reset delete prune up down doctor".split(" "),
+  ..."exec attach cp port-forward stats top completion version".split(" "),
+  ..."pool list,pool get,pool create,pool scale,pool delete".split(","),
+  ..."agent list,agent drain,agent resume,image pull,image load,image list,image remove".split(","),
+  ..."config view,config set,config unset,config get-contexts,config use-context".split(",")
+]
+
 describe("the rest", () => {
   test("delete", () =>
     Effect.gen(function*() {
@@ -545,12 +554,6 @@ describe("the rest", () => {
 
   test("help fits in 80 columns and shows an example for every command", () =>
     Effect.gen(function*() {
-      const commands = [
-        ..."run list get describe logs events wait update reset delete prune up down doctor".split(" "),
-        ..."completion,version,pool list,pool get,pool create,pool scale,pool delete".split(","),
-        ..."agent list,agent drain,agent resume,image pull,image load,image list,image remove".split(","),
-        ..."config view,config set,config unset,config get-contexts,config use-context".split(",")
-      ]
       for (const command of ["", ...commands]) {
         const { code, stderr, stdout } = yield* call(...command.split(" ").filter((word) => word !== ""), "--help")
         assert.deepStrictEqual([code, stderr], [0, ""], command)
@@ -566,6 +569,19 @@ describe("the rest", () => {
 })
 
 describe("what is wrong is one line", () => {
+  test("a flag that no command has, for every command", () =>
+    Effect.gen(function*() {
+      for (const command of commands) {
+        const { code, stderr, stdout } = yield* call(...command.split(" "), "--nonsense")
+        assert.deepStrictEqual([code, stdout], [125, ""], command)
+        assert.match(
+          stderr,
+          new RegExp(`^fsb-ctl ${command}: there is no flag --nonsense.*\nSee 'fsb-ctl ${command} --help'\n$`)
+        )
+      }
+      assert.deepStrictEqual(yield* names, [])
+    }))
+
   const cases: ReadonlyArray<{
     readonly what: string
     readonly args: string

@@ -1,9 +1,10 @@
 import { assert, layer } from "@effect/vitest"
 import * as LogLine from "@fast-sandbox/client/LogLine"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
-import { Effect, FileSystem, Schedule, Stream } from "effect"
+import { Effect, Fiber, FileSystem, Schedule, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import * as LocalStack from "./e2e/LocalStack.ts"
+import * as Machine from "./e2e/Machine.ts"
 import * as Resources from "./e2e/Resources.ts"
 import * as TestStack from "./e2e/TestStack.ts"
 
@@ -100,8 +101,43 @@ layer(TestStack.layer, TestStack.options)("sessions", (it) => {
       const { fsbCtl } = yield* LocalStack.LocalStack
       const ended = yield* fsbCtl("run", "-t", "--rm", "--image", "busybox", "--", "sh", "-c", "tty; exit 4")
       assert.deepStrictEqual([ended.code, ended.stdout], [4, "/dev/pts/0\r\n"])
-      const refused = yield* fsbCtl("run", "-i", "--rm", "--image", "busybox", "--", "cat")
-      assert.match(refused.stderr, /--interactive wants --tty/)
+      const refused = yield* fsbCtl("run", "-it", "--rm", "--image", "busybox", "--", "cat")
+      assert.match(refused.stderr, /stdin is no terminal; leave --tty away/)
+    }).pipe(Effect.scoped))
+
+  it.effect("run -i is a program in a pipe, as docker has it", () =>
+    Effect.gen(function*() {
+      const { fsbCtl, home } = yield* LocalStack.LocalStack
+      const run = (input: string, ...program: ReadonlyArray<string>) =>
+        LocalStack.run(LocalStack.fsbCtlPath, ["run", "-q", "-i", "--rm", "--image", "busybox", "--", ...program], {
+          env: { FSB_HOME: home },
+          input
+        })
+      assert.deepStrictEqual(yield* run("hi\n", "cat"), { code: 0, stdout: "hi\n", stderr: "" })
+      assert.deepStrictEqual(yield* run("no line feed", "sh", "-c", "cat; echo done >&2; exit 7"), {
+        code: 7,
+        stdout: "no line feed",
+        stderr: "done\n"
+      })
+      assert.deepStrictEqual(yield* run("", "wc", "-c"), { code: 0, stdout: "0\n", stderr: "" })
+      const megabytes = "0123456789abcde\n".repeat(200_000)
+      assert.isTrue((yield* run(megabytes, "cat")).stdout === megabytes)
+      // who does not read to the end holds nobody up
+      assert.deepStrictEqual(yield* run(megabytes, "head", "-n", "1"), {
+        code: 0,
+        stdout: "0123456789abcde\n",
+        stderr: ""
+      })
+      // the next who is attached may go on
+      yield* fsbCtl("run", "reader", "-q", "-i", "-d", "--image", "busybox", "--", "sh", "-c", "read a; echo got $a")
+      const attached = yield* LocalStack.run(LocalStack.fsbCtlPath, ["attach", "reader"], {
+        env: { FSB_HOME: home },
+        input: "word\n"
+      })
+      assert.deepStrictEqual([attached.code, attached.stdout], [0, "got word\n"])
+      assert.strictEqual((yield* fsbCtl("logs", "reader")).stdout, "got word\n")
+      yield* fsbCtl("delete", "reader")
+      assert.strictEqual((yield* fsbCtl("list", "-q")).stdout, "")
     }).pipe(Effect.scoped))
 
   it.effect("programs, files and ports by fsb-ctl, with docker's exit codes", () =>
@@ -182,6 +218,77 @@ layer(TestStack.layer, TestStack.options)("sessions", (it) => {
       assert.deepStrictEqual([ends[0].code, ends[0].stderr], [137, `fsb-ctl: sandbox ${name} ended meanwhile\n`])
     }).pipe(Effect.scoped))
 
+  it.effect("a disk that is full, or a sandbox that ends: one line, and no half-written file", () =>
+    Effect.gen(function*() {
+      const { fsbCtl, home } = yield* LocalStack.LocalStack
+      const files = yield* FileSystem.FileSystem
+      const { name } = yield* running()
+      const folder = yield* files.makeTempDirectoryScoped()
+      yield* files.makeDirectory(`${folder}/small`)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", `${folder}/small`])),
+        () => Effect.sync(() => execFileSync("umount", [`${folder}/small`]))
+      )
+      yield* Effect.sync(() => execFileSync("truncate", ["-s", "100M", `${folder}/big`]))
+      // the sandbox's /dev/shm is smaller than that
+      const intoFull = yield* fsbCtl("cp", `${folder}/big`, `${name}:/dev/shm/big`)
+      assert.deepStrictEqual([intoFull.code, intoFull.stdout], [125, ""])
+      assert.match(intoFull.stderr, /^fsb-ctl: .*no space is left\n$/)
+      assert.strictEqual(yield* Resources.stdoutOf(fsbCtl("exec", name, "--", "ls", "-A", "/dev/shm")), "")
+      yield* Resources.stdoutOf(fsbCtl("cp", `${folder}/big`, `${name}:/tmp/big`))
+      for (const target of ["small", "small/other", "small/."]) {
+        const outOfFull = yield* fsbCtl("cp", `${name}:/tmp/big`, `${folder}/${target}`)
+        assert.deepStrictEqual([outOfFull.code, outOfFull.stdout], [125, ""])
+        assert.match(outOfFull.stderr, /^fsb-ctl: .*ENOSPC.*\n$/)
+        assert.deepStrictEqual(yield* files.readDirectory(`${folder}/small`), [])
+      }
+
+      const ending = yield* running()
+      yield* Resources.stdoutOf(fsbCtl("exec", ending.name, "--", "dd", "of=/tmp/large", "bs=1", "count=0", "seek=8G"))
+      yield* files.makeDirectory(`${folder}/out`)
+      const sending =
+        `(tar c -C ${folder} big; touch ${folder}/sent; while [ ! -e ${folder}/over ]; do sleep 0.1; done)`
+      const cutOff = yield* Effect.forkChild(Effect.all([
+        LocalStack.run("sh", ["-c", `${sending} | ${LocalStack.fsbCtlPath} cp - ${ending.name}:/tmp`], {
+          env: { FSB_HOME: home }
+        }),
+        fsbCtl("cp", `${ending.name}:/tmp/large`, `${folder}/out`),
+        fsbCtl("port-forward", ending.name, "0:80"),
+        fsbCtl("logs", "-f", ending.name),
+        fsbCtl("stats", ending.name)
+      ], { concurrency: "unbounded" }))
+      const isUnderWay = Effect.gen(function*() {
+        return (yield* files.exists(`${folder}/sent`)) && (yield* files.readDirectory(`${folder}/out`)).length > 0
+      })
+      yield* Effect.repeat(isUnderWay, { until: (isTrue) => isTrue, schedule: Schedule.spaced("50 millis") })
+      yield* Resources.stdoutOf(fsbCtl("delete", ending.name))
+      yield* files.writeFileString(`${folder}/over`, "")
+      const [copyIn, copyOut, forwarded, followed, counted] = yield* Fiber.join(cutOff)
+      const meanwhile = `fsb-ctl: sandbox ${ending.name} ended meanwhile\n`
+      assert.deepStrictEqual([copyIn.code, copyIn.stderr], [137, meanwhile])
+      assert.deepStrictEqual([copyOut.code, copyOut.stderr], [137, meanwhile])
+      assert.deepStrictEqual(yield* files.readDirectory(`${folder}/out`), [])
+      assert.match(forwarded.stderr, new RegExp(`\nfsb-ctl: sandbox ${ending.name} .*\n$`))
+      assert.deepStrictEqual([followed.code, followed.stderr], [0, ""])
+      assert.deepStrictEqual([counted.code, counted.stderr], [137, meanwhile])
+    }).pipe(Effect.scoped))
+
+  it.effect("a window that changes its size while the program ends is no trouble", () =>
+    Effect.gen(function*() {
+      const { name } = yield* running()
+      const { resize, shows } = yield* terminal(
+        `${LocalStack.fsbCtlPath} exec -it ${name} -- sh -c 'echo begun; sleep 1; exit 5'; echo "ended with $?"; sleep 100`
+      )
+      yield* shows(/^begun$/m)
+      const shaken = yield* Effect.forkChild(Effect.forEach(
+        Array.from({ length: 200 }, (_, at) => 60 + at % 20),
+        (columns) => Effect.delay(resize(columns, 24), "10 millis"),
+        { discard: true }
+      ))
+      yield* shows(/^ended with 5$/m)
+      yield* Fiber.interrupt(shaken)
+    }).pipe(Effect.scoped))
+
   it.effect("a hundred followers of one log miss no line", () =>
     Effect.gen(function*() {
       const lines = 2000
@@ -206,4 +313,41 @@ layer(TestStack.layer, TestStack.options)("sessions", (it) => {
       for (const told of followed) assert.deepStrictEqual([...told], expected)
       assert.strictEqual((yield* sandboxes.get(sandbox.name)).name, sandbox.name)
     }).pipe(Effect.scoped))
+
+  it.effect("a server that stops answering is given up, whatever was asked of it", () =>
+    Effect.gen(function*() {
+      const { fsbCtl } = yield* LocalStack.LocalStack
+      const { name } = yield* running()
+      const stack = yield* Machine.stackProcess
+      // under way when the server stops
+      const streams = yield* Effect.forkChild(Effect.all([
+        fsbCtl("logs", "-f", name),
+        fsbCtl("list", "-w"),
+        fsbCtl("exec", name, "--", "sleep", "1000"),
+        fsbCtl("wait", name, "--for", "delete"),
+        fsbCtl("port-forward", name, "0:80")
+      ], { concurrency: "unbounded" }))
+      yield* Effect.repeat(fsbCtl("top", name), {
+        until: ({ stdout }) => stdout.includes("sleep 1000\n"),
+        schedule: Schedule.spaced("100 millis")
+      })
+      yield* Effect.acquireRelease(
+        Effect.sync(() => process.kill(stack, "SIGSTOP")),
+        () => Effect.sync(() => process.kill(stack, "SIGCONT"))
+      )
+      const calls = yield* Effect.all([
+        fsbCtl("list"),
+        fsbCtl("get", name),
+        fsbCtl("run", "-d", "--image", "busybox", "--", "true"),
+        fsbCtl("delete", name),
+        fsbCtl("cp", `${name}:/etc/passwd`, "-"),
+        fsbCtl("cp", "package.json", `${name}:/tmp`),
+        fsbCtl("pool", "list"),
+        fsbCtl("image", "list")
+      ], { concurrency: "unbounded" })
+      for (const { code, stderr } of [...yield* Fiber.join(streams), ...calls]) {
+        assert.match(stderr, /(^|\n)fsb-ctl: can't reach the server at unix:.* \(the server does not answer.*\)\n$/)
+        assert.strictEqual(code, 125)
+      }
+    }).pipe(Effect.scoped, Effect.timeout("60 seconds")))
 })

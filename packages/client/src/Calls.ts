@@ -51,7 +51,7 @@ export interface CreateOptions extends CallOptions {
   readonly workingDir?: string | undefined
   /** Gives the program a terminal; all its output is stdout then. */
   readonly tty?: boolean | undefined
-  /** Keeps stdin open for those who attach. Wants `tty`. */
+  /** Keeps stdin open for those who attach. */
   readonly stdin?: boolean | undefined
   readonly exposedPorts?: ReadonlyArray<number> | undefined
   readonly consistencyMode?: ConsistencyMode | undefined

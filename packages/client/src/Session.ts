@@ -41,8 +41,10 @@ export type ExecEvent =
 
 /** How to be attached. */
 export interface AttachOptions<E = never, R = never> {
-  /** Goes to the program, which must have been created with stdin; its end leaves the program's stdin open. */
+  /** Goes to the program, which must have been created with stdin. */
   readonly stdin?: Stream.Stream<Uint8Array, E, R> | undefined
+  /** The end of `stdin` is the end of the program's, for good. Otherwise it stays open for the next who attaches. */
+  readonly closesStdin?: boolean | undefined
   readonly control?: Stream.Stream<Control, E, R> | undefined
   /** Begin with all that the program has printed so far. */
   readonly replay?: boolean | undefined
@@ -68,6 +70,12 @@ export interface PutOptions {
   readonly intoFolder?: boolean | undefined
   /** Keep the owners that the archive names; otherwise everything is the sandbox's user's. */
   readonly keepOwner?: boolean | undefined
+}
+
+/** What an archive is made of. */
+export interface GetOptions {
+  /** A link at the path itself is followed. */
+  readonly followLink?: boolean | undefined
 }
 
 /** What an archive held; `bytes` are of its files' content. */
@@ -134,10 +142,7 @@ export interface Session {
       options?: PutOptions
     ) => Effect.Effect<Copied, BoundaryError | E, R>
     /** A file or a folder as a tar archive; with `/.` at the end, what is in the folder. NotFound where there is none. */
-    readonly get: (
-      path: string,
-      options?: { readonly followLink?: boolean | undefined }
-    ) => Stream.Stream<Uint8Array, BoundaryError>
+    readonly get: (path: string, options?: GetOptions) => Stream.Stream<Uint8Array, BoundaryError>
     /** Writes a file as a whole, or not at all. */
     readonly write: (
       path: string,

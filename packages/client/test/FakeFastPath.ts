@@ -504,6 +504,8 @@ const service = GrpcService.make(Wire.FastPathService, {
     yield* Ref.set(archive, bytes)
     return { entries: 1n, bytes: BigInt(bytes.length) }
   }, Effect.scoped),
+  // as of a server whose agents are elsewhere
+  copyDirectly: () => Stream.fail(new FailedPrecondition({ reason: "NotLocal", problem: "copy through calls" })),
   copyFrom: () => Stream.fromEffect(Effect.map(Fake.use(({ archive }) => Ref.get(archive)), (data) => ({ data }))),
   portForward: (requests) =>
     Stream.map(requests, ({ part }) => ({ data: part.case === "data" ? part.value : new Uint8Array() })),

@@ -151,7 +151,7 @@ export const SandboxSpec = Schema.Struct({
     Schema.Boolean.annotate({ description: "Gives the program a terminal; all its output is stdout then." })
   ),
   stdin: Schema.optionalKey(
-    Schema.Boolean.annotate({ description: "Keeps stdin open for those who attach. Wants tty." })
+    Schema.Boolean.annotate({ description: "Keeps stdin open for those who attach." })
   ),
   exposedPorts: Schema.optionalKey(
     Schema.Array(Port).check(Schema.isMaxLength(limits.exposedPorts), Schema.isUnique()).annotate({

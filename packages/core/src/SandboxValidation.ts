@@ -212,9 +212,6 @@ function* specProblems(spec: SandboxSpec): Problems {
       yield { field: "spec.workingDir", problem: `must not be longer than ${limits.pathLength} characters` }
     }
   }
-  if (spec.stdin === true && spec.tty !== true) {
-    yield { field: "spec.stdin", problem: "wants tty; a program without a terminal reads an empty stdin" }
-  }
   yield* portProblems(exposedPorts)
   yield* integerProblems("spec.recoveryTimeoutSeconds", spec.recoveryTimeoutSeconds, 1)
   yield* instantProblems("spec.expireTime", spec.expireTime)

@@ -39,11 +39,6 @@ const sandboxRules = [
     fieldPath: ".ttlSeconds"
   },
   {
-    rule: "!has(self.stdin) || !self.stdin || (has(self.tty) && self.tty)",
-    message: "stdin wants tty",
-    fieldPath: ".stdin"
-  },
-  {
     rule: "!has(self.envs) || self.envs.all(env, !(has(env.value) && has(env.valueFrom)))",
     message: "an environment variable has either a value or a valueFrom",
     fieldPath: ".envs"

@@ -18,8 +18,11 @@ const digestLength = 12
 
 const digest = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, digestLength)
 
-/** The longest socket path below a home: an agent's. */
-const longestSocketSuffix = "/run/agent-.sock".length + digestLength
+/** Where an agent listens, in its folder. */
+const agentSocketName = "agent.sock"
+
+/** The longest socket path below a home: one of those that an agent makes for copies (see its `CopySockets`). */
+const longestSocketSuffix = "/run//copies/01234567".length + digestLength
 
 /** The paths of one home. */
 export interface Home {
@@ -70,6 +73,8 @@ export const make = (directory: string): Effect.Effect<Home, InvalidArgument> =>
 /** The folder of one agent Pod. */
 export const agentDirectory = (home: Home, podName: string): string => join(home.agentsDirectory, podName)
 
+/** The folder of one agent Pod's sockets. */
+export const agentSockets = (home: Home, podName: string): string => join(home.directory, "run", digest(podName))
+
 /** The socket of one agent Pod. */
-export const agentSocket = (home: Home, podName: string): string =>
-  join(home.directory, "run", `agent-${digest(podName)}.sock`)
+export const agentSocket = (home: Home, podName: string): string => join(agentSockets(home, podName), agentSocketName)

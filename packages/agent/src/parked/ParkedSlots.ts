@@ -313,6 +313,8 @@ const make = Effect.gen(function*() {
     image: PreparedImage,
     measure: Measure
   ): Effect.fn.Return<boolean, BoundaryError> {
+    // a slot's init has no stdin to hand on
+    if (entry.instance.spec?.stdin === true) return false
     yield* ask(image.image.name)
     const spec = yield* sandboxes.specOf(entry.instance, image)
     const fixedPart = Orders.fixedPart(spec)

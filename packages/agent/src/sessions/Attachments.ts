@@ -8,6 +8,7 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument, NotFound } from "@fast-sandbox/core/Errors"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { AttachHeader, AttachRequest, AttachResponseSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
+import * as Pipe from "@fast-sandbox/grpc/Pipe"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -18,7 +19,6 @@ import { type Entry, Instances } from "../Instances.ts"
 import { LogDirectory } from "../LogDirectory.ts"
 import * as LogFile from "../logs/LogFile.ts"
 import type { LogRecord } from "../logs/LogRecord.ts"
-import * as Pipe from "./Pipe.ts"
 
 /** What a caller hears. */
 export type Answer = MessageInitShape<typeof AttachResponseSchema>
@@ -85,6 +85,10 @@ const make = Effect.gen(function*() {
         switch (part.case) {
           case "stdin":
             return stdin === undefined ? Effect.void : Pipe.write(stdin, part.value)
+          case "closeStdin":
+            return stdin === undefined || tty
+              ? Effect.void
+              : Effect.andThen(Pipe.end(stdin), Effect.ignore(tasks.closeStdin({ containerId }), { log: "Debug" }))
           case "resize":
             return resize(part.value)
           case "signal":

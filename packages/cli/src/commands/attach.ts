@@ -41,7 +41,9 @@ export const attach = Command.make(
     const outcome = yield* Attachment.follow(sandboxes.inside(name), {
       replay: false,
       hasStdin: !noStdin && spec.stdin === true,
-      hasTerminal: spec.tty === true
+      closesStdin: false,
+      hasTerminal: spec.tty === true,
+      passesSignals: true
     })
     if (outcome === "left") return yield* screen.talk(`\n${name} goes on\n`)
     const exitCode = ExitCode.ofSandbox(yield* sandboxes.wait(name, { for: terminal }))
@@ -50,7 +52,7 @@ export const attach = Command.make(
 ).pipe(
   Command.withShortDescription("Attach to a sandbox's program"),
   Command.withDescription(
-    "Shows what a sandbox's program prints from now on and gives it what is typed, until it ends; ends with its exit code. Ctrl-P Ctrl-Q leaves it running. A program can be typed to when it was started with 'run -it'."
+    "Shows what a sandbox's program prints from now on and gives it what is typed, until it ends; ends with its exit code. Ctrl-P Ctrl-Q leaves it running. A program can be typed to when it was started with 'run -i'."
   ),
   Command.withExamples([
     { command: "fsb-ctl attach shell", description: "Back to a shell that was left" },

@@ -106,7 +106,7 @@ const flags = {
   ),
   interactive: Flag.Boolean("interactive").pipe(
     Flag.withAlias("i"),
-    Flag.withDescription("Give it what is typed; wants --tty"),
+    Flag.withDescription("Give it what comes on stdin"),
     Flag.withDefault(false),
     Flag.withoutNegation
   ),
@@ -287,14 +287,24 @@ const reported = <A, E extends Parameters<typeof describe>[0], R>(effect: Effect
   Effect.catch(effect, (failure) => Effect.flatMap(Screen, (screen) => screen.complain(describe(failure))))
 
 /** Follows the program to its end; an interruption stops it and still prints its last words. */
-const attend = Effect.fnUntraced(function*(created: Created, remove: boolean) {
+const attend = Effect.fnUntraced(function*(created: Created, { stdin }: CreateOptions, remove: boolean) {
   const sandboxes = yield* Sandboxes
   const screen = yield* Screen
   const { name, namespace } = created
   if (remove) yield* Effect.addFinalizer(() => reported(sandboxes.delete(name, { namespace })))
-  const relay = yield* Relay.make("plain")
   const following = yield* Effect.forkScoped(
-    Stream.runForEach(sandboxes.logs(name, { namespace, follow: true }), relay)
+    stdin === true
+      ? Attachment.follow(sandboxes.inside(name, { namespace }), {
+        replay: true,
+        hasStdin: true,
+        closesStdin: true,
+        hasTerminal: false,
+        passesSignals: false
+      })
+      : Effect.flatMap(
+        Relay.make("plain"),
+        (relay) => Stream.runForEach(sandboxes.logs(name, { namespace, follow: true }), relay)
+      )
   )
   const ended = yield* Fiber.join(following).pipe(
     Effect.andThen(sandboxes.wait(name, { namespace, for: terminal })),
@@ -326,7 +336,9 @@ const attach = Effect.fnUntraced(function*(created: Created, options: CreateOpti
   const outcome = yield* Attachment.follow(sandboxes.inside(name, { namespace }), {
     replay: true,
     hasStdin: options.stdin === true,
-    hasTerminal: true
+    closesStdin: false,
+    hasTerminal: true,
+    passesSignals: true
   })
   isLeft = outcome === "left"
   if (isLeft) {
@@ -353,11 +365,8 @@ export const run = Command.make(
     if (flags.remove && flags.detach) {
       return yield* refuse("--rm and --detach exclude each other; --ttl ends it by time")
     }
-    if (options.stdin === true && options.tty !== true) {
-      return yield* refuse("--interactive wants --tty; what reads a pipe is run with 'fsb-ctl exec -i'")
-    }
-    if (options.stdin === true && !flags.detach && !Terminal.hasKeyboard()) {
-      return yield* refuse("stdin is no terminal; leave --interactive away")
+    if (options.stdin === true && options.tty === true && !flags.detach && !Terminal.hasKeyboard()) {
+      return yield* refuse("stdin is no terminal; leave --tty away")
     }
     const sandboxes = yield* Sandboxes
     const screen = yield* Screen
@@ -370,7 +379,7 @@ export const run = Command.make(
     if (flags.detach) return yield* report(created)
     const exitCode = yield* options.tty === true
       ? attach(created, options, flags.remove)
-      : attend(created, flags.remove)
+      : attend(created, options, flags.remove)
     if (exitCode !== ExitCode.SUCCESS) return yield* new Ended({ exitCode })
   })
 ).pipe(
@@ -385,6 +394,7 @@ export const run = Command.make(
       description: "A server for an hour, in the background"
     },
     { command: "fsb-ctl run -it --rm --image alpine -- sh", description: "A shell in a sandbox of its own" },
+    { command: "fsb-ctl run -i --rm --image alpine -- sort <names", description: "A program in a pipe" },
     { command: "fsb-ctl run job -f job.yaml -e TOKEN -- ./job --fast", description: "From a file, with changes" },
     { command: "fsb-ctl run web", description: "Write it in the editor" }
   ]),

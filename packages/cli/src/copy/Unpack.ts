@@ -7,22 +7,27 @@ import * as Effect from "effect/Effect"
 import * as Tar from "effect/encoding/Tar"
 import * as Stream from "effect/Stream"
 import { randomBytes } from "node:crypto"
-import { constants, type Stats } from "node:fs"
 import {
-  chmod,
-  type FileHandle,
-  lchown,
-  link,
-  lstat,
-  lutimes,
-  mkdir,
-  open,
-  rename,
-  rm,
-  stat,
-  symlink,
-  unlink
-} from "node:fs/promises"
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  futimesSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  symlinkSync,
+  write,
+  writeSync
+} from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { LocalError } from "../Failure.ts"
 
@@ -60,11 +65,13 @@ const fromCause = (path: string) => (cause: unknown): LocalError =>
     ? cause
     : new LocalError({ problem: `can't write ${path}: ${cause instanceof Error ? cause.message : String(cause)}` })
 
-const infoOf = (path: string): Promise<Stats | undefined> =>
-  lstat(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return undefined
-    throw cause
-  })
+const infoOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false })
+
+/** Whether a folder is there, also at the end of links. */
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+
+const attempt = <A>(path: string, evaluate: () => A): Effect.Effect<A, LocalError> =>
+  Effect.try({ try: evaluate, catch: fromCause(path) })
 
 const partsOf = (path: string): ReadonlyArray<string> => {
   const parts = path.split("/").filter((part) => part !== "" && part !== ".")
@@ -94,23 +101,23 @@ class Unpacking {
   }
 
   /** An existing folder takes the entry with its own name; anything else gets the target's name. */
-  async open(first: Tar.Header): Promise<Root> {
+  open(first: Tar.Header): Root {
     const { target } = this.options
     const [top] = partsOf(first.path)
-    const existing = await stat(target).catch(() => undefined)
-    if (existing?.isDirectory() !== true && target.endsWith("/")) {
+    const isIntoFolder = isFolder(target)
+    if (!isIntoFolder && target.endsWith("/")) {
       throw new LocalError({ problem: `there is no folder ${target}` })
     }
-    const final = existing?.isDirectory() === true && top !== undefined ? join(target, top) : target
-    const isNew = (await infoOf(final)) === undefined
-    if (isNew && (await stat(dirname(final)).catch(() => undefined))?.isDirectory() !== true) {
+    const final = isIntoFolder && top !== undefined ? join(target, top) : target
+    const isNew = infoOf(final) === undefined
+    if (isNew && !isFolder(dirname(final))) {
       throw new LocalError({ problem: `there is no folder ${dirname(final)}` })
     }
     return { final, current: isNew ? join(dirname(final), temporaryName()) : final, top }
   }
 
   /** Where an entry goes. Every folder above it is one of ours or a real one. */
-  async locate(path: string): Promise<string> {
+  locate(path: string): string {
     const { root } = this
     if (root === undefined) throw unsafe(path)
     const parts = partsOf(path)
@@ -119,8 +126,8 @@ class Unpacking {
     let at = root.current
     for (const part of below) {
       if (!this.known.has(at)) {
-        const info = await infoOf(at)
-        if (info === undefined) await mkdir(at, { mode: DIRECTORY_MODE_MEANWHILE })
+        const info = infoOf(at)
+        if (info === undefined) mkdirSync(at, { mode: DIRECTORY_MODE_MEANWHILE })
         else if (!info.isDirectory()) throw unsafe(path)
         this.known.add(at)
       }
@@ -129,106 +136,139 @@ class Unpacking {
     return at
   }
 
-  async settle(path: string, header: Tar.Header): Promise<void> {
-    if (this.options.keepOwner) await lchown(path, header.uid, header.gid)
-    if (header.type !== "Symlink") await chmod(path, header.mode & BITS_KEPT)
-    await lutimes(path, header.mtime, header.mtime)
+  settle(path: string, header: Tar.Header): void {
+    if (this.options.keepOwner) lchownSync(path, header.uid, header.gid)
+    if (header.type !== "Symlink") chmodSync(path, header.mode & BITS_KEPT)
+    lutimesSync(path, header.mtime, header.mtime)
+  }
+
+  /** Like {@link settle}, for a file that is still open. */
+  settleOpen(fd: number, header: Tar.Header): void {
+    if (this.options.keepOwner) fchownSync(fd, header.uid, header.gid)
+    fchmodSync(fd, header.mode & BITS_KEPT)
+    futimesSync(fd, header.mtime, header.mtime)
   }
 
   /** Makes something under a name of its own and gives it the right one at the end. */
-  async place(path: string, make: (temporary: string) => Promise<void>): Promise<void> {
+  place(path: string, make: (temporary: string) => void): void {
     const temporary = join(dirname(path), temporaryName())
     try {
-      await make(temporary)
-      await rename(temporary, path)
-      this.known.delete(path)
+      make(temporary)
+      this.show(temporary, path)
     } catch (cause) {
-      await rm(temporary, { force: true })
+      rmSync(temporary, { force: true })
       throw cause
     }
   }
 
-  async folder(path: string, header: Tar.Header): Promise<void> {
-    const info = await infoOf(path)
-    if (info === undefined) await mkdir(path, { mode: DIRECTORY_MODE_MEANWHILE })
+  /** Gives what was made under another name its own. */
+  show(temporary: string, path: string): void {
+    renameSync(temporary, path)
+    this.known.delete(path)
+  }
+
+  folder(path: string, header: Tar.Header): void {
+    const info = infoOf(path)
+    if (info === undefined) mkdirSync(path, { mode: DIRECTORY_MODE_MEANWHILE })
     // the user's own link to a folder is where the user wanted it; below it there are none
-    else if (!info.isDirectory() && !(path === this.root?.current && (await stat(path)).isDirectory())) {
+    else if (!info.isDirectory() && !(path === this.root?.current && isFolder(path))) {
       throw new LocalError({ problem: `${path} exists and is no folder` })
     }
     this.known.add(path)
     if (info === undefined || this.root?.top !== undefined) this.folders.push({ path, header })
   }
 
-  async simple(path: string, header: Tar.Header): Promise<void> {
+  simple(path: string, header: Tar.Header): void {
     switch (header.type) {
       case "Directory":
-        return await this.folder(path, header)
+        return this.folder(path, header)
       case "Symlink":
-        return await this.place(path, async (temporary) => {
-          await symlink(header.linkTarget ?? "", temporary)
-          await this.settle(temporary, header)
+        return this.place(path, (temporary) => {
+          symlinkSync(header.linkTarget ?? "", temporary)
+          this.settle(temporary, header)
         })
       case "Hardlink": {
-        const source = await this.locate(header.linkTarget ?? "")
-        if ((await infoOf(source))?.isFile() !== true) throw unsafe(header.linkTarget ?? "")
-        return await this.place(path, (temporary) => link(source, temporary))
+        const source = this.locate(header.linkTarget ?? "")
+        if (infoOf(source)?.isFile() !== true) throw unsafe(header.linkTarget ?? "")
+        return this.place(path, (temporary) => linkSync(source, temporary))
       }
       default:
         throw new LocalError({ problem: `${header.path} is neither a file nor a folder nor a link; it is not copied` })
     }
   }
 
-  async finish(): Promise<void> {
-    for (const { header, path } of this.folders.toReversed()) await this.settle(path, header)
+  finish(): void {
+    for (const { header, path } of this.folders.toReversed()) this.settle(path, header)
     const { root } = this
-    if (root !== undefined && root.current !== root.final) await rename(root.current, root.final)
+    if (root !== undefined && root.current !== root.final) renameSync(root.current, root.final)
     this.root = undefined
   }
 
   /** Nothing half-made stays. */
-  async giveUp(): Promise<void> {
+  giveUp(): void {
     const { root } = this
     if (root !== undefined && root.current !== root.final) {
-      await rm(root.current, { recursive: true, force: true })
+      rmSync(root.current, { recursive: true, force: true })
     }
   }
 }
 
 const temporaryName = (): string => `.fsb-${randomBytes(6).toString("hex")}.part`
 
-const writeAll = async (handle: FileHandle, bytes: Uint8Array): Promise<void> => {
-  for (let at = 0; at < bytes.length;) {
-    at += (await handle.write(bytes, at)).bytesWritten
-  }
+/** Up to this size a write is done at once: the way to another thread and back would take longer. */
+const SMALL_BYTES = 64 * 1024
+
+const writeNow = (fd: number, bytes: Uint8Array): void => {
+  for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
 }
+
+/** Larger pieces are written while the next ones come. */
+const writeAll = (path: string, fd: number, bytes: Uint8Array): Effect.Effect<void, LocalError> =>
+  bytes.length <= SMALL_BYTES
+    ? attempt(path, () => writeNow(fd, bytes))
+    : Effect.callback<number, LocalError>((resume) => {
+      write(
+        fd,
+        bytes,
+        (cause, written) => resume(cause === null ? Effect.succeed(written) : Effect.fail(fromCause(path)(cause)))
+      )
+    }).pipe(
+      Effect.flatMap((written) => written < bytes.length ? writeAll(path, fd, bytes.subarray(written)) : Effect.void)
+    )
 
 /** A regular file, whose content comes as it comes. */
 const writeFile = (unpacking: Unpacking, path: string, { body, header }: Tar.Entry<Tar.TarError | BoundaryError>) => {
   const temporary = join(dirname(path), temporaryName())
-  const attempt = <A>(evaluate: () => Promise<A>) => Effect.tryPromise({ try: evaluate, catch: fromCause(path) })
+  let isOpen = true
+  let isShown = false
   return Effect.acquireUseRelease(
-    attempt(() =>
-      open(
+    attempt(path, () =>
+      openSync(
         temporary,
         constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
         FILE_MODE_MEANWHILE
-      )
-    ),
-    (handle) =>
+      )),
+    (fd) =>
       Stream.runForEach(body, (bytes) => {
         unpacking.bytes += bytes.length
-        return Effect.andThen(attempt(() => writeAll(handle, bytes)), unpacking.options.onBytes(unpacking.bytes))
+        return Effect.andThen(
+          Effect.uninterruptible(writeAll(path, fd, bytes)),
+          unpacking.options.onBytes(unpacking.bytes)
+        )
       }).pipe(
-        Effect.andThen(attempt(async () => {
-          await unpacking.settle(temporary, header)
-          await rename(temporary, path)
-          unpacking.known.delete(path)
+        Effect.andThen(attempt(path, () => {
+          unpacking.settleOpen(fd, header)
+          // some file systems tell only now that they are full
+          isOpen = false
+          closeSync(fd)
+          unpacking.show(temporary, path)
+          isShown = true
         }))
       ),
-    (handle) =>
-      Effect.promise(async () => {
-        await handle.close()
-        await unlink(temporary).catch(() => {})
+    (fd) =>
+      Effect.sync(() => {
+        if (isOpen) closeSync(fd)
+        if (!isShown) rmSync(temporary, { force: true })
       })
   )
 }
@@ -240,8 +280,6 @@ export const unpack = (
 ): Effect.Effect<Unpacked, BoundaryError | LocalError> =>
   Effect.suspend(() => {
     const unpacking = new Unpacking(options)
-    const attempt = <A>(path: string, evaluate: () => Promise<A>) =>
-      Effect.tryPromise({ try: evaluate, catch: fromCause(path) })
     return archive.pipe(
       Stream.pipeThroughChannel(Tar.decode<BoundaryError>()),
       Stream.runForEach((entry) =>
@@ -260,7 +298,7 @@ export const unpack = (
       ),
       Effect.andThen(attempt(options.target, () => unpacking.finish())),
       Effect.map((): Unpacked => ({ entries: unpacking.entries, bytes: unpacking.bytes })),
-      Effect.onExit(() => Effect.promise(() => unpacking.giveUp())),
+      Effect.onExit(() => Effect.sync(() => unpacking.giveUp())),
       Effect.catchTag("TarError", ({ message }) =>
         Effect.fail(new LocalError({ problem: `the sandbox's archive is broken: ${message}` })))
     )

@@ -83,10 +83,14 @@ export const zombies = Effect.gen(function*() {
   })
 })
 
-/** Kills the stack's own process without a warning. Its agents notice the end of it and go too. */
-export const killStack = Effect.gen(function*() {
+/** The stack's own process. */
+export const stackProcess = Effect.gen(function*() {
   const { home } = yield* LocalStack.LocalStack
   const files = yield* FileSystem.FileSystem
-  const { pid } = yield* decodePid(yield* files.readFileString(`${home}/run/stack.pid`))
+  return (yield* decodePid(yield* files.readFileString(`${home}/run/stack.pid`))).pid
+})
+
+/** Kills the stack's own process without a warning. Its agents notice the end of it and go too. */
+export const killStack = Effect.map(stackProcess, (pid) => {
   process.kill(pid, "SIGKILL")
 })

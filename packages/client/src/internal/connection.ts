@@ -57,7 +57,10 @@ const PROBE_MILLIS = 10_000
 const PATIENCE: Duration.Input = "15 seconds"
 
 /** A create carries a request id, so that it may be sent again when its answer got lost. */
-const createAgain = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 3, duration: PATIENCE }))
+const createAgain = Schedule.exponential("100 millis").pipe(
+  Schedule.jittered,
+  Schedule.upTo({ times: 3, duration: PATIENCE })
+)
 
 /** A server that took longer to say that something is unavailable has tried for itself. */
 const promptMillis = 5_000

@@ -5,7 +5,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import { type BoundaryError, Internal, InvalidArgument, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import type { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import type * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
-import type * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
+import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Tar from "effect/encoding/Tar"
@@ -18,13 +18,16 @@ import type {
   Copied,
   ExecEvent,
   ExecOptions,
+  GetOptions,
   ProcessInfo,
+  PutOptions,
   Session,
   Stats
 } from "../Session.ts"
+import type * as DirectCopy from "./directCopy.ts"
 import * as Time from "./time.ts"
 
-type Api = GrpcClient.GrpcClient<typeof FastPathService, BoundaryError>
+type Api = GrpcConnection.GrpcClient<typeof FastPathService, BoundaryError>
 
 /** Which sandbox. */
 export interface Reference {
@@ -90,7 +93,7 @@ const execEvents = ({ part }: Wire.ExecResponse): ReadonlyArray<ExecEvent> => {
 
 const attachRequests = <E, R>(
   sandbox: Reference,
-  { control, replay, size, stdin }: AttachOptions<E, R>
+  { closesStdin, control, replay, size, stdin }: AttachOptions<E, R>
 ): Stream.Stream<AttachRequest, E, R> => {
   const header: AttachRequest = {
     part: {
@@ -103,14 +106,14 @@ const attachRequests = <E, R>(
       }
     }
   }
+  const closed: AttachRequest = { part: { case: "closeStdin", value: {} } }
+  const input = stdin === undefined ? Stream.empty : Stream.concat(
+    Stream.map(stdin, (value): AttachRequest => ({ part: { case: "stdin", value } })),
+    closesStdin ? Stream.make(closed) : Stream.empty
+  )
   return Stream.concat(
     Stream.make(header),
-    Stream.merge(
-      stdin === undefined
-        ? Stream.empty
-        : Stream.map(stdin, (value): AttachRequest => ({ part: { case: "stdin", value } })),
-      control === undefined ? Stream.empty : Stream.map(control, controlRequest)
-    )
+    Stream.merge(input, control === undefined ? Stream.empty : Stream.map(control, controlRequest))
   )
 }
 
@@ -149,10 +152,28 @@ const processOf = (process: Wire.Process): ProcessInfo => ({
   command: process.command
 })
 
+const putHeader = (sandbox: Reference, path: string, options: PutOptions | undefined) => ({
+  sandbox,
+  path,
+  intoFolder: options?.intoFolder ?? false,
+  keepOwner: options?.keepOwner ?? false
+})
+
+const getRequest = (sandbox: Reference, path: string, options: GetOptions | undefined) => ({
+  sandbox,
+  path,
+  followLink: options?.followLink ?? false
+})
+
+const copied = ({ bytes, entries }: Wire.CopyToResponse): Copied => ({
+  bytes: Number(bytes),
+  entries: Number(entries)
+})
+
 const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 
-/** The session of a sandbox. */
-export const make = (api: Api, sandbox: Reference): Session => {
+/** The session of a sandbox; `direct` copies to and from sandboxes of this machine. */
+export const make = (api: Api, sandbox: Reference, direct: DirectCopy.DirectCopy | undefined): Session => {
   const exec: Session["exec"] = (options) =>
     api.exec(execRequests(sandbox, options)).pipe(
       Stream.flatMap((answer) => Stream.fromIterable(execEvents(answer)))
@@ -183,26 +204,32 @@ export const make = (api: Api, sandbox: Reference): Session => {
       return { exitCode, stdout: text(printed.stdout), stderr: text(printed.stderr) }
     })
 
-  const put: Session["files"]["put"] = (path, archive, options) => {
-    const header: CopyToRequest = {
-      part: {
-        case: "header",
-        value: {
-          sandbox,
-          path,
-          intoFolder: options?.intoFolder ?? false,
-          keepOwner: options?.keepOwner ?? false
-        }
-      }
-    }
+  const sendArchive: Session["files"]["put"] = (path, archive, options) => {
+    const header: CopyToRequest = { part: { case: "header", value: putHeader(sandbox, path, options) } }
     const data = Stream.map(archive, (value): CopyToRequest => ({ part: { case: "data", value } }))
-    return api.copyTo(Stream.concat(Stream.make(header), data)).pipe(
-      Effect.map(({ bytes, entries }): Copied => ({ bytes: Number(bytes), entries: Number(entries) }))
-    )
+    return Effect.map(api.copyTo(Stream.concat(Stream.make(header), data)), copied)
   }
 
+  const put: Session["files"]["put"] = (path, archive, options) =>
+    direct === undefined
+      ? sendArchive(path, archive, options)
+      : direct.put(putHeader(sandbox, path, options), archive).pipe(
+        Effect.flatMap(Option.match({
+          onNone: () => sendArchive(path, archive, options),
+          onSome: (done) => Effect.succeed(copied(done))
+        }))
+      )
+
+  const receiveArchive: Session["files"]["get"] = (path, options) =>
+    Stream.map(api.copyFrom(getRequest(sandbox, path, options)), ({ data }) => data)
+
   const get: Session["files"]["get"] = (path, options) =>
-    Stream.map(api.copyFrom({ sandbox, path, followLink: options?.followLink ?? false }), ({ data }) => data)
+    direct === undefined
+      ? receiveArchive(path, options)
+      : Stream.unwrap(Effect.map(
+        direct.get(getRequest(sandbox, path, options)),
+        Option.getOrElse(() => receiveArchive(path, options))
+      ))
 
   const unreadable = (path: string) =>
     new InvalidArgument({ field: "path", problem: `${path} is no file; use files.get for anything else` })
@@ -211,7 +238,7 @@ export const make = (api: Api, sandbox: Reference): Session => {
     const archive = Stream.make(Tar.file(baseName(path), content, { mode: options?.mode, mtime: new Date() })).pipe(
       Stream.pipeThroughChannel(Tar.encode())
     )
-    return put(path, archive).pipe(
+    return sendArchive(path, archive).pipe(
       Effect.catchTag(
         "TarError",
         ({ message }) => Effect.fail(new InvalidArgument({ field: "path", problem: message }))
@@ -221,7 +248,7 @@ export const make = (api: Api, sandbox: Reference): Session => {
   }
 
   const read: Session["files"]["read"] = (path) =>
-    get(path, { followLink: true }).pipe(
+    receiveArchive(path, { followLink: true }).pipe(
       Stream.pipeThroughChannelOrFail(Tar.decode()),
       Stream.take(1),
       Stream.mapEffect(({ body, header }) =>

@@ -109,6 +109,12 @@ export const rules: Readonly<Record<keyof typeof FastPath.FastPathService.method
   attach: allow(Session.AttachRequestSchema, "create", "sandboxes/attach", inHeader),
   copyTo: allow(Session.CopyToRequestSchema, "create", "sandboxes/copy", inHeader),
   copyFrom: allow(Session.CopyFromRequestSchema, "get", "sandboxes/copy", ofSandbox),
+  copyDirectly: (request) => {
+    const part = isMessage(request, Session.DirectCopyRequestSchema) ? request.part : undefined
+    const subject = part?.case === undefined ? undefined : ofSandbox(part.value)
+    const verb = part?.case === "to" ? "create" : "get"
+    return subject === undefined ? undefined : { verb, ...partsOf("sandboxes/copy"), ...subject }
+  },
   portForward: allow(Session.PortForwardRequestSchema, "create", "sandboxes/portforward", inHeader),
   stats: allow(Session.StatsRequestSchema, "get", "sandboxes/stats", ofSandbox),
   processes: allow(Session.ProcessesRequestSchema, "get", "sandboxes/stats", ofSandbox),

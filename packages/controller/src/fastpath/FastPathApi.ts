@@ -85,6 +85,7 @@ export const service: GrpcService.GrpcService<FastPath | Sessions | Images | Poo
       attach: (requests) => Stream.unwrap(Sessions.useSync((_) => _.attach(requests))),
       copyTo: (requests) => Sessions.use((_) => _.copyTo(requests)),
       copyFrom: (request) => Stream.unwrap(Sessions.useSync((_) => _.copyFrom(request))),
+      copyDirectly: (request) => Stream.unwrap(Sessions.useSync((_) => _.copyDirectly(request))),
       portForward: (requests) => Stream.unwrap(Sessions.useSync((_) => _.portForward(requests))),
       stats: (request) => Stream.unwrap(Sessions.useSync((_) => _.stats(request))),
       processes: (request) => Sessions.use((_) => _.processes(request)),

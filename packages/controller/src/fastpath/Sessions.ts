@@ -17,6 +17,8 @@ import type {
   CopyToRequest,
   CopyToRequestSchema,
   CopyToResponse,
+  DirectCopyRequest,
+  DirectCopyResponse,
   ExecRequest,
   ExecRequestSchema,
   ExecResponse,
@@ -49,6 +51,7 @@ export class Sessions extends Context.Service<Sessions, {
   attach(requests: Requests<AttachRequest>): Answers<AttachResponse>
   copyTo(requests: Requests<CopyToRequest>): Effect.Effect<CopyToResponse, BoundaryError>
   copyFrom(request: CopyFromRequest): Answers<CopyFromResponse>
+  copyDirectly(request: DirectCopyRequest): Answers<DirectCopyResponse>
   portForward(requests: Requests<PortForwardRequest>): Answers<PortForwardResponse>
   stats(request: StatsRequest): Answers<StatsResponse>
   processes(request: ProcessesRequest): Effect.Effect<ProcessesResponse, BoundaryError>
@@ -129,6 +132,20 @@ const make = Effect.gen(function*() {
         located(request.sandbox),
         ({ client, key, sandbox }) => client.copyFrom({ ...request, sandbox }).pipe(Audit.session("copyFrom", key))
       )),
+    copyDirectly: ({ part }) =>
+      Stream.unwrap(Effect.gen(function*() {
+        if (part.case === undefined) {
+          return yield* new InvalidArgument({ field: "part", problem: "is missing; say what to copy" })
+        }
+        const { client, key, sandbox } = yield* located(part.value.sandbox)
+        return part.case === "to"
+          ? client.copyDirectly({ part: { case: "to", value: { ...part.value, sandbox } } }).pipe(
+            Audit.session("copyTo", key)
+          )
+          : client.copyDirectly({ part: { case: "from", value: { ...part.value, sandbox } } }).pipe(
+            Audit.session("copyFrom", key)
+          )
+      })),
     portForward: (requests) =>
       Stream.unwrap(Effect.gen(function*() {
         const { header, rest } = yield* HeaderFirst.open(requests)

@@ -2,7 +2,11 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf"
 import { assert, describe, it } from "@effect/vitest"
 import * as FastPath from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
-import { CopyFromRequestSchema, ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
+import {
+  CopyFromRequestSchema,
+  DirectCopyRequestSchema,
+  ExecRequestSchema
+} from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
 import * as AccessRules from "../../src/access/AccessRules.ts"
 
 const asked = (method: string, request: Parameters<typeof AccessRules.wanted>[1]): string => {
@@ -66,6 +70,12 @@ describe("access rules", () => {
     assert.strictEqual(exec({ case: "stdin", value: new Uint8Array() }), "refused")
     assert.strictEqual(exec(undefined), "refused")
     assert.strictEqual(asked("copyFrom", create(CopyFromRequestSchema, { sandbox })), "get sandboxes/copy in one: a")
+    const directly = (part: MessageInitShape<typeof DirectCopyRequestSchema>["part"]) =>
+      asked("copyDirectly", create(DirectCopyRequestSchema, part === undefined ? {} : { part }))
+    assert.strictEqual(directly({ case: "to", value: { sandbox } }), "create sandboxes/copy in one: a")
+    assert.strictEqual(directly({ case: "from", value: { sandbox } }), "get sandboxes/copy in one: a")
+    assert.strictEqual(directly({ case: "to", value: {} }), "refused")
+    assert.strictEqual(directly(undefined), "refused")
   })
 
   it("find a pool's namespace in its resource", () => {

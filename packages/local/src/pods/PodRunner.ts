@@ -277,7 +277,7 @@ const make = (options: PodRunnerOptions) =>
         Effect.andThen(Cgroups.removeEmpty(cgroupOf(pod))),
         Effect.andThen(
           Effect.forEach(
-            [Home.agentDirectory(options.home, pod.metadata.name), Home.agentSocket(options.home, pod.metadata.name)],
+            [Home.agentDirectory(options.home, pod.metadata.name), Home.agentSockets(options.home, pod.metadata.name)],
             (path) => files.remove(path, { recursive: true, force: true }).pipe(Effect.ignore({ log: "Warn" })),
             { discard: true }
           )

@@ -7,14 +7,14 @@
 
 import type { GenFile, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { AttachRequestSchema, AttachResponseSchema, CopyFromRequestSchema, CopyFromResponseSchema, CopyToRequestSchema, CopyToResponseSchema, ExecRequestSchema, ExecResponseSchema, PortForwardRequestSchema, PortForwardResponseSchema, ProcessesRequestSchema, ProcessesResponseSchema, StatsRequestSchema, StatsResponseSchema } from "../../fastpath/v1/session_pb.ts";
+import type { AttachRequestSchema, AttachResponseSchema, CopyFromRequestSchema, CopyFromResponseSchema, CopyToRequestSchema, CopyToResponseSchema, DirectCopyRequestSchema, DirectCopyResponseSchema, ExecRequestSchema, ExecResponseSchema, PortForwardRequestSchema, PortForwardResponseSchema, ProcessesRequestSchema, ProcessesResponseSchema, StatsRequestSchema, StatsResponseSchema } from "../../fastpath/v1/session_pb.ts";
 import { file_fastpath_v1_session } from "../../fastpath/v1/session_pb.ts";
 
 /**
  * Describes the file agent/v1/session.proto.
  */
 export const file_agent_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("ChZhZ2VudC92MS9zZXNzaW9uLnByb3RvEghhZ2VudC52MTKMBAoOU2Vzc2lvblNlcnZpY2USPwoERXhlYxIYLmZhc3RwYXRoLnYxLkV4ZWNSZXF1ZXN0GhkuZmFzdHBhdGgudjEuRXhlY1Jlc3BvbnNlKAEwARJFCgZBdHRhY2gSGi5mYXN0cGF0aC52MS5BdHRhY2hSZXF1ZXN0GhsuZmFzdHBhdGgudjEuQXR0YWNoUmVzcG9uc2UoATABEkMKBkNvcHlUbxIaLmZhc3RwYXRoLnYxLkNvcHlUb1JlcXVlc3QaGy5mYXN0cGF0aC52MS5Db3B5VG9SZXNwb25zZSgBEkkKCENvcHlGcm9tEhwuZmFzdHBhdGgudjEuQ29weUZyb21SZXF1ZXN0Gh0uZmFzdHBhdGgudjEuQ29weUZyb21SZXNwb25zZTABElQKC1BvcnRGb3J3YXJkEh8uZmFzdHBhdGgudjEuUG9ydEZvcndhcmRSZXF1ZXN0GiAuZmFzdHBhdGgudjEuUG9ydEZvcndhcmRSZXNwb25zZSgBMAESQAoFU3RhdHMSGS5mYXN0cGF0aC52MS5TdGF0c1JlcXVlc3QaGi5mYXN0cGF0aC52MS5TdGF0c1Jlc3BvbnNlMAESSgoJUHJvY2Vzc2VzEh0uZmFzdHBhdGgudjEuUHJvY2Vzc2VzUmVxdWVzdBoeLmZhc3RwYXRoLnYxLlByb2Nlc3Nlc1Jlc3BvbnNlYgZwcm90bzM", [file_fastpath_v1_session]);
+  fileDesc("ChZhZ2VudC92MS9zZXNzaW9uLnByb3RvEghhZ2VudC52MTLfBAoOU2Vzc2lvblNlcnZpY2USPwoERXhlYxIYLmZhc3RwYXRoLnYxLkV4ZWNSZXF1ZXN0GhkuZmFzdHBhdGgudjEuRXhlY1Jlc3BvbnNlKAEwARJFCgZBdHRhY2gSGi5mYXN0cGF0aC52MS5BdHRhY2hSZXF1ZXN0GhsuZmFzdHBhdGgudjEuQXR0YWNoUmVzcG9uc2UoATABEkMKBkNvcHlUbxIaLmZhc3RwYXRoLnYxLkNvcHlUb1JlcXVlc3QaGy5mYXN0cGF0aC52MS5Db3B5VG9SZXNwb25zZSgBEkkKCENvcHlGcm9tEhwuZmFzdHBhdGgudjEuQ29weUZyb21SZXF1ZXN0Gh0uZmFzdHBhdGgudjEuQ29weUZyb21SZXNwb25zZTABElEKDENvcHlEaXJlY3RseRIeLmZhc3RwYXRoLnYxLkRpcmVjdENvcHlSZXF1ZXN0Gh8uZmFzdHBhdGgudjEuRGlyZWN0Q29weVJlc3BvbnNlMAESVAoLUG9ydEZvcndhcmQSHy5mYXN0cGF0aC52MS5Qb3J0Rm9yd2FyZFJlcXVlc3QaIC5mYXN0cGF0aC52MS5Qb3J0Rm9yd2FyZFJlc3BvbnNlKAEwARJACgVTdGF0cxIZLmZhc3RwYXRoLnYxLlN0YXRzUmVxdWVzdBoaLmZhc3RwYXRoLnYxLlN0YXRzUmVzcG9uc2UwARJKCglQcm9jZXNzZXMSHS5mYXN0cGF0aC52MS5Qcm9jZXNzZXNSZXF1ZXN0Gh4uZmFzdHBhdGgudjEuUHJvY2Vzc2VzUmVzcG9uc2ViBnByb3RvMw", [file_fastpath_v1_session]);
 
 /**
  * @generated from service agent.v1.SessionService
@@ -51,6 +51,14 @@ export const SessionService: GenService<{
     methodKind: "server_streaming";
     input: typeof CopyFromRequestSchema;
     output: typeof CopyFromResponseSchema;
+  },
+  /**
+   * @generated from rpc agent.v1.SessionService.CopyDirectly
+   */
+  copyDirectly: {
+    methodKind: "server_streaming";
+    input: typeof DirectCopyRequestSchema;
+    output: typeof DirectCopyResponseSchema;
   },
   /**
    * @generated from rpc agent.v1.SessionService.PortForward

@@ -1,5 +1,6 @@
 /**
- * Pipes of other processes (FIFOs, standard streams of children) as Streams, with back-pressure in both directions.
+ * Bytes from and to other processes (FIFOs, standard streams of children, sockets) as Streams, with back-pressure in both
+ * directions.
  */
 import { Internal } from "@fast-sandbox/core/Errors"
 import type * as Arr from "effect/Array"
@@ -63,6 +64,10 @@ export const write = (sink: Sink, bytes: Uint8Array): Effect.Effect<void> =>
     if (sink.destroyed) return resume(Effect.void)
     sink.write(bytes, () => resume(Effect.void))
   })
+
+/** Writes all of a stream, as fast as the reader takes it. */
+export const writeAll = <E, R>(sink: Sink, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E, R> =>
+  Stream.runForEach(bytes, (chunk) => write(sink, chunk))
 
 /** Lets the reader read the end. */
 export const end = (sink: Sink): Effect.Effect<void> =>
