@@ -1,7 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
-import type { BoundaryError } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, FailedPrecondition } from "@fast-sandbox/core/Errors"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type {
   DirectCopyRequestSchema,
@@ -271,8 +271,14 @@ layer(node, { excludeTestServices: true })("Sessions", (it) => {
           { part: { case: "header", value: { sandbox, port } } } as const,
           { part: { case: "data", value: Buffer.from(text) } } as const
         )).pipe(Stream.runCollect, Effect.map((parts) => Buffer.concat(parts.map(({ data }) => data)).toString()))
-      assert.strictEqual(yield* connect(81, "hello"), "hello")
-      assert.strictEqual((yield* connect(81, "x".repeat(300_000))).length, 300_000)
+      const isRefused = (error: unknown) => error instanceof FailedPrecondition && error.reason === "ConnectionRefused"
+      // between two connections nobody listens for a moment
+      const echoed = (text: string) =>
+        Effect.retry(connect(81, text), { schedule: Schedule.spaced("20 millis"), while: isRefused }).pipe(
+          Effect.timeout("10 seconds")
+        )
+      assert.strictEqual(yield* echoed("hello"), "hello")
+      assert.strictEqual((yield* echoed("x".repeat(300_000))).length, 300_000)
       const refused = yield* Effect.flip(connect(82, ""))
       assert.strictEqual(refused._tag === "FailedPrecondition" && refused.reason, "ConnectionRefused")
 
