@@ -91,7 +91,7 @@ const describeBoundary = (error: BoundaryError): string => {
     case "Unavailable":
       return error.target.startsWith("unix:") && /ENOENT|ECONNREFUSED/.test(error.problem)
         ? `can't reach the server at ${error.target}; start it with 'fsb-ctl up', or say where it is with --endpoint`
-        : address.test(error.target)
+        : error.target.startsWith("unix:") || address.test(error.target)
         ? `can't reach the server at ${error.target} (${error.problem})`
         : error.message
     case "Internal":
