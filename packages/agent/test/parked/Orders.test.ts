@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Orders from "@fast-sandbox/agent/parked/Orders"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
-import { Result } from "effect"
+import { Result, Schema } from "effect"
 
 const image = { entrypoint: [], cmd: ["sh"], env: [], workingDir: "", user: "", stopSignal: "" }
 
@@ -32,6 +32,18 @@ describe("Orders", () => {
       errno: 2
     })
     assert.strictEqual(Orders.decode(words(99, 1))._tag, "Refused")
+  })
+
+  it.prop("are reported on whatever init says", [
+    Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })))
+  ], ([
+    said
+  ]) => {
+    const report = Orders.decode(Buffer.from(said))
+    assert.oneOf(report._tag, ["Executed", "Refused", "Died"])
+    // Nothing but a whole word that says so counts as a start.
+    assert.isTrue(report._tag !== "Executed" || said.slice(0, 4).every((byte) => byte === 0))
+    return true
   })
 
   it("serve who differs only in what can be handed over or limited", () => {
