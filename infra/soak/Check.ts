@@ -67,16 +67,21 @@ export const broken = (stack: SoakStack, ledger: Ledger) =>
     const containers = (yield* (yield* Containers).list()).filter(({ labels }) =>
       labels[containerLabels.sandboxName] !== undefined
     )
-    const running = new Set(
-      (yield* (yield* Tasks).list).filter(({ status }) => status === "running").map(({ containerId }) => containerId)
-    )
+    const tasks = new Map((yield* (yield* Tasks).list).map(({ containerId, status }) => [containerId, status]))
+    // A parked slot keeps its own id when it becomes an instance.
+    const instances = containers.map(({ id, labels }) => ({
+      id: labels[containerLabels.id] ?? id,
+      labels,
+      isRunning: tasks.get(id) === "running"
+    }))
+    const running = new Set(instances.filter(({ isRunning }) => isRunning).map(({ id }) => id))
     const problems = [...promises(ledger, infos)]
     const listed = new Set(infos.map(({ name }) => name))
     const stored = new Set(resources.items.map(({ metadata }) => metadata.name ?? ""))
     for (const name of listed) if (!stored.has(name)) problems.push(`${name} is listed by Fast-Path only`)
     for (const name of stored) if (!listed.has(name)) problems.push(`${name} is stored, but not listed by Fast-Path`)
     const claims = new Map<string, string>()
-    for (const { id, labels } of containers) {
+    for (const { id, isRunning, labels } of instances) {
       const name = labels[containerLabels.sandboxName] ?? ""
       const claim = labels[containerLabels.claimUid] ?? ""
       const other = claims.get(claim)
@@ -85,7 +90,7 @@ export const broken = (stack: SoakStack, ledger: Ledger) =>
       const owner = infos.find((info) => info.name === name)
       if (owner === undefined || owner.instanceId !== id) {
         problems.push(
-          `container ${id} of ${name} (${running.has(id) ? "running" : "not running"}) belongs to nobody: ` +
+          `container ${id} of ${name} (${isRunning ? "running" : "not running"}) belongs to nobody: ` +
             `${owner === undefined ? "no such sandbox" : `${owner.phase} ${owner.instanceId}`}`
         )
       }

@@ -57,6 +57,8 @@ const anonymous = (line: string): string =>
   line.replaceAll(new RegExp(uuid, "g"), "UUID")
     .replaceAll(/anchor-(\d+)-[0-9a-f]{8}/g, "anchor-$1")
     .replaceAll(/agent-[0-9a-z]{5}\b/g, "agent-NAME")
+    // The shim gives it its options in any order.
+    .replaceAll(/^(process \S+\/fsb-logger) .*$/g, "$1")
     .replaceAll(/^netns .*$/g, "netns")
     .replaceAll(/^mount \/run\/netns\/.*$/g, "mount of netns")
 
