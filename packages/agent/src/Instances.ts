@@ -149,10 +149,15 @@ export class Instances extends Context.Service<Instances, {
           Effect.andThen(Effect.suspend(() =>
             unsaved.has(entry.id) && table.get(entry.id) === entry && !entry.isDeleting ? save(entry) : Effect.void
           )),
+          // What changes meanwhile is written by the next try.
+          Effect.tapError(() =>
+            Effect.sync(() => unsaved.add(entry.id))
+          ),
           Effect.retry(savePolicy),
-          Effect.catch((error) =>
-            Effect.logWarning("an instance's record could not be written", { instance: entry.id }, error.message)
-          )
+          Effect.catch((error) => {
+            unsaved.delete(entry.id)
+            return Effect.logWarning("an instance's record could not be written", { instance: entry.id }, error.message)
+          })
         )
 
       return Instances.of({

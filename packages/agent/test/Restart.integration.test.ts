@@ -131,6 +131,9 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       yield* client.create(exiting)
       const pid = yield* pidOf(running.instanceId)
       const exitingPid = yield* pidOf(exiting.instanceId)
+      // Its record is written a moment after the answer.
+      const last = Fixture.request(Fixture.sleeper)
+      yield* client.create(last)
       process.kill(daemon.pid, "SIGKILL")
       const during = yield* Effect.flip(client.create(Fixture.request(Fixture.sleeper)))
       assert.strictEqual(during._tag, "Unavailable")
@@ -140,11 +143,12 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       assert.strictEqual(ended?.exitCode, 4)
       assert.strictEqual((yield* Fixture.listed(client, running.instanceId))?.state, RUNNING)
       assert.strictEqual(yield* pidOf(running.instanceId), pid)
+      yield* Fixture.eventually("what could not be written is", isNoted(last.instanceId, RUNNING))
       const after = Fixture.request(Fixture.sleeper)
       yield* client.create(after)
       yield* Fixture.eventually(
         "the failed create is forgotten",
-        Effect.map(client.list({}), ({ instances }) => instances.length === 3)
+        Effect.map(client.list({}), ({ instances }) => instances.length === 4)
       )
       for (const { instanceId } of (yield* client.list({})).instances) {
         yield* client.delete({ instanceId, gracePeriodSeconds: 0 })

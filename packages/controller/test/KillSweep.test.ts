@@ -172,6 +172,9 @@ const sweep = (
     return wasKilled
   })
 
+/** Each change takes some turns of a controller: a second or two in all, and many times that on a busy machine. */
+const timeLimitMillis = 60_000
+
 describe("killed after every change and started again", () => {
   for (const [name, scenario] of Object.entries(scenarios)) {
     it.effect(name, () =>
@@ -189,6 +192,6 @@ describe("killed after every change and started again", () => {
           points += 1
         }
         assert.isTrue(points >= 2 && points < mostChanges, `${points} points`)
-      }))
+      }), timeLimitMillis)
   }
 })
