@@ -272,12 +272,14 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       const { failure } = result
       if (isTransient(failure)) {
         const view = yield* agents.get(podUid)
+        // An agent that is going away admits nothing more; that it did not admit this one either, it has to say.
         if (!Option.exists(view, ({ draining }) => draining)) {
           return yield* failure
         }
-        // An agent that is going away admits nothing more; that it did not admit this one either, it has to say.
-        yield* agents.delete(podUid, instanceId)
       }
+      // A controller that was killed may have asked before, and its call may be on its way still: what was refused now
+      // must not be admitted later.
+      yield* agents.delete(podUid, instanceId)
       memory.refused(assignment, isTransient(failure) ? Decision.StartRefusal.NoRoom() : refusalOf(failure, now))
       yield* release(memory)
     })
