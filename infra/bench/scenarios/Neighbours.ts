@@ -8,19 +8,20 @@ import type { Common, Contender } from "../contenders/Contender.ts"
 import type { Recorder } from "../Recorder.ts"
 import * as Starts from "./Starts.ts"
 
-/** By what their sandboxes run, each with the limits that a sandbox has when it asks for none. */
-const neighbours: Readonly<Record<string, ReadonlyArray<ReadonlyArray<string>>>> = {
-  alone: [],
+/** What each one's sandbox runs, with the limits that a sandbox has when it asks for none. */
+const neighbours: Readonly<Record<string, ReadonlyArray<string> | undefined>> = {
+  alone: undefined,
   /** Prints without end. */
-  yes: [["yes"]],
+  yes: ["yes"],
   /** About as many processes as it may have, half of which fork without end, and as much to the disk as it takes. */
   greedy: [
-    ["sh", "-c", "for n in $(seq 250); do while :; do (:); done & done; wait"],
-    ["sh", "-c", "while dd if=/dev/zero of=/full bs=1M count=64; do :; done"]
+    "sh",
+    "-c",
+    "for n in $(seq 250); do while :; do (:); done & done; while dd if=/dev/zero of=/full bs=1M count=64; do :; done"
   ]
 }
 
-/** Until all of them are at it. */
+/** Until it is at it. */
 const untilBusy = "2 seconds"
 
 /** In each of `passes`, `rounds` starts of every contender beside each neighbour. Records `<contender>.<neighbour>`. */
@@ -40,9 +41,8 @@ export const run = Effect.fnUntraced(function*(recorder: Recorder, common: Commo
         Effect.andThen(sandboxes.delete(name), sandboxes.waitForDeletion(name)).pipe(Effect.ignore({ log: "Warn" }))
     )
   for (let pass = 0; pass < passes; pass++) {
-    for (const [label, commands] of Object.entries(neighbours)) {
-      yield* Effect.forEach(commands, start, { discard: true }).pipe(
-        Effect.andThen(commands.length === 0 ? Effect.void : Effect.sleep(untilBusy)),
+    for (const [label, command] of Object.entries(neighbours)) {
+      yield* (command === undefined ? Effect.void : Effect.andThen(start(command), Effect.sleep(untilBusy))).pipe(
         Effect.andThen(Starts.run(recorder, { contenders, concurrency: 1, rounds, suffix: `.${label}` })),
         Effect.scoped
       )
