@@ -44,7 +44,7 @@
               user ? "65532:65532",
               contents ? [ ],
               env ? [ ],
-              semiSpaceMegabytes ? 4,
+              nodeOptions ? [ "--max-semi-space-size=2" ],
             }:
             pkgs.dockerTools.buildLayeredImage {
               name = "docker.io/fast-sandbox/${name}";
@@ -57,14 +57,19 @@
               ++ contents;
               extraCommands = "mkdir -m 1777 tmp";
               config = {
-                Entrypoint = [
-                  node
-                  "--max-semi-space-size=${toString semiSpaceMegabytes}"
-                  "${self'.bundles}/lib/fast-sandbox/${name}.mjs"
+                Entrypoint = [ node ] ++ nodeOptions ++ [
+                  "${self'.bundles}/lib/fast-sandbox/${name}.cjs"
                 ];
                 User = user;
                 WorkingDir = "/";
-                Env = [ "SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt" ] ++ env;
+                Env = [
+                  "SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"
+                  # As in infra/images/main.ts, which says why.
+                  "MALLOC_ARENA_MAX=1"
+                  "MALLOC_MMAP_THRESHOLD_=131072"
+                  "MALLOC_TRIM_THRESHOLD_=131072"
+                ]
+                ++ env;
                 Labels."org.opencontainers.image.version" = version;
               };
             };
@@ -104,7 +109,7 @@
             installPhase = ''
               runHook preInstall
               mkdir -p $out/lib/fast-sandbox
-              cp dist/*.cjs dist/*.cjs.map dist/*.mjs dist/*.mjs.map dist/packages.json $out/lib/fast-sandbox/
+              cp dist/*.cjs dist/*.cjs.map dist/packages.json $out/lib/fast-sandbox/
               cp ${self'.native}/bin/* $out/lib/fast-sandbox/
               runHook postInstall
             '';
@@ -155,7 +160,10 @@
               pkgs.util-linux
             ];
             env = [ "PATH=/bin" ];
-            semiSpaceMegabytes = 1;
+            nodeOptions = [
+              "--max-semi-space-size=1"
+              "--lite-mode"
+            ];
           };
         }
       );
@@ -193,7 +201,7 @@
             ${lib.getExe self'.fsb-ctl} --version | tee $out
             grep -q "fsb-ctl ${version}" $out
             test -x ${self'.native}/bin/fsb-logger
-            test -s ${self'.bundles}/lib/fast-sandbox/controller.mjs
+            test -s ${self'.bundles}/lib/fast-sandbox/controller.cjs
           '';
         }
       );

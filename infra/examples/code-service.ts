@@ -28,7 +28,7 @@ const stack = Layer.effectDiscard(Stack.firstAgent).pipe(
   Layer.provide(Stack.layer({
     home,
     containerd: "own",
-    agentCommand: [process.execPath, built("agent.mjs")],
+    agentCommand: [process.execPath, built("agent.cjs")],
     loggerBinary: built("fsb-logger"),
     idmapBinary: built("fsb-idmap"),
     networkBinary: built("fsb-network"),

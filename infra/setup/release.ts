@@ -2,7 +2,8 @@
  * What a release publishes, made and checked: `node infra/setup/release.ts [VERSION]`. With a version that is not the
  * current one it first writes that into every place that names one. Nothing is published from here.
  *
- * `dist/release/fsb-ctl-VERSION-linux-ARCH.tar.gz` is fsb-ctl with everything that `up` starts and its own node.
+ * `dist/release/fsb-ctl-VERSION-linux-ARCH.tar.gz` is fsb-ctl with everything that `up` starts and its own node; beside it,
+ * without the ending, is fsb-ctl as one file for whoever talks to a server elsewhere.
  */
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
@@ -61,7 +62,7 @@ const pack = (): void => {
   mkdirSync(`${folder}/dist`)
   cpSync(`${root}bin`, `${folder}/bin`, { recursive: true })
   cpSync(`${root}LICENSE`, `${folder}/LICENSE`)
-  for (const file of readdirSync(`${root}dist`).filter((file) => /^(fsb-|agent\.mjs)/.test(file))) {
+  for (const file of readdirSync(`${root}dist`).filter((file) => /^(fsb-|agent\.cjs)/.test(file))) {
     cpSync(`${root}dist/${file}`, `${folder}/dist/${file}`)
   }
   cpSync(`${root}node_modules/node-linux-${process.arch}/bin/node`, `${folder}/node_modules/.bin/node`)
@@ -78,6 +79,7 @@ const pack = (): void => {
     name
   ])
   rmSync(folder, { recursive: true })
+  execFileSync(process.execPath, [`${root}packages/cli/build/executable.ts`])
 }
 
 const list = (): void => {

@@ -96,7 +96,7 @@ export const make = Effect.fn("SoakStack.make")(function*(repository: string, di
     stackPid: Effect.map(PidFile.read(home.pidFile), Option.map(({ pid }) => pid)),
     agentPids: Effect.map(
       Proc.processes,
-      (all) => all.filter(({ args }) => args.includes(`${build}/agent.mjs`)).map(({ pid }) => pid)
+      (all) => all.filter(({ args }) => args.includes(`${build}/agent.cjs`)).map(({ pid }) => pid)
     ),
     shimPids: Effect.map(Proc.shims(socket), (all) => all.map(({ pid }) => pid)),
     janitorPid: yield* keepJanitor(home, build, socket),

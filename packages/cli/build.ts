@@ -52,7 +52,7 @@ const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
     entryPoints: { "fsb-ctl": join(root, "packages/cli/src/bin.ts") },
     outdir: dist,
     outExtension: { ".js": ".cjs" },
-    chunkNames: "fsb-ctl-[hash]",
+    chunkNames: "fsb-ctl-[name]-[hash]",
     format: "esm",
     splitting: true,
     plugins: [lazyBuiltins],
@@ -88,9 +88,9 @@ const buildSnapshot = async () => {
   const blob = join(dist, SNAPSHOT)
   await copyFile(join(root, "packages/cli/build/snapshotEntry.cjs"), entry)
   await promisify(execFile)(process.execPath, ["--snapshot-blob", `${blob}.new`, "--build-snapshot", entry], {
-    // neither the user's configuration nor variables of the build belong into it
+    // neither the user's configuration nor other variables of the build belong into it
     cwd: dist,
-    env: { PATH: process.env.PATH }
+    env: { PATH: process.env.PATH, FSB_BUILD_DIRECTORY: dist }
   })
   await rename(`${blob}.new`, blob)
 }
@@ -115,16 +115,16 @@ const buildServices = async () => {
     ...options,
     entryPoints: Object.fromEntries(services.map((name) => [name, join(root, "packages", name, "src/main.ts")])),
     outdir: dist,
-    outExtension: { ".js": ".mjs" },
-    format: "esm",
+    outExtension: { ".js": ".cjs" },
+    // Node makes the namespace of a module of its own by reading all of its exports, which for `node:http` loads a client
+    // with everything that it has; `require` reads nothing.
+    format: "cjs",
     sourcemap: "linked",
     metafile: true,
-    absWorkingDir: root,
-    // CommonJS dependencies ask for Node's own modules by `require`
-    banner: { js: "import { createRequire } from \"node:module\"; const require = createRequire(import.meta.url);" }
+    absWorkingDir: root
   })
   const packages = await Promise.all(services.map(async (name) => {
-    const inputs = metafile.outputs[`dist/${name}.mjs`]?.inputs ?? {}
+    const inputs = metafile.outputs[`dist/${name}.cjs`]?.inputs ?? {}
     return [name, await packagesOf(Object.keys(inputs))] as const
   }))
   await writeFile(join(dist, "packages.json"), JSON.stringify(Object.fromEntries(packages), null, 2))
@@ -166,4 +166,4 @@ await mkdir(dist, { recursive: true })
 // what is in use goes last, so that a program that starts during a build finds its chunks
 const [files] = await Promise.all([buildCommandLine(), buildServices(), writeLauncher()])
 await buildSnapshot()
-await removeStale([...files, ...services.map((name) => `${name}.mjs`), SNAPSHOT_ENTRY])
+await removeStale([...files, ...services.map((name) => `${name}.cjs`), SNAPSHOT_ENTRY])

@@ -17,7 +17,6 @@ import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import type { ServeError } from "effect/http/HttpServerError"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
 import { dirname } from "node:path"
@@ -203,16 +202,13 @@ const departure = Layer.effectDiscard(Effect.gen(function*() {
 const telemetry = Layer.unwrap(Effect.gen(function*() {
   const { metrics } = yield* AgentConfig
   const { version } = yield* Introspection
-  return metrics === undefined ? Layer.empty : Probes.layer(metrics, [{
-    name: "containerd",
-    problem: Effect.match(version, { onSuccess: () => undefined, onFailure: ({ message }) => message })
-  }])
+  return metrics === undefined ? Layer.empty : Probes.layer(metrics, [Probes.answers("containerd", version)])
 }))
 
 /** The whole agent. */
 export const layer: Layer.Layer<
   GrpcServer.GrpcServer,
-  ContainerdError | ServeError | GrpcServer.BindError | PlatformError.PlatformError,
+  ContainerdError | Probes.ProbesError | GrpcServer.BindError | PlatformError.PlatformError,
   AgentConfig | Departure | System
 > = departure.pipe(
   Layer.provideMerge(server),

@@ -124,7 +124,11 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
     Effect.gen(function*() {
       const before = yield* Fixture.world
       const { daemon } = yield* PrivateContainerd
-      const client = yield* Fixture.start()
+      const metrics = "127.0.0.9:5799"
+      const client = yield* Fixture.start({ FSB_METRICS_LISTEN: metrics })
+      const probe = (path: string) =>
+        Effect.map(Effect.promise(() => fetch(`http://${metrics}${path}`)), ({ status }) => status)
+      assert.strictEqual(yield* probe("/readyz"), 200)
       const running = Fixture.request(Fixture.sleeper)
       const exiting = Fixture.request(["sh", "-c", "sleep 0.3; exit 4"])
       yield* client.create(running)
@@ -137,8 +141,10 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       process.kill(daemon.pid, "SIGKILL")
       const during = yield* Effect.flip(client.create(Fixture.request(Fixture.sleeper)))
       assert.strictEqual(during._tag, "Unavailable")
+      assert.deepStrictEqual([yield* probe("/readyz"), yield* probe("/livez")], [503, 200])
       yield* Fixture.eventually("a program ends meanwhile", Effect.sync(() => !existsSync(`/proc/${exitingPid}`)))
       yield* ContainerdDaemon.start({ directory: daemon.directory })
+      yield* Fixture.eventually("it is ready again", Effect.map(probe("/readyz"), (status) => status === 200))
       const ended = yield* Fixture.untilState(client, exiting.instanceId, EXITED)
       assert.strictEqual(ended?.exitCode, 4)
       assert.strictEqual((yield* Fixture.listed(client, running.instanceId))?.state, RUNNING)

@@ -36,7 +36,7 @@ export const stack: LocalStack = {
       home,
       containerd,
       listen: listen === undefined ? undefined : FastPathPort.addressOf(listen),
-      agentCommand: [process.execPath, join(buildDirectory(), "agent.mjs")],
+      agentCommand: [process.execPath, join(buildDirectory(), "agent.cjs")],
       loggerBinary: join(buildDirectory(), "fsb-logger"),
       idmapBinary: join(buildDirectory(), "fsb-idmap"),
       networkBinary: join(buildDirectory(), "fsb-network"),

@@ -1,11 +1,11 @@
 /**
- * What the controller shows to whoever watches it: its metrics, and whether it can serve, which it can once its caches
- * are filled. A Kubernetes API that is away later is no reason to be taken out of service: what is known can be read.
+ * What the controller shows to whoever watches it: its metrics, and whether it can serve: its caches are filled, and the
+ * Kubernetes API answers. While that is away, what is known could still be read, but nobody new can prove who they are.
  */
+import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { Store } from "@fast-sandbox/kube/Store"
 import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Effect from "effect/Effect"
-import type { ServeError } from "effect/http/HttpServerError"
 import * as Layer from "effect/Layer"
 import { Caches } from "./Caches.ts"
 
@@ -15,8 +15,13 @@ const filled = (name: string, { health }: Pick<Store<never>, "health">): Probes.
 })
 
 /** Serves until the scope closes. */
-export const layer = (address: Probes.Address): Layer.Layer<never, ServeError, Caches> =>
-  Layer.unwrap(
-    Effect.map(Caches, ({ pools, sandboxes }) =>
-      Probes.layer(address, [filled("sandboxes", sandboxes), filled("pools", pools)]))
-  )
+export const layer = (address: Probes.Address): Layer.Layer<never, Probes.ProbesError, Caches | KubeClient> =>
+  Layer.unwrap(Effect.gen(function*() {
+    const { pools, sandboxes } = yield* Caches
+    const { request } = yield* KubeClient
+    return Probes.layer(address, [
+      Probes.answers("Kubernetes API", request({ path: "/readyz" })),
+      filled("sandboxes", sandboxes),
+      filled("pools", pools)
+    ])
+  }))

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { KubeError, Unavailable } from "@fast-sandbox/kube/KubeError"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import { Effect, Layer } from "effect"
 import { createServer } from "node:net"
@@ -25,10 +26,23 @@ describe("Telemetry", () => {
         assert.strictEqual((yield* get("/readyz")).status, 200)
         assert.strictEqual((yield* get("/metrics")).status, 200)
         assert.strictEqual((yield* get("/else")).status, 404)
+        const gone = new KubeError({
+          method: "GET",
+          path: "/readyz",
+          reason: new Unavailable({ problem: "connection refused", sent: false })
+        })
+        const { setGate } = yield* MemoryKube
+        yield* setGate({ before: () => Effect.fail(gone) })
+        const readiness = yield* get("/readyz")
+        assert.strictEqual(readiness.status, 503)
+        assert.match(yield* Effect.promise(() => readiness.text()), /^not ok Kubernetes API: .*connection refused/)
+        assert.strictEqual((yield* get("/livez")).status, 200)
+        yield* setGate({})
+        assert.strictEqual((yield* get("/readyz")).status, 200)
       }).pipe(Effect.provide(
         Telemetry.layer({ host: "127.0.0.1", port }).pipe(
           Layer.provideMerge(Caches.layer),
-          Layer.provide(MemoryKube.layer)
+          Layer.provideMerge(MemoryKube.layer)
         )
       ))
     }))

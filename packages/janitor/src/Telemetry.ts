@@ -5,20 +5,16 @@
 import { Introspection } from "@fast-sandbox/containerd/Introspection"
 import * as Probes from "@fast-sandbox/telemetry/Probes"
 import * as Effect from "effect/Effect"
-import type { ServeError } from "effect/http/HttpServerError"
 import * as Layer from "effect/Layer"
 import { Janitor } from "./Janitor.ts"
 
 /** Serves until the scope closes. */
-export const layer = (address: Probes.Address): Layer.Layer<never, ServeError, Janitor | Introspection> =>
+export const layer = (address: Probes.Address): Layer.Layer<never, Probes.ProbesError, Janitor | Introspection> =>
   Layer.unwrap(Effect.gen(function*() {
     const { unanswered } = yield* Janitor
     const { version } = yield* Introspection
     return Probes.layer(address, [
       { name: "Kubernetes API", problem: unanswered },
-      {
-        name: "containerd",
-        problem: Effect.match(version, { onSuccess: () => undefined, onFailure: ({ message }) => message })
-      }
+      Probes.answers("containerd", version)
     ])
   }))

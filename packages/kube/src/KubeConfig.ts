@@ -285,16 +285,35 @@ const credentialsOf = Effect.fnUntraced(function*(
     const { ExecAuth } = yield* Effect.promise(() => import("@kubernetes/client-node/dist/exec_auth.js"))
     const authenticator = new ExecAuth()
     const prepared: User = { ...user, exec: withExecInfo(exec, cluster, inDirectory) }
-    return yield* authenticated(
-      source,
-      impersonation,
-      (options) => authenticator.applyAuthentication(prepared, options)
-    )
+    return yield* oneAtATime(source, () => {
+      const headers: Record<string, string> = {}
+      const options: RequestOptions = { headers }
+      return authenticator.applyAuthentication(prepared, options).then((): Credentials => {
+        const authorization = headers.Authorization
+        return {
+          headers: { ...(authorization === undefined ? {} : { authorization }), ...impersonation },
+          certificate: options.cert === undefined || options.key === undefined
+            ? undefined
+            : { cert: String(options.cert), key: String(options.key) }
+        }
+      })
+    })
   }
   if (provider === "oidc") {
-    const { OpenIDConnectAuth } = yield* Effect.promise(() => import("@kubernetes/client-node/dist/oidc_auth.js"))
-    const authenticator = new OpenIDConnectAuth()
-    return yield* authenticated(source, impersonation, (options) => authenticator.applyAuthentication(user, options))
+    const oidc = yield* Effect.promise(() => import("./internal/oidc.ts"))
+    const setting = (name: string) => text(field(field(user.authProvider, "config"), name))
+    const token = oidc.make({
+      idToken: setting("id-token") ?? "",
+      refreshToken: setting("refresh-token"),
+      clientId: setting("client-id"),
+      clientSecret: setting("client-secret"),
+      issuer: setting("idp-issuer-url"),
+      ca: yield* pem(inDirectory(setting("idp-certificate-authority")), setting("idp-certificate-authority-data"))
+    })
+    return yield* oneAtATime(
+      source,
+      () => token().then((current) => ({ headers: { ...bearer(current), ...impersonation } }))
+    )
   }
   if (provider !== undefined) {
     return yield* new KubeConfigError({
@@ -323,28 +342,23 @@ const credentialsOf = Effect.fnUntraced(function*(
   return yield* Effect.cachedWithTTL(current, fileTimeToLive)
 })
 
-/** Asks an authenticator of client-node, one call at a time: it caches what it got, but not what it is still getting. */
-const authenticated = Effect.fnUntraced(function*(
+/** The message of an error, and of what it hides. */
+const problemOf = (error: unknown): string =>
+  !(error instanceof Error)
+    ? String(error)
+    : error.cause === undefined
+    ? error.message
+    : `${error.message}: ${problemOf(error.cause)}`
+
+/** Asks an authenticator, one call at a time: it keeps what it got, but not what it is still getting. */
+const oneAtATime = Effect.fnUntraced(function*(
   source: string,
-  impersonation: { readonly [name: string]: string },
-  apply: (options: RequestOptions) => Promise<void>
+  credentials: () => Promise<Credentials>
 ): Effect.fn.Return<Effect.Effect<Credentials, KubeConfigError>> {
   const one = yield* Semaphore.make(1)
   return Effect.tryPromise({
-    try: () => {
-      const headers: Record<string, string> = {}
-      const options: RequestOptions = { headers }
-      return apply(options).then((): Credentials => {
-        const authorization = headers.Authorization
-        return {
-          headers: { ...(authorization === undefined ? {} : { authorization }), ...impersonation },
-          certificate: options.cert === undefined || options.key === undefined
-            ? undefined
-            : { cert: String(options.cert), key: String(options.key) }
-        }
-      })
-    },
-    catch: (error) => new KubeConfigError({ source, problem: error instanceof Error ? error.message : String(error) })
+    try: credentials,
+    catch: (error) => new KubeConfigError({ source, problem: problemOf(error) })
   }).pipe(one.withPermits(1))
 })
 

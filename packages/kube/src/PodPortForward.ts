@@ -6,11 +6,11 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { Duplex } from "node:stream"
-import { WebSocket } from "undici"
+import { Agent, type Dispatcher, ProxyAgent, WebSocket } from "undici"
 import * as Connections from "./internal/Connections.ts"
 import { pathOf } from "./internal/Paths.ts"
 import { Pod } from "./Kinds.ts"
-import type { KubeConfig } from "./KubeConfig.ts"
+import type { Cluster, Credentials, KubeConfig } from "./KubeConfig.ts"
 
 /** There is no such connection: the API server or the Pod refused, or it can't be reached. */
 export class PortForwardError extends Schema.TaggedError<PortForwardError>()("PortForwardError", {
@@ -86,6 +86,14 @@ const duplexOf = (socket: WebSocket): Duplex => {
   return duplex
 }
 
+/** A connection of its own for each WebSocket, which none can be shared with. */
+const dispatcherOf = (cluster: Cluster, certificate: Credentials["certificate"]): Dispatcher => {
+  const tls = Connections.tlsOf(cluster, certificate)
+  return cluster.proxyUrl === undefined
+    ? new Agent({ connect: cluster.socketPath === undefined ? tls : { ...tls, socketPath: cluster.socketPath } })
+    : new ProxyAgent({ uri: cluster.proxyUrl, requestTls: tls })
+}
+
 /** Makes connections to Pods of one cluster, over connections that close with the scope. */
 export const make = Effect.fnUntraced(function*(config: KubeConfig["Service"]): Effect.fn.Return<
   (
@@ -95,7 +103,6 @@ export const make = Effect.fnUntraced(function*(config: KubeConfig["Service"]): 
   never,
   Scope.Scope
 > {
-  const dispatcherFor = yield* Connections.make(config.cluster)
   const server = new URL(config.cluster.server)
   return Effect.fn("PodPortForward.open")(function*(pod, port) {
     const fail = (problem: string) => new PortForwardError({ pod: `${pod.namespace}/${pod.name}`, port, problem })
@@ -107,7 +114,7 @@ export const make = Effect.fnUntraced(function*(config: KubeConfig["Service"]): 
     const connect = Effect.callback<WebSocket, PortForwardError>((resume) => {
       const socket = new WebSocket(url, {
         protocols: [PROTOCOL],
-        dispatcher: dispatcherFor(certificate),
+        dispatcher: dispatcherOf(config.cluster, certificate),
         headers: { ...headers }
       })
       socket.binaryType = "arraybuffer"

@@ -25,7 +25,7 @@ export interface MachineCensus {
 /** Told by the name of the program or of the script that it runs, not by paths, which may hold any word. */
 const isOurs = ({ args }: Proc.ProcessInfo): boolean =>
   /^(containerd|containerd-shim.*|crun|runc|fsb-.*)$/.test(basename(args[0] ?? "")) ||
-  args.some((arg) => /\/(agent\.mjs|fsb-ctl\.cjs)$/.test(arg))
+  args.some((arg) => /\/(agent\.cjs|fsb-ctl\.cjs)$/.test(arg))
 
 /** Agents number their networks, use no number twice, and keep some ahead: how many there are is what counts. */
 const unnumbered = (name: string): string => name.replace(/(fsb-?[0-9a-f]{8}-?)[0-9a-z]+$/, "$1n")

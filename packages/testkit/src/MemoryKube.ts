@@ -360,7 +360,10 @@ const make = Effect.gen(function*() {
           Stream.map(({ event }) => typed<WatchEvent<A>>(event))
         )
       })),
-    request: ({ path }) => absent("request")({ kind: path }, {})
+    request: ({ path }) =>
+      path === "/readyz"
+        ? Effect.as(Effect.suspend(() => gate.before({ verb: "request", kind: path, name: "" })), "ok")
+        : absent("request")({ kind: path }, {})
   })
 
   const memory = MemoryKube.of({

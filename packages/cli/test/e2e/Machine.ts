@@ -50,7 +50,7 @@ export const agentProcess = Effect.fnUntraced(function*(pod: string) {
   const { home } = yield* LocalStack.LocalStack
   const files = yield* FileSystem.FileSystem
   for (const { args, pid } of yield* Proc.processes) {
-    if (args.some((arg) => arg.endsWith("agent.mjs"))) {
+    if (args.some((arg) => arg.endsWith("agent.cjs"))) {
       const directory = yield* Effect.orElseSucceed(files.readLink(`/proc/${pid}/cwd`), () => "")
       if (directory === `${home}/agents/${pod}`) return pid
     }

@@ -134,7 +134,7 @@ export const make = Effect.fnUntraced(function*(
 > {
   const url = new URL(config.cluster.server)
   const prefix = url.pathname.replace(/\/+$/, "")
-  const dispatcherFor = yield* Connections.make(config.cluster)
+  const connectWith = yield* Connections.make(config.cluster)
 
   /** One attempt, up to the head of a successful answer. */
   const send = Effect.fnUntraced(function*(call: Call): Effect.fn.Return<HttpResponse, KubeError, Scope.Scope> {
@@ -142,8 +142,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.mapError((error) => failure(call, new Unauthorized({ problem: error.message })))
     )
     const span = yield* Effect.option(Effect.currentSpan)
-    const response = yield* exchange(dispatcherFor(credentials.certificate), {
-      origin: url.origin,
+    const response = yield* exchange(connectWith(credentials.certificate), {
       method: call.method,
       path: withQuery(prefix + call.path, call.query ?? {}),
       headers: {

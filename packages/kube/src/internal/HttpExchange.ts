@@ -1,7 +1,6 @@
 /**
- * One HTTP request and its answer on an undici dispatcher, as Effect. It sits on `dispatch`, undici's lowest level,
- * because only there one sees whether a request was put on a connection before it failed, which decides whether it may
- * be repeated.
+ * One HTTP request and its answer, as Effect, with what decides whether it may be repeated: whether it was put on a
+ * connection before it failed.
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -11,7 +10,8 @@ import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Dispatcher } from "undici"
+import type * as Http from "node:http"
+import type { Connect } from "./Connections.ts"
 
 /** The connection failed. `sent`: at least a part of the request may have reached the server. */
 export class TransportError extends Schema.TaggedError<TransportError>()("TransportError", {
@@ -21,7 +21,6 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
 
 /** What to send. `path` includes the query. */
 export interface HttpRequest {
-  readonly origin: string
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
   readonly path: string
   readonly headers: Record<string, string>
@@ -38,91 +37,101 @@ export interface HttpResponse {
 /** Chunks (of up to 64 KiB each) that may wait for a slow reader before the connection is no longer read. */
 const maxWaitingChunks = 16
 
-/** The message of a failure, with the causes that undici hides one level down. */
+/** A connection that is not made (TCP and TLS) within this time is given up. */
+const connectTimeoutMillis = 10_000
+
+/** The message of a failure, with those of the addresses that were tried. */
 const describe = (error: Error): string =>
   error instanceof AggregateError && error.errors.length > 0
     ? error.errors.map((inner) => inner instanceof Error ? inner.message : String(inner)).join("; ")
     : error.message
 
+/** Calls back when the request is on a connection, and ends it when none is made in time. */
+const whenConnected = (request: Http.ClientRequest, isEncrypted: boolean, connected: () => void): void => {
+  request.once("socket", (socket) => {
+    if (request.reusedSocket || !socket.connecting) return connected()
+    const timer = setTimeout(
+      () => request.destroy(new Error(`no connection within ${connectTimeoutMillis / 1000} s`)),
+      connectTimeoutMillis
+    )
+    socket.once(isEncrypted ? "secureConnect" : "connect", connected)
+    socket.once(isEncrypted ? "secureConnect" : "connect", () => clearTimeout(timer))
+    socket.once("close", () => clearTimeout(timer))
+  })
+}
+
 /**
  * Sends the request and waits for the head of the answer. When the scope closes before the body has been read to its
- * end the request is aborted, which closes its connection; otherwise the connection returns to the pool.
+ * end the request is aborted, which closes its connection; otherwise the connection is kept for the next one.
  */
 export const exchange = Effect.fnUntraced(function*(
-  dispatcher: Dispatcher,
-  request: HttpRequest
+  connect: Connect,
+  { body, headers, method, path }: HttpRequest
 ): Effect.fn.Return<HttpResponse, TransportError, Scope.Scope> {
   const head = yield* Deferred.make<Omit<HttpResponse, "body">, TransportError>()
   const chunks = yield* Queue.unbounded<Uint8Array, TransportError | Cause.Done>()
-  let controller: Dispatcher.DispatchController | undefined
+  let response: Http.IncomingMessage | undefined
+  let sent = false
   let finished = false
-  let abandoned = false
-
-  const abandon = new Error("the caller went away")
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      abandoned = true
-      if (!finished) {
-        controller?.abort(abandon)
-      }
-    })
-  )
 
   const fail = (error: Error) => {
     finished = true
-    const failure = new TransportError({ problem: describe(error), sent: controller !== undefined })
+    const failure = new TransportError({ problem: describe(error), sent })
     Deferred.doneUnsafe(head, Exit.fail(failure))
     Queue.failCauseUnsafe(chunks, Cause.fail(failure))
   }
 
-  yield* Effect.sync(() => {
-    dispatcher.dispatch({
-      ...request,
-      body: request.body ?? null,
-      // Without it undici closes the connection after every DELETE that has a body.
-      reset: false,
-      headersTimeout: 0,
-      bodyTimeout: 0
-    }, {
-      onRequestStart: (started) => {
-        controller = started
-        if (abandoned) {
-          started.abort(abandon)
-        }
-      },
-      onResponseStart: (_, status, headers) => {
-        Deferred.doneUnsafe(
-          head,
-          Exit.succeed({
-            status,
-            header: (name) => {
-              const value = headers[name]
-              return Array.isArray(value) ? value[0] : value
-            }
-          })
-        )
-      },
-      onResponseData: (started, chunk) => {
-        Queue.offerUnsafe(chunks, chunk)
-        if (Queue.sizeUnsafe(chunks) >= maxWaitingChunks) {
-          started.pause()
-        }
-      },
-      onResponseEnd: () => {
-        finished = true
-        // undici takes the connection back in an immediate that it schedules after this callback. Whoever sends the
-        // next request before that gets another connection, so the end is told behind it.
-        queueMicrotask(() => setImmediate(() => Queue.endUnsafe(chunks)))
-      },
-      onResponseError: (_, error) => fail(error)
+  const take = (incoming: Http.IncomingMessage) => {
+    response = incoming
+    incoming.on("data", (chunk: Buffer) => {
+      Queue.offerUnsafe(chunks, chunk)
+      if (Queue.sizeUnsafe(chunks) >= maxWaitingChunks) incoming.pause()
     })
-  })
+    incoming.once("error", fail)
+    incoming.once("end", () => {
+      finished = true
+      // The connection is free a tick after this. Whoever sent the next request before that would get another one.
+      process.nextTick(() => Queue.endUnsafe(chunks))
+    })
+    Deferred.doneUnsafe(
+      head,
+      Exit.succeed({
+        status: incoming.statusCode ?? 0,
+        header: (name) => {
+          const value = incoming.headers[name]
+          return Array.isArray(value) ? value[0] : value
+        }
+      })
+    )
+  }
+
+  yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const request = connect({
+        method,
+        path,
+        // Of a DELETE's body Node says no length by itself.
+        headers: body === undefined ? headers : { ...headers, "content-length": Buffer.byteLength(body) }
+      })
+      whenConnected(request, request.protocol === "https:", () => {
+        sent = true
+      })
+      request.once("response", take)
+      request.on("error", fail)
+      request.end(body)
+      return request
+    }),
+    (request) =>
+      Effect.sync(() => {
+        if (!finished) request.destroy()
+      })
+  )
 
   const answer = yield* Deferred.await(head)
   return {
     ...answer,
     body: Stream.fromPull(Effect.succeed(
-      Effect.tap(Queue.takeAll(chunks), () => Effect.sync(() => controller?.resume()))
+      Effect.tap(Queue.takeAll(chunks), () => Effect.sync(() => response?.resume()))
     ))
   }
 })
