@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build images release-dry-run test test-contract lint format generate bench bench-peers soak clean
+.PHONY: help quickstart build images executable release-dry-run test test-contract lint coverage format generate bench bench-peers soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -40,11 +40,17 @@ lint: node_modules/.package-lock.json ## Check format, lint rules, types and the
 	@npm run --silent check
 	@npm run --silent lint
 
+coverage: node_modules/.package-lock.json ## Say for each package how much of it the tests of SUITES (unit) run
+	@node infra/setup/coverage.ts $(SUITES)
+
 format: node_modules/.package-lock.json ## Format everything
 	@npm run --silent format
 
 generate: node_modules/.package-lock.json ## Make the generated code anew
 	@npm run --silent generate
+
+executable: build ## Build fsb-ctl as one file with its own node, in dist/release
+	@node packages/cli/build/executable.ts
 
 release-dry-run: images ## Check versions and changelog, build what a release publishes, and list it
 	@node infra/setup/release.ts

@@ -1,5 +1,7 @@
 /**
  * Stands in for `Intl.Segmenter` in the bundle: the real one is made when it is first used.
+ *
+ * @public The bundler puts it in.
  */
 export class LazySegmenter {
   readonly #arguments: ConstructorParameters<typeof Intl.Segmenter>

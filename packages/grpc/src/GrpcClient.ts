@@ -19,8 +19,6 @@ export {
   type CallOptions,
   type Credentials,
   type GrpcClient,
-  KEEPALIVE_TIME_MILLIS,
-  KEEPALIVE_TIMEOUT_MILLIS,
   MAX_MESSAGE_BYTES,
   type Options,
   type Pem

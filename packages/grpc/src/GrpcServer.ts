@@ -56,7 +56,6 @@ import * as Pump from "./internal/pump.ts"
 import * as Wire from "./internal/wire.ts"
 
 export { BindError, type Certificates, type Listener, type ServerTls }
-export { HANDSHAKE_TIMEOUT_MILLIS, MAX_CONNECTIONS } from "./internal/listen.ts"
 
 /** Mode of a unix socket's file: its owner only. */
 export const UNIX_SOCKET_MODE = 0o600

@@ -337,7 +337,11 @@ const Probed = {
   interrupted: Effect.flatMap(Echo.Probe, (probe) => Deferred.await(probe.interrupted))
 }
 
-/** Never called: mistakes that the compiler must find. */
+/**
+ * Never called: mistakes that the compiler must find.
+ *
+ * @public For the compiler.
+ */
 export const mistakes = [
   // @ts-expect-error a field that the request does not have
   (api: GrpcClient.GrpcClient<typeof EchoService>) => api.echo({ texts: "a" }),

@@ -2,7 +2,7 @@
  * The built-in kinds that Fast Sandbox uses. The types name the fields that are read or written here; the objects keep
  * all others.
  */
-import type { KubeKind, KubeObject, ObjectMeta, StoredMeta } from "./KubeObject.ts"
+import type { KubeKind, KubeObject, StoredMeta } from "./KubeObject.ts"
 
 /** A condition of an object's status. */
 export interface Condition {
@@ -86,12 +86,6 @@ export interface PodSpec {
   readonly terminationGracePeriodSeconds?: number | undefined
   readonly priorityClassName?: string | undefined
   readonly imagePullSecrets?: ReadonlyArray<{ readonly name?: string | undefined }> | undefined
-}
-
-/** A Pod to be made: the part of a controller's spec that describes its Pods. */
-export interface PodTemplateSpec {
-  readonly metadata?: ObjectMeta | undefined
-  readonly spec?: PodSpec | undefined
 }
 
 /** What a container of a Pod is doing now. */

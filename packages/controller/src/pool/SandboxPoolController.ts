@@ -31,7 +31,6 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { Agents, type AgentView } from "../agents/Agents.ts"
@@ -393,9 +392,3 @@ export const run = Effect.fnUntraced(
   },
   Effect.scoped
 )
-
-/** Runs the controller for as long as the layer lives. */
-export const layer = (
-  options: SandboxPoolControllerOptions
-): Layer.Layer<never, never, KubeClient | Caches | Agents | Demand | EventRecorder> =>
-  Layer.effectDiscard(Effect.forkScoped(run(options)))
