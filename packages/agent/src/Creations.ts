@@ -143,10 +143,8 @@ const measure = (steps: Array<StartupStep>, name: string) => <A, E, R>(self: Eff
   Effect.suspend(() => {
     const begun = performance.now()
     return Effect.tap(self, () =>
-      Effect.suspend(() => {
-        const seconds = secondsSince(begun)
-        steps.push({ $typeName: "agent.v1.StartupStep", name, millis: seconds * millisPerSecond })
-        return Metric.update(Metric.withAttributes(Metrics.stepDuration, { step: name }), seconds)
+      Effect.sync(() => {
+        steps.push({ $typeName: "agent.v1.StartupStep", name, millis: secondsSince(begun) * millisPerSecond })
       }))
   })
 
@@ -264,6 +262,9 @@ const make = Effect.gen(function*() {
       yield* instances.saveLater(entry)
       yield* count(tier, "started")
       yield* Metric.update(Metric.withAttributes(Metrics.createDuration, { tier }), secondsSince(begun))
+      for (const { millis, name: step } of steps) {
+        yield* Metric.update(Metric.withAttributes(Metrics.stepDuration, { tier, step }), millis / millisPerSecond)
+      }
       return instance
     }).pipe(
       Effect.onError((cause) =>

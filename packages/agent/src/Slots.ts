@@ -69,6 +69,7 @@ export class Slots extends Context.Service<Slots, {
 
       const changed = (): void => {
         Metrics.slotsUsed.updateUnsafe(holders.size, context)
+        Metrics.slotsParked.updateUnsafe(parked.reduce((sum, { ready }) => sum + ready, 0), context)
         hub.publishUnsafe({ case: "capacityChanged", value: capacity() })
       }
 

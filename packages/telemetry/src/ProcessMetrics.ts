@@ -5,22 +5,23 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import { monitorEventLoopDelay } from "node:perf_hooks"
+import * as Instruments from "./Instruments.ts"
 
-const residentMemory = Metric.gauge("process_resident_memory_bytes", { description: "Resident memory in bytes" })
+const residentMemory = Instruments.gauge("process_resident_memory_bytes", "Resident memory in bytes")
 
-const heapUsed = Metric.gauge("nodejs_heap_size_used_bytes", { description: "Bytes of the JavaScript heap in use" })
+const heapUsed = Instruments.gauge("nodejs_heap_size_used_bytes", "Bytes of the JavaScript heap in use")
 
-const processorTime = Metric.gauge("process_cpu_seconds_total", {
-  description: "User and system processor time spent in seconds"
-})
+const processorTime = Instruments.gauge("process_cpu_seconds_total", "User and system processor time spent in seconds")
 
-const startTime = Metric.gauge("process_start_time_seconds", {
-  description: "Start time of the process since the Unix epoch in seconds"
-})
+const startTime = Instruments.gauge(
+  "process_start_time_seconds",
+  "Start time of the process since the Unix epoch in seconds"
+)
 
-const eventLoopDelay = Metric.gauge("nodejs_eventloop_lag_seconds", {
-  description: "Delay of the event loop since the last scrape, by quantile"
-})
+const eventLoopDelay = Instruments.gauge(
+  "nodejs_eventloop_lag_seconds",
+  "Delay of the event loop since the last scrape, by quantile"
+)
 
 const quantiles = [["0.5", 50], ["0.9", 90], ["0.99", 99], ["1", 100]] as const
 

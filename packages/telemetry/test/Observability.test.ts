@@ -27,9 +27,10 @@ const Rules = Schema.Struct({
 /** The names that the programs give to their metrics. */
 const known = new Set(
   globSync("packages/*/src/**/*.ts", { cwd: repository }).flatMap((path) =>
-    [...read(path).matchAll(/Metric\.(?:counter|gauge|histogram)\(\s*["`]([\w${}]+)["`]/g)].flatMap(([, name = ""]) =>
-      name.includes("${side}") ? ["server", "client"].map((side) => name.replace("${side}", side)) : [name]
-    )
+    [...read(path).matchAll(/(?:Metric|Instruments)\.(?:counter|gauge|histogram|seconds)\(\s*["`]([\w${}]+)["`]/g)]
+      .flatMap(([, name = ""]) =>
+        name.includes("${side}") ? ["server", "client"].map((side) => name.replace("${side}", side)) : [name]
+      )
   )
 )
 

@@ -12,6 +12,7 @@ import * as Kinds from "@fast-sandbox/kube/Kinds"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as Reflector from "@fast-sandbox/kube/Reflector"
 import type { Change } from "@fast-sandbox/kube/Store"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -51,7 +52,7 @@ const endDeadline = Duration.seconds(60)
 /** Removed instances that are remembered for each agent, so that a late answer does not bring one back. */
 const maxRemoved = 1024
 
-const connectionGauge = Metric.gauge("fsb_controller_agents", { description: "Agent Pods, by connection" })
+const connectionGauge = Instruments.gauge("fsb_controller_agents", "Agent Pods, by connection")
 
 /** What is kept for each agent Pod. */
 interface Connection {

@@ -29,6 +29,7 @@ import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -118,10 +119,7 @@ const unstarted: ReadonlySet<Phase | undefined> = new Set<Phase | undefined>([
 /** How often it looks; a look costs two reads of memory. */
 const predecessorInterval = Duration.millis(10)
 
-const creates = Metric.counter("fsb_creates_total", {
-  description: "Sandbox creates, by mode and outcome",
-  incremental: true
-})
+const creates = Instruments.counter("fsb_creates_total", "Sandbox creates, by mode and outcome")
 
 const namespaceOf = (namespace: string): string => namespace === "" ? defaultNamespace : namespace
 

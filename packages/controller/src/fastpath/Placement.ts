@@ -9,6 +9,7 @@ import { assignmentAnnotation, claimUidAnnotation } from "@fast-sandbox/core/Nam
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -79,10 +80,11 @@ const undoPolicy = Schedule.min([Schedule.exponential("100 millis", 2), Schedule
 /** How long whoever gave a create up waits for the end of its instance, which goes on in the background. */
 const undoPatience = Duration.seconds(10)
 
-const stepDurations = Metric.histogram("fsb_create_step_duration_seconds", {
-  description: "Duration of the steps of creates",
-  boundaries: Metric.exponentialBoundaries({ start: 0.0005, factor: 2, count: 18 })
-})
+const stepDurations = Instruments.seconds(
+  "fsb_create_step_duration_seconds",
+  "Duration of the steps of creates",
+  Metric.exponentialBoundaries({ start: 0.0005, factor: 2, count: 18 })
+)
 
 /** Measures a step of a create. */
 export const timed = (step: string) => {

@@ -16,6 +16,7 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import * as WorkQueue from "@fast-sandbox/kube/WorkQueue"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -56,14 +57,12 @@ const backoff = Backoff.exponential({ name: "write-behind", base: "100 millis", 
 /** The API has another sandbox under this name that is still being deleted. */
 class NameInDeletion extends Schema.TaggedError<NameInDeletion>()("NameInDeletion", { name: Schema.String }) {}
 
-const depthGauge = Metric.gauge("fsb_write_behind_depth", { description: "Sandboxes whose resource is to be written" })
-const ageGauge = Metric.gauge("fsb_write_behind_oldest_seconds", {
-  description: "Age of the oldest sandbox whose resource is to be written"
-})
-const writtenCounter = Metric.counter("fsb_write_behind_total", {
-  description: "Resources written behind an answer, by outcome",
-  incremental: true
-})
+const depthGauge = Instruments.gauge("fsb_write_behind_depth", "Sandboxes whose resource is to be written")
+const ageGauge = Instruments.gauge(
+  "fsb_write_behind_oldest_seconds",
+  "Age of the oldest sandbox whose resource is to be written"
+)
+const writtenCounter = Instruments.counter("fsb_write_behind_total", "Resources written behind an answer, by outcome")
 
 /** Writes resources behind the answers. */
 export class WriteBehind extends Context.Service<WriteBehind, {

@@ -9,6 +9,7 @@
 import { AlreadyExists, NotFound, ResourceExhausted } from "@fast-sandbox/core/Errors"
 import * as ImageName from "@fast-sandbox/core/ImageName"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -92,10 +93,7 @@ export class Registry extends Context.Service<Registry, {
 /** What callers that find no room are told to wait, in milliseconds: about as long as a pool needs to add an agent. */
 export const retryAfterMillis = 1_000
 
-const outcomes = Metric.counter("fsb_registry_reservations_total", {
-  description: "Reservations of a slot, by outcome",
-  incremental: true
-})
+const outcomes = Instruments.counter("fsb_registry_reservations_total", "Reservations of a slot, by outcome")
 const reserved = Metric.withAttributes(outcomes, { outcome: "reserved" })
 const refused = Metric.withAttributes(outcomes, { outcome: "refused" })
 

@@ -23,6 +23,7 @@ import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import { refOf } from "@fast-sandbox/kube/KubeObject"
 import * as WorkQueue from "@fast-sandbox/kube/WorkQueue"
+import * as Instruments from "@fast-sandbox/telemetry/Instruments"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -80,10 +81,10 @@ const agentRetry = Schedule.min([Schedule.exponential("100 millis", 2), Schedule
 /** Pause after a call that an agent refused for good: what it refuses may be allowed by somebody's repair. */
 const refusedPause = Duration.seconds(10)
 
-const actions = Metric.counter("fsb_sandbox_actions_total", {
-  description: "Steps that were decided for sandboxes, by kind: recoveries, stops and expiries among them",
-  incremental: true
-})
+const actions = Instruments.counter(
+  "fsb_sandbox_actions_total",
+  "Steps that were decided for sandboxes, by kind: recoveries, stops and expiries among them"
+)
 
 /** What a step leads to: the sandbox as it is then, or the end of this look and when to look again. */
 type Step =

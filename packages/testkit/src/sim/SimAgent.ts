@@ -7,6 +7,7 @@
  */
 import { create as message, equals, type MessageInitShape } from "@bufbuild/protobuf"
 import { timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { heartbeatInterval } from "@fast-sandbox/core/AgentProtocol"
 import {
   AlreadyExists,
   type BoundaryError,
@@ -52,9 +53,6 @@ export interface SimAgentWorld {
   readonly history: History
   readonly now: () => number
 }
-
-/** Agents that have nothing else to say say so this often: half of what their watchers expect. */
-const heartbeatMillis = 5_000
 
 /** A start takes this long, most of the time, in milliseconds. */
 const startMillis = 30
@@ -162,7 +160,7 @@ export class SimAgent {
     )
     yield* Effect.forkIn(
       Effect.forever(Effect.andThen(
-        Effect.sleep(heartbeatMillis),
+        Effect.sleep(heartbeatInterval),
         Effect.sync(() => this.tell({ case: "heartbeat", value: {} }))
       )),
       process
