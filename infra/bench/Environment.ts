@@ -16,8 +16,17 @@ const firstLine = (file: string, args: ReadonlyArray<string>) =>
     Effect.orElseSucceed(() => "not installed")
   )
 
-/** What a reader needs to judge the numbers. */
-export const read = Effect.gen(function*() {
+/** What a reader needs to judge the numbers. `time` and `loadBefore` are of the run, the rest is of the machine. */
+export interface Environment {
+  /** ISO 8601. */
+  readonly time: string
+  /** The load average of one minute. */
+  readonly loadBefore: number
+  readonly [name: string]: string | number
+}
+
+/** The machine as it is now. */
+export const read: Effect.Effect<Environment> = Effect.gen(function*() {
   const versions = yield* Effect.forEach(
     programs,
     (name) => firstLine(name, ["--version"]).pipe(Effect.map((version) => [name, version] as const))

@@ -26,9 +26,4 @@ export class Recorder {
   get all(): Report.Metrics {
     return this.metrics
   }
-
-  /** Those whose bars mean the same: whole starts, ours and others'. */
-  get starts(): Report.Metrics {
-    return new Map([...this.metrics].filter(([name]) => /^(create|cli|peer)\./.test(name)))
-  }
 }

@@ -1,9 +1,6 @@
 /**
- * The report: a table for people, and the raw samples beside it for everybody who wants to check.
+ * The report: a table for people, and the ratios that hold whatever the machine.
  */
-import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
-import * as Schema from "effect/Schema"
 import { type Metric, summarise, type Summary } from "./Statistics.ts"
 
 /** Metrics by name, each with the boundary that it was measured between. */
@@ -63,42 +60,23 @@ export interface Ratio {
 }
 
 /** The ratio of every pair that was measured. */
-export const ratios = (metrics: Metrics): ReadonlyArray<Ratio> =>
+export const ratiosOf = (
+  all: ReadonlyArray<Pick<Summary, "unit" | "p50"> & { readonly name: string }>
+): ReadonlyArray<Ratio> =>
   comparisons.flatMap((comparison) => {
-    const [mine, theirs] = [metrics.get(comparison.ours), metrics.get(comparison.peer)]
+    const mine = all.find(({ name }) => name === comparison.ours)
+    const theirs = all.find(({ name }) => name === comparison.peer)
     if (mine === undefined || theirs === undefined) {
       return []
     }
-    const quotient = summarise(theirs).p50 / summarise(mine).p50
+    const quotient = theirs.p50 / mine.p50
     return [{ ...comparison, ratio: mine.unit === "per second" ? 1 / quotient : quotient }]
   })
+
+/** The same, of what was just measured. */
+export const ratios = (metrics: Metrics): ReadonlyArray<Ratio> =>
+  ratiosOf([...metrics].map(([name, metric]) => ({ name, ...summarise(metric) })))
 
 /** One line. */
 export const sentence = ({ atLeast, ours, peer, ratio }: Ratio): string =>
   `${ours} is ${ratio.toFixed(2)} times as fast as ${peer} at p50 (bound: ${atLeast})`
-
-/** Writes `{ environment, metrics: { name: { unit, boundary, n, p50, p90, p99, samples } } }`. */
-export const write = (path: string, environment: object, metrics: Metrics) =>
-  Effect.gen(function*() {
-    const files = yield* FileSystem.FileSystem
-    const summaries = Object.fromEntries([...metrics].map(([name, metric]) => [name, summarise(metric)]))
-    yield* files.writeFileString(path, `${JSON.stringify({ environment, metrics: summaries }, undefined, 2)}\n`)
-  })
-
-const Written = Schema.fromJsonString(Schema.Struct({
-  environment: Schema.Record(Schema.String, Schema.Unknown),
-  metrics: Schema.Record(Schema.String, Schema.Unknown)
-}))
-
-/** As `write`, into a file that may hold other metrics already; those of the same names are replaced. */
-export const add = (path: string, environment: object, metrics: Metrics) =>
-  Effect.gen(function*() {
-    const files = yield* FileSystem.FileSystem
-    const before = yield* files.readFileString(path).pipe(
-      Effect.flatMap(Schema.decodeEffect(Written)),
-      Effect.orElseSucceed(() => ({ environment, metrics: {} }))
-    )
-    const summaries = Object.fromEntries([...metrics].map(([name, metric]) => [name, summarise(metric)]))
-    const merged = { environment: before.environment, metrics: { ...before.metrics, ...summaries } }
-    yield* files.writeFileString(path, `${JSON.stringify(merged, undefined, 2)}\n`)
-  })

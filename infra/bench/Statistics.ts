@@ -4,7 +4,7 @@
 
 /** What one scenario measured. `samples` are in the order in which they were taken. */
 export interface Metric {
-  readonly unit: "ms" | "us" | "per second" | "s" | "MiB" | "MiB/s" | "writes"
+  readonly unit: "ms" | "us" | "per second" | "s" | "MiB" | "MB" | "MiB/s" | "writes"
   readonly samples: ReadonlyArray<number>
 }
 

@@ -3,12 +3,11 @@
  * what the rest of a sandbox's life takes. Everything runs in the same minutes on the same machine, contenders one after
  * the other in every round, with the same image and the same program. Raw samples go to bench/results.json.
  *
- *   node infra/bench/main.ts [--rounds N] [--plot] [--check] [SCENARIO ...]
+ *   node infra/bench/main.ts [--rounds N] [--check] [SCENARIO ...]
  *
  * Scenarios with containers: requests, isolation, parallel, burst, cycles, trips, sessions, processes, neighbours, density. Of the control plane by itself:
  * registry, creates, settle, restart. Without a name all of them run but `restart`, which takes minutes; named ones add to
- * the results that are there. `--plot` writes the picture, without which nothing that is committed changes; `--check`
- * fails when a ratio is below its bound. A run that is interrupted or in which a scenario fails still tells what it has.
+ * the results that are there. `--check` fails when a ratio is below its bound. A run that is interrupted or in which a scenario fails still tells what it has.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import * as Cause from "effect/Cause"
@@ -21,9 +20,9 @@ import { parseArgs } from "node:util"
 import * as Containers from "./Containers.ts"
 import * as ControlPlane from "./controlplane/Scenarios.ts"
 import * as Environment from "./Environment.ts"
-import * as Plot from "./Plot.ts"
 import { Recorder } from "./Recorder.ts"
 import * as Report from "./Report.ts"
+import * as Results from "./Results.ts"
 
 const repository = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -31,7 +30,6 @@ const { positionals: chosen, values } = parseArgs({
   allowPositionals: true,
   options: {
     rounds: { type: "string", default: "500" },
-    plot: { type: "boolean", default: false },
     check: { type: "boolean", default: false }
   }
 })
@@ -81,15 +79,11 @@ const main = Effect.gen(function*() {
       return
     }
     yield* files.makeDirectory(`${repository}/bench`, { recursive: true })
-    const write = chosen.length === 0 ? Report.write : Report.add
-    yield* write(`${repository}/bench/results.json`, environment, recorder.all)
-    if (values.plot) {
-      yield* files.makeDirectory(`${repository}/docs/performance`, { recursive: true })
-      yield* files.writeFileString(
-        `${repository}/docs/performance/starts.svg`,
-        Plot.svg("From request to running program", recorder.starts)
-      )
+    const path = `${repository}/bench/results.json`
+    if (chosen.length === 0) {
+      yield* files.remove(path, { force: true })
     }
+    yield* Results.add(path, environment, recorder.all)
     yield* Console.log(JSON.stringify(environment, undefined, 2))
     yield* Console.log(Report.table(recorder.all))
     yield* Console.log(Report.ratios(recorder.all).map(Report.sentence).join("\n"))

@@ -1,54 +1,21 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, FileSystem, Schema } from "effect"
-import { readlinkSync } from "node:fs"
 import { fileURLToPath } from "node:url"
-import { parseAllDocuments } from "yaml"
 import { leavesNothing } from "./e2e/Census.ts"
 import * as ClusterNode from "./e2e/ClusterNode.ts"
 import { eventually } from "./e2e/Eventually.ts"
-import * as LocalStack from "./e2e/LocalStack.ts"
+import * as Installation from "./e2e/Installation.ts"
 
 leavesNothing()
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
 
-/** Agents and janitors share the node's process ids (`hostPID`): those of process 1, which some machines keep closed. */
-const isNode = (() => {
-  try {
-    readlinkSync("/proc/1/ns/pid")
-    return true
-  } catch {
-    process.stderr.write(
-      "not run: a sandbox from the images, because the namespaces of this machine's process 1 are closed\n"
-    )
-    return false
-  }
-})()
-
-const Workload = Schema.Struct({
-  kind: Schema.Literals(["Deployment", "DaemonSet"]),
-  metadata: Schema.Struct({ name: Schema.String, namespace: Schema.String }),
-  spec: Schema.Struct({ template: Schema.Struct({ spec: Schema.Unknown }) })
-})
-const isWorkload = Schema.is(Workload)
-
-/** The Pods of the installation, from `kubectl kustomize`. */
-const installation = Effect.gen(function*() {
-  const { kubectl } = yield* ClusterNode.ClusterNode
-  const rendered = yield* kubectl("kustomize", `${repository}/infra/manifests`)
-  const documents = parseAllDocuments(rendered).map((document): unknown => document.toJS())
-  return new Map(
-    documents.filter(isWorkload).map(({ metadata, spec }) =>
-      [metadata.name, { metadata, spec: spec.template.spec }] as const
-    )
+/** The user that a process runs as. */
+const userOf = (pid: number) =>
+  Effect.map(
+    FileSystem.FileSystem.use((files) => files.readFileString(`/proc/${pid}/status`)),
+    (text) => Number(/^Uid:\s+(\d+)/m.exec(text)?.[1])
   )
-})
-
-const statusOf = (pid: number) =>
-  Effect.map(FileSystem.FileSystem.use((files) => files.readFileString(`/proc/${pid}/status`)), (text) => ({
-    megabytes: Number(/^VmRSS:\s+(\d+)/m.exec(text)?.[1]) / 1024,
-    uid: Number(/^Uid:\s+(\d+)/m.exec(text)?.[1])
-  }))
 
 /** A node's image store holds an image as it is unpacked. */
 const maxUnpackedBytes = 150e6
@@ -58,31 +25,41 @@ const Sbom = Schema.fromJsonString(Schema.Struct({
   components: Schema.Array(Schema.Struct({ purl: Schema.String }))
 }))
 
+/** What a program tells Prometheus: for each metric the labels of each of its series. */
+const scrape = Effect.fnUntraced(function*({ ip }: ClusterNode.RunningPod) {
+  const text = yield* Effect.promise(() => fetch(`http://${ip}:9091/metrics`).then((response) => response.text()))
+  const series = new Map<string, Array<Readonly<Record<string, string>>>>()
+  for (const [, name = "", labels = ""] of text.matchAll(/^([a-z_]+)(?:\{(.*)\})? \S+$/gm)) {
+    const pairs = [...labels.matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)].map((
+      [, label = "", value = ""]
+    ) => [label, value])
+    series.set(name, [...series.get(name) ?? [], Object.fromEntries(pairs)])
+  }
+  return series
+})
+
+/** The labels that metrics may have. What a caller chooses, such as a name or an image, is none of them. */
+// dprint-ignore
+const knownLabels = new Set([
+  "action", "code", "connection", "grpc_code", "grpc_method", "grpc_service", "kind", "le", "lease", "mode", "outcome",
+  "quantile", "queue", "reason", "result", "state", "step", "tier", "verb", "verdict"
+])
+
+/** Series of one program: dozens of metrics, few labels with few values each, and the buckets of histograms. */
+const maxSeries = 4_000
+
+/** The ids of the traces in whose course a program wrote something that fits. */
+const tracesOf = (log: string, pattern: RegExp): ReadonlyArray<string> =>
+  log.split("\n").filter((line) => pattern.test(line)).flatMap((line) =>
+    /"traceId":"([0-9a-f]{32})"/.exec(line)?.[1] ?? []
+  )
+
 describe("the images", () => {
-  layer(ClusterNode.layer, { timeout: 120_000, excludeTestServices: true })((it) => {
-    it.effect.skipIf(!isNode)("run a sandbox on a node, as their manifests say", () =>
+  layer(Installation.layer({ isTraced: true }), { timeout: 120_000, excludeTestServices: true })((it) => {
+    it.effect("run a sandbox on a node, as their manifests say", () =>
       Effect.gen(function*() {
         const node = yield* ClusterNode.ClusterNode
-        const pods = yield* installation
-        yield* node.runPod(pods.get("janitor"))
-        const controller = yield* node.runPod(pods.get("controller"))
-        yield* node.kubectl("apply", "-f", `${repository}/infra/manifests/samples/pool.yaml`)
-        yield* eventually(Effect.sync(() => assert.strictEqual(node.agents.size, 1)))
-        const files = yield* FileSystem.FileSystem
-        const folder = yield* files.makeTempDirectoryScoped({ prefix: "fsb-client-" })
-        const published = ["get", "configmap", "fast-sandbox-ca", "-n", "fast-sandbox-system"]
-        const ca = yield* node.kubectl(...published, "-o", "jsonpath={.data.ca\\.crt}")
-        yield* files.writeFileString(`${folder}/ca.crt`, ca)
-        const client = { endpoint: `${controller.ip}:9090`, token: node.token, tls: { ca: `${folder}/ca.crt` } }
-        yield* files.writeFileString(`${folder}/config.json`, JSON.stringify(client))
-        const fsbCtl = (...args: ReadonlyArray<string>) =>
-          LocalStack.run(LocalStack.fsbCtlPath, ["--config", `${folder}/config.json`, ...args], {
-            env: node.collector.environment
-          })
-        yield* eventually(Effect.gen(function*() {
-          const loaded = yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)
-          assert.strictEqual(loaded.code, 0, loaded.stderr)
-        }))
+        const { controller, fsbCtl } = yield* Installation.Installation
         const ran = yield* fsbCtl("run", "--rm", "--image", "busybox", "--", "sh", "-c", "echo hello; exit 3")
         assert.deepStrictEqual({ code: ran.code, stdout: ran.stdout }, { code: 3, stdout: "hello\n" }, ran.stderr)
         // The spans of one command, from all programs that had a part in it, are one trace.
@@ -97,17 +74,65 @@ describe("the images", () => {
           assert.isTrue(isPart("fast-sandbox-agent", "/agent.v1.AgentService/Create"))
           assert.isTrue(isPart("fast-sandbox-agent", "/containerd.services.tasks.v1.Tasks/Start"))
         }))
-        const { uid } = yield* statusOf(controller.pid)
-        assert.strictEqual(uid, 65532)
-      }).pipe(
-        Effect.tapCause(() =>
-          Effect.gen(function*() {
-            const node = yield* ClusterNode.ClusterNode
-            for (const pod of ["controller", "janitor", "default-pool"]) yield* Effect.logInfo(yield* node.logs(pod))
-          })
-        ),
-        Effect.scoped
-      ))
+        assert.strictEqual(yield* userOf(controller.pid), 65532)
+      }).pipe(Installation.explained))
+
+    it.effect("name the trace in their logs", () =>
+      Effect.gen(function*() {
+        const { logs } = yield* ClusterNode.ClusterNode
+        const { fsbCtl } = yield* Installation.Installation
+        const { code } = yield* fsbCtl("run", "--image", "busybox", "--", "/no/such/program")
+        assert.strictEqual(code, 127)
+        yield* eventually(Effect.gen(function*() {
+          const atController = tracesOf(yield* logs("controller"), /"operation":"create".*"outcome":"(?!ok")/)
+          const atAgent = tracesOf(yield* logs("default-pool"), /a create failed/)
+          assert.isNotEmpty(atAgent)
+          assert.includeMembers([...atController], [...atAgent])
+        }))
+      }).pipe(Installation.explained))
+
+    it.effect("tell what they do by metrics whose labels are bounded", () =>
+      Effect.gen(function*() {
+        const { agent, controller, janitor } = yield* Installation.Installation
+        const told = {
+          controller: yield* scrape(controller),
+          agent: yield* scrape(agent),
+          janitor: yield* scrape(janitor)
+        }
+        const expected = {
+          controller: [
+            "fsb_creates_total",
+            "fsb_create_step_duration_seconds_bucket",
+            "fsb_registry_reservations_total",
+            "fsb_workqueue_depth",
+            "fsb_write_behind_depth",
+            "fsb_sandbox_actions_total",
+            "fsb_kube_client_calls_total",
+            "fsb_leader",
+            "nodejs_eventloop_lag_seconds"
+          ],
+          agent: [
+            "fsb_agent_slots",
+            "fsb_agent_slots_used",
+            "fsb_agent_slots_parked",
+            "fsb_agent_creates_total",
+            "fsb_agent_create_step_duration_seconds_bucket",
+            "fsb_agent_instance_ends_total",
+            "fsb_grpc_client_calls_total",
+            "nodejs_eventloop_lag_seconds"
+          ],
+          janitor: ["fsb_janitor_findings", "fsb_janitor_scan_duration_seconds_count", "nodejs_eventloop_lag_seconds"]
+        } as const
+        for (const program of ["controller", "agent", "janitor"] as const) {
+          const series = told[program]
+          for (const name of expected[program]) assert.isTrue(series.has(name), `${program}: ${name}`)
+          const labels = new Set([...series.values()].flat().flatMap((one) => Object.keys(one)))
+          assert.deepStrictEqual([...labels].filter((label) => !knownLabels.has(label)), [], program)
+          assert.isBelow([...series.values()].flat().length, maxSeries, program)
+        }
+        const steps = told.agent.get("fsb_agent_create_step_duration_seconds_count") ?? []
+        assert.isTrue(steps.every(({ step, tier }) => step !== undefined && tier !== undefined))
+      }).pipe(Installation.explained))
 
     it.effect("say what they are made of, and stay small", () =>
       Effect.gen(function*() {

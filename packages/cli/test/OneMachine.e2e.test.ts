@@ -1,6 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { maxAhead } from "@fast-sandbox/agent/network/NetworkPool"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
+import { version } from "@fast-sandbox/core/Version"
 import * as MachineCensus from "@fast-sandbox/testkit/MachineCensus"
 import * as Grpc from "@grpc/grpc-js"
 import { loadSync } from "@grpc/proto-loader"
@@ -46,6 +47,9 @@ leavesNothing()
 /** Files, mounts and links of sandboxes' networks, as a census names them. */
 const isNetwork = /fsb-?[0-9a-f]{8}-?n$/
 
+/** Node is 125 MB of it. */
+const maxExecutableBytes = 150e6
+
 describe("one machine", () => {
   layer(TestStack.layer, TestStack.options)((it) => {
     it.effect("runs a program, shows its output and ends with its exit code", () =>
@@ -74,6 +78,28 @@ describe("one machine", () => {
         const { home } = yield* LocalStack.LocalStack
         yield* Listening.assertOnly(home, [yield* Listening.apiServer(home)])
       }))
+
+    it.effect("takes fsb-ctl as one file, without a node or a repository around it", () =>
+      Effect.gen(function*() {
+        const { home } = yield* LocalStack.LocalStack
+        const repository = fileURLToPath(new URL("../../..", import.meta.url))
+        const built = yield* LocalStack.run(process.execPath, [`${repository}/packages/cli/build/executable.ts`])
+        assert.strictEqual(built.code, 0, built.stderr)
+        const [path = ""] = built.stdout.split(": ")
+        const files = yield* FileSystem.FileSystem
+        const folder = yield* files.makeTempDirectoryScoped({ prefix: "fsb-executable-" })
+        const alone = `${folder}/fsb-ctl`
+        yield* files.copyFile(path, alone)
+        assert.isBelow(Number((yield* files.stat(alone)).size), maxExecutableBytes)
+        const fsbCtl = (...args: ReadonlyArray<string>) =>
+          LocalStack.run(alone, args, { env: { PATH: "/nonexistent", FSB_ENDPOINT: `unix:${home}/run/fastpath.sock` } })
+        assert.deepStrictEqual(yield* fsbCtl("--version"), { code: 0, stdout: `fsb-ctl ${version}\n`, stderr: "" })
+        const ran = yield* fsbCtl("run", "--rm", "--image", "busybox", "--", "sh", "-c", "echo out; exit 7")
+        assert.deepStrictEqual({ code: ran.code, stdout: ran.stdout }, { code: 7, stdout: "out\n" }, ran.stderr)
+        const listed = yield* fsbCtl("list", "-o", "yaml")
+        assert.match(listed.stdout, /^kind: List$/m, listed.stderr)
+        assert.match((yield* fsbCtl("up")).stderr, /this build of fsb-ctl can't run the server: .*take the archive/)
+      }).pipe(Effect.scoped))
 
     it.effect("runs in the background, is listed, logs, and is deleted", () =>
       Effect.gen(function*() {

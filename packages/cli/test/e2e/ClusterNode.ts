@@ -30,6 +30,12 @@ const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const nodeName = "node-1"
 
+/**
+ * Stands for the node's process 1, whose namespaces and root some machines close even to root: ours are the same, and a Pod
+ * that shares the node's process ids sees this one.
+ */
+const ownProcess = `/proc/${process.pid}`
+
 /** What containerd gives to containers; `ctr` drops by name only. */
 // dprint-ignore
 const defaultCapabilities = [
@@ -124,7 +130,13 @@ const answers = (url: string) =>
     Effect.retry(Schedule.spaced("50 millis"))
   )
 
-const make = Effect.gen(function*() {
+/** How the node is set up. */
+export interface Options {
+  /** Whether Pods send their traces to the collector: what sends them is loaded only then. */
+  readonly isTraced: boolean
+}
+
+const make = Effect.fnUntraced(function*({ isTraced }: Options) {
   const files = yield* FileSystem.FileSystem
   const kube = yield* KubeClient
   const { caCertificate, kubeconfigPath, token, url } = yield* ApiServer
@@ -152,7 +164,8 @@ const make = Effect.gen(function*() {
   const places: Array<readonly [string, string]> = [
     ["/run/containerd", dirname(daemon.socket)],
     ["/var/lib/fast-sandbox-node", `${directory}/state`],
-    ["/var/log/fast-sandbox", `${directory}/logs`]
+    ["/var/log/fast-sandbox", `${directory}/logs`],
+    ["/proc/1/root", `${ownProcess}/root`]
   ]
   const relocate = (pod: RunnablePod) =>
     Effect.flatMap(
@@ -225,8 +238,8 @@ const make = Effect.gen(function*() {
       ...environment.success,
       KUBERNETES_SERVICE_HOST: hostname,
       KUBERNETES_SERVICE_PORT: port,
+      ...(isTraced ? collector.environment : {}),
       // Pods have no network of their own here, so each keeps to its own address.
-      ...collector.environment,
       FSB_LISTEN: `${ip}:9090`,
       FSB_METRICS_LISTEN: `${ip}:9091`,
       FSB_CONTAINERD_SOCKET: daemon.socket,
@@ -269,7 +282,7 @@ const make = Effect.gen(function*() {
         "--net-host",
         "--cgroup",
         `${cgroupsPath}/${id}`,
-        ...(spec.hostPID === true ? ["--with-ns", "pid:/proc/1/ns/pid"] : []),
+        ...(spec.hostPID === true ? ["--with-ns", `pid:${ownProcess}/ns/pid`] : []),
         ...(security?.privileged === true ? ["--privileged"] : []),
         ...(security?.readOnlyRootFilesystem === true ? ["--read-only"] : []),
         ...(security?.capabilities?.drop.includes("ALL") === true
@@ -362,10 +375,11 @@ const apiServer = Layer.unwrap(
 )
 
 /** The node, with nothing on it. Wants root, and `make images` beforehand. */
-export const layer = Layer.effect(ClusterNode, make).pipe(
-  Layer.provideMerge(kubeClient),
-  Layer.provide(apiServer),
-  Layer.provide(PrivateContainerd.layer()),
-  Layer.provideMerge(NodeServices.layer),
-  Layer.orDie
-)
+export const layer = (options: Options) =>
+  Layer.effect(ClusterNode, make(options)).pipe(
+    Layer.provideMerge(kubeClient),
+    Layer.provide(apiServer),
+    Layer.provide(PrivateContainerd.layer()),
+    Layer.provideMerge(NodeServices.layer),
+    Layer.orDie
+  )
