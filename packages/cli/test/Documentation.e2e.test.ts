@@ -1,50 +1,61 @@
 import { assert, describe, layer } from "@effect/vitest"
 import * as Kubectl from "@fast-sandbox/testkit/Kubectl"
-import { Effect, FileSystem } from "effect"
+import { Effect } from "effect"
 import { dirname } from "node:path"
-import { fileURLToPath } from "node:url"
 import { leavesNothing } from "./e2e/Census.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
 import * as TestStack from "./e2e/TestStack.ts"
+import * as Pages from "./Pages.ts"
 
 leavesNothing()
 
-const repository = fileURLToPath(new URL("../../..", import.meta.url))
+/** Where the pages say that everything of a machine's stack is. */
+const usualHome = "/var/lib/fast-sandbox"
 
-/** The blocks of a page that are marked `sh test`. */
-const blocksOf = (text: string): ReadonlyArray<string> =>
-  [...text.matchAll(/^```sh test\n([\s\S]*?)^```$/gm)].map(([, block = ""]) => block)
+const pages = [
+  "README.md",
+  "docs/quick-start.md",
+  "docs/installation.md",
+  "docs/operations.md",
+  "packages/client/README.md"
+]
 
-const pages = ["quick-start", "installation", "operations"]
+/** Runs a block as its reader would, against the stack of this test. */
+const run = Effect.fnUntraced(function*(language: "sh" | "ts", text: string) {
+  const { home } = yield* LocalStack.LocalStack
+  const kubectl = yield* Kubectl.path
+  const block = text.replaceAll(usualHome, home)
+  const [file, args] = language === "sh"
+    ? ["bash", ["-euo", "pipefail", "-c", block]] as const
+    : [process.execPath, ["--input-type=module-typescript", "--eval", block]] as const
+  const { code, stderr, stdout } = yield* LocalStack.run(file, args, {
+    env: {
+      PATH: `${dirname(LocalStack.fsbCtlPath)}:${dirname(kubectl)}:${process.env["PATH"]}`,
+      HOME: dirname(home),
+      KUBECONFIG: `${home}/kubeconfig`,
+      FSB_ENDPOINT: `unix:${home}/run/fastpath.sock`
+    }
+  })
+  assert.strictEqual(code, 0, `${block}\n${stdout}${stderr}`)
+})
 
 describe("the documentation", () => {
   layer(TestStack.layer, TestStack.options)((it) => {
     for (const page of pages) {
-      it.effect(`the commands of ${page}.md work`, () =>
+      it.effect(`what ${page} has of commands and programs works`, () =>
         Effect.gen(function*() {
-          const files = yield* FileSystem.FileSystem
-          const { home } = yield* LocalStack.LocalStack
-          const kubectl = yield* Kubectl.path
-          const blocks = blocksOf(yield* files.readFileString(`${repository}/docs/${page}.md`))
+          const blocks = [
+            ...Pages.tested(page, "sh").map((text) => ["sh", text] as const),
+            ...Pages.tested(page, "ts").map((text) => ["ts", text] as const)
+          ]
           assert.isNotEmpty(blocks)
-          for (const block of blocks) {
-            const ran = yield* LocalStack.run("bash", ["-euo", "pipefail", "-c", block], {
-              env: {
-                PATH: `${dirname(LocalStack.fsbCtlPath)}:${dirname(kubectl)}:${process.env["PATH"]}`,
-                HOME: dirname(home),
-                KUBECONFIG: `${home}/kubeconfig`,
-                FSB_ENDPOINT: `unix:${home}/run/fastpath.sock`
-              }
-            })
-            assert.strictEqual(ran.code, 0, `${block}\n${ran.stdout}${ran.stderr}`)
-          }
+          for (const [language, text] of blocks) yield* run(language, text)
         }))
     }
 
     it.effect("the reference has every command", () =>
       Effect.gen(function*() {
-        const files = yield* FileSystem.FileSystem
-        const reference = yield* files.readFileString(`${repository}/docs/reference/cli.md`)
+        const reference = Pages.read("docs/reference/cli.md")
         const help = yield* LocalStack.run(LocalStack.fsbCtlPath, ["--help"], { env: { NO_COLOR: "1" } })
         const commands = [...help.stdout.matchAll(/^ {2}([a-z][a-z-]*)(?:, [a-z]+)* {3,}\S/gm)].map(([, name]) => name)
         assert.isAbove(commands.length, 10)
