@@ -118,18 +118,19 @@ export interface AgentProcess {
 }
 
 /**
- * Starts the agent's process, in the network namespace `netns` where one is given, and waits until it serves. It is killed
- * (its sandboxes stay) with the scope.
+ * Starts the agent's process, by the command `through` that executes its arguments where one is given, and waits until it
+ * serves. It is killed (its sandboxes stay) with the scope.
  */
-export const startProcess = Effect.fnUntraced(function*(changes: Environment = {}, netns?: string) {
+export const startProcess = Effect.fnUntraced(function*(
+  changes: Environment = {},
+  through: ReadonlyArray<string> = []
+) {
   const environment = yield* environmentOf(changes)
   const settings = yield* settingsOf(environment)
   let output = ""
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => {
-      const [program, args] = netns === undefined
-        ? [process.execPath, [main]]
-        : ["nsenter", [`--net=${netns}`, process.execPath, main]]
+      const [program = process.execPath, ...args] = [...through, process.execPath, main]
       const child = spawn(program, args, {
         env: { PATH: process.env["PATH"] ?? "", ...environment },
         stdio: ["pipe", "pipe", "pipe"]

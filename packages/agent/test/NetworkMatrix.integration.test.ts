@@ -98,7 +98,10 @@ const leftOn = ({ netns }: Machines.Machine) => ({
 })
 
 const agentOn = ({ netns }: Machines.Machine, changes: Fixture.Environment = {}) =>
-  Fixture.startProcess({ POD_IP: node.ipv4, POD_UID: "uid-matrix", ...changes }, netns)
+  Fixture.startProcess({ POD_IP: node.ipv4, POD_UID: "uid-matrix", ...changes }, [
+    "nsenter",
+    `--net=${netns}`
+  ])
 
 const egress = (policy: object): Fixture.Environment => ({ FSB_EGRESS: JSON.stringify(policy) })
 
