@@ -191,7 +191,7 @@ image: alpine:latest
 # The pool that runs it.
 pool_ref: ${Names.defaultPool}
 
-# fast: the program is started first, then recorded. strong: the other way round.
+# fast: start the program, then record it. strong: the other way round.
 consistency_mode: fast
 
 # Replaces the image's ENTRYPOINT.

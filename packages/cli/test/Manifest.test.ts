@@ -13,6 +13,9 @@ describe("Manifest", () => {
       assert.deepInclude(manifest, { image: "alpine:latest", pool: "default-pool", consistencyMode: "fast" })
     }))
 
+  it("the template fits into a terminal of 80 columns", () =>
+    assert.deepStrictEqual(Manifest.template("web").split("\n").filter((line) => line.length >= 80), []))
+
   it.effect("every example in the template is right when it is taken in", () =>
     Effect.gen(function*() {
       const text = Manifest.template("web").replaceAll(/^# (?=[a-z_]+: ?(?:$|[[/])| {2}[A-Z]+:)/gm, "")
