@@ -104,7 +104,8 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
 
   const setUp = Effect.gen(function*() {
     yield* Stack.makePool(parkedPool, {
-      maxSandboxesPerPod: burst,
+      // With room for as many more, so that what a start took is replaced at once and not when its sandbox is gone.
+      maxSandboxesPerPod: 2 * burst,
       warmImages: [{ image: common.image, parked: burst }]
     })
     yield* Stack.makePool(preparedPool, { maxSandboxesPerPod: burst, warmImages: unparked })
