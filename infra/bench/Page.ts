@@ -75,7 +75,10 @@ const introduction = `# Performance
 
 Each number has a boundary: _request_ is a connected client's call, _process_ includes the start of the program that calls.
 Compare rows that were measured together, not milliseconds of two machines or of two days. p99 of few samples is their
-largest. Raw samples: [performance/results.json](performance/results.json).
+largest. Raw samples: [performance/results.json](performance/results.json). What stands out, of a quiet minute, is in
+the [README](../README.md#numbers); what was learned and measured once, in [notes](performance/notes.md).
+
+![Starts, ours and others'](performance/starts.svg)
 
 \`\`\`sh not run: they take the machine for an hour; the tests run the comparison in a small form
 make bench-peers                    # installs what is compared with
@@ -98,7 +101,6 @@ export const page = (results: Results): string => {
     return own.length === 0 ? [] : [[
       `## ${title}`,
       ...(text === "" ? [] : [text]),
-      ...(at === 0 ? ["![Starts, ours and others'](performance/starts.svg)"] : []),
       table(headings, own.map(cells)),
       boundaries(own),
       ...(at === 0 && ratios.length > 0 ? [ratios.map((ratio) => `- ${sentence(ratio)}`).join("\n")] : [])

@@ -54,14 +54,19 @@ export const format = ({ machine, metrics }: Results): string => {
   return `{\n  "machine": ${JSON.stringify(machine)},\n  "metrics": {\n${lines.join(",\n")}\n  }\n}\n`
 }
 
+/** Both; what was measured later replaces what has its name, and all of it when it was on another machine. */
+export const merge = (before: Results, after: Results): Results => {
+  const isSame = JSON.stringify(before.machine) === JSON.stringify(after.machine)
+  return { machine: after.machine, metrics: { ...(isSame ? before.metrics : {}), ...after.metrics } }
+}
+
 /** Adds to a file. Metrics of the same name are replaced, and all of them when the file is of another machine. */
 export const add = Effect.fnUntraced(function*(path: string, environment: Environment, measured: Metrics) {
   const files = yield* FileSystem.FileSystem
   const { loadBefore, time, ...machine } = environment
   const before = yield* Effect.orElseSucceed(read(path), (): Results => ({ machine, metrics: {} }))
-  const isSame = JSON.stringify(before.machine) === JSON.stringify(machine)
-  const added = Object.fromEntries(
+  const metrics = Object.fromEntries(
     [...measured].map(([name, { boundary, samples, unit }]) => [name, { unit, boundary, time, loadBefore, samples }])
   )
-  yield* files.writeFileString(path, format({ machine, metrics: { ...(isSame ? before.metrics : {}), ...added } }))
+  yield* files.writeFileString(path, format(merge(before, { machine, metrics })))
 })

@@ -1,5 +1,5 @@
 /**
- * Publishes results: copies those of this machine, where there are any, to docs/performance, and makes the page and its
+ * Publishes results: adds those of this machine, where there are any, to docs/performance, and makes the page and its
  * picture anew from what is there.
  *
  *     npm run generate:performance
@@ -19,15 +19,17 @@ const main = Effect.gen(function*() {
   const published = `${repository}/docs/performance/results.json`
   const own = `${repository}/bench/results.json`
   if (yield* files.exists(own)) {
-    yield* files.writeFileString(published, Results.format(yield* Results.read(own)))
+    const mine = yield* Results.read(own)
+    const before = yield* Effect.orElseSucceed(Results.read(published), () => mine)
+    yield* files.writeFileString(published, Results.format(Results.merge(before, mine)))
   }
   const results = yield* Results.read(published)
   yield* files.writeFileString(`${repository}/docs/performance.md`, Page.page(results))
   const starts = Results.rows(results).filter(({ name }) => Page.starts.test(name))
-  yield* files.writeFileString(
-    `${repository}/docs/performance/starts.svg`,
-    Plot.svg("From request to running program", new Map(starts.map((row) => [row.name, row])))
-  )
+  if (starts.length > 0) {
+    const picture = Plot.svg("From request to running program", new Map(starts.map((row) => [row.name, row])))
+    yield* files.writeFileString(`${repository}/docs/performance/starts.svg`, picture)
+  }
 })
 
 main.pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)
