@@ -47,7 +47,7 @@ const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string;
   { ours: "create.parked.greedy", peer: "create.parked.alone", atLeast: 0.15 },
   { ours: "create.prepared.greedy", peer: "create.prepared.alone", atLeast: 0.25 },
   { ours: "cli.run", peer: "peer.docker.run", atLeast: 1.5 },
-  { ours: "cli.run", peer: "peer.podman.run", atLeast: 1 },
+  { ours: "cli.run", peer: "peer.podman.run", atLeast: 0.6 },
   { ours: "cli.run", peer: "peer.ctr.run", atLeast: 0.5 }
 ]
 

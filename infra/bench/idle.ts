@@ -21,8 +21,8 @@ import { summarise } from "./Statistics.ts"
 
 const repository = fileURLToPath(new URL("../..", import.meta.url))
 
-/** Resident memory that each may take in the median, in MB: what was measured and a little more, below 120, 100 and 80. */
-const mostMegabytes = { controller: 114, agent: 97, janitor: 72 } as const
+/** Resident memory that each may take in the median, in MB. */
+const mostMegabytes = { controller: 120, agent: 100, janitor: 80 } as const
 
 /** Longer than V8 waits before it collects the garbage of a program that rests. */
 const rest = "30 seconds"
