@@ -32,13 +32,14 @@ describe("kill -9", () => {
           args: ["sh", "-c", "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.05; done"],
           exposedPorts: [8080]
         })
-        yield* sandboxes.create({ ...common, name: "ender", args: ["sh", "-c", "sleep 1; echo bye; exit 4"] })
         const followed: Array<string> = []
         const follower = yield* sandboxes.logs("ticker", { follow: true }).pipe(
           Stream.runForEach((line) => Effect.sync(() => followed.push(LogLine.text(line)))),
           Effect.forkChild
         )
+        yield* eventually(Effect.sync(() => assert.isNotEmpty(followed)))
         const pid = yield* Machine.agentProcess(ticker.agentPod)
+        yield* sandboxes.create({ ...common, name: "ender", args: ["sh", "-c", "sleep 1; echo bye; exit 4"] })
         // Stopped first, so that the program certainly ends while no agent looks.
         process.kill(pid, "SIGSTOP")
         yield* eventually(Effect.gen(function*() {

@@ -42,8 +42,8 @@ const listeners = (home: string) =>
 
 /** The unix sockets that docs/security.md lists, by the names under which they were made. */
 const documented = (home: string): ReadonlyArray<RegExp> => [
-  // The servers' own, which get their names in `run` only once they are nobody else's.
-  new RegExp(`^${home}/run/\\.fsb-\\w+/s$`),
+  // The servers' own, which get their names in `run`, or in an agent's folder there, only once they are nobody else's.
+  new RegExp(`^${home}/run/([0-9a-f]{12}/)?\\.fsb-\\w+/s$`),
   new RegExp(`^${home}/containerd/(containerd|debug)\\.sock(\\.ttrpc)?$`),
   /^@?\/run\/containerd\/s\/[0-9a-f]{64}$/,
   // A parked slot's, in a folder of the agent's that is too deep for the path of a socket.
@@ -65,7 +65,10 @@ export const assertOnly = Effect.fnUntraced(function*(home: string, addresses: R
     unix?.filter(({ address }) => !documented(home).some((pattern) => pattern.test(address))),
     []
   )
-  const named = readdirSync(`${home}/run`).filter((name) => name.endsWith(".sock")).map((name) => `${home}/run/${name}`)
+  const named = readdirSync(`${home}/run`, { recursive: true, encoding: "utf8" }).filter((name) =>
+    name.endsWith(".sock")
+  )
+    .map((name) => `${home}/run/${name}`)
   assert.isAtLeast(named.length, 2, "the API's and an agent's")
   const others = unix?.map(({ address }) => address).filter((address) => existsSync(address)) ?? []
   assert.deepStrictEqual([...named, ...others].filter((path) => !isPrivate(path)), [])
