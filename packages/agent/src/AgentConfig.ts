@@ -5,6 +5,7 @@ import * as PodCgroups from "@fast-sandbox/containerd/PodCgroups"
 import * as NetworkPolicy from "@fast-sandbox/core/NetworkPolicy"
 import * as Quantity from "@fast-sandbox/core/Quantity"
 import { type KeptWarm, keptWarm, RuntimeType } from "@fast-sandbox/core/SandboxPool"
+import { unixPathOf } from "@fast-sandbox/grpc/GrpcConnection"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -138,17 +139,15 @@ const AbsolutePath = Schema.String.check(
 
 const QuantityText = Schema.String.check(Schema.isPattern(Quantity.pattern))
 
-const unixPrefix = "unix:"
-
 const parseTcp = (text: string): { readonly host: string; readonly port: number } => {
   const colon = text.lastIndexOf(":")
   return { host: text.slice(0, colon), port: Number(text.slice(colon + 1)) }
 }
 
-const parseListen = (text: string): Listen =>
-  text.startsWith(unixPrefix)
-    ? { _tag: "Unix", path: text.slice(unixPrefix.length) }
-    : { _tag: "Tcp", ...parseTcp(text) }
+const parseListen = (text: string): Listen => {
+  const path = unixPathOf(text)
+  return path === undefined ? { _tag: "Tcp", ...parseTcp(text) } : { _tag: "Unix", path }
+}
 
 const quantity = (name: string, parse: (text: string) => Option.Option<number>): Config.Config<number | undefined> =>
   Config.option(Config.schema(QuantityText, name)).pipe(

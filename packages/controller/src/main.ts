@@ -2,6 +2,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { ports } from "@fast-sandbox/core/Names"
 import { version } from "@fast-sandbox/core/Version"
+import { unixPathOf } from "@fast-sandbox/grpc/GrpcConnection"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { KubeConfig } from "@fast-sandbox/kube/KubeConfig"
@@ -29,15 +30,14 @@ const config = Config.all({
   metricsListen: Config.NonEmptyString("FSB_METRICS_LISTEN").pipe(Config.withDefault(`:${ports.metrics}`))
 })
 
-const unixPrefix = "unix:"
-
 /** Whatever listens on the network shows a certificate of the authority. */
 const listenerOf = (text: string, { own, rotations }: Authority["Service"]): Effect.Effect<GrpcServer.Listener> =>
   Effect.map(own, ({ certificate, key }) => {
     const { host, port } = Probes.parseAddress(text)
-    return text.startsWith(unixPrefix)
-      ? GrpcServer.unix(text.slice(unixPrefix.length))
-      : GrpcServer.tcp(host, port, { tls: { certificate: { chain: certificate, key }, rotations } })
+    const path = unixPathOf(text)
+    return path === undefined
+      ? GrpcServer.tcp(host, port, { tls: { certificate: { chain: certificate, key }, rotations } })
+      : GrpcServer.unix(path)
   })
 
 const program = Effect.gen(function*() {

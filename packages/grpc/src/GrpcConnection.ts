@@ -31,6 +31,12 @@ export const KEEPALIVE_TIMEOUT_MILLIS = 10_000
 /** A server that does not answer an attempt to connect within this time can't be reached. */
 export const CONNECT_TIMEOUT_MILLIS = 10_000
 
+const unixPrefix = "unix:"
+
+/** The path in an address that is a unix socket's. */
+export const unixPathOf = (address: string): string | undefined =>
+  address.startsWith(unixPrefix) ? address.slice(unixPrefix.length) : undefined
+
 /** PEM text or bytes. */
 export type Pem = string | Uint8Array
 

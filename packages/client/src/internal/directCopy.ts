@@ -6,7 +6,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import { type BoundaryError, type FailedPrecondition, Internal } from "@fast-sandbox/core/Errors"
 import type { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import type * as Wire from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
-import type * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
+import * as GrpcConnection from "@fast-sandbox/grpc/GrpcConnection"
 import * as Pipe from "@fast-sandbox/grpc/Pipe"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -33,8 +33,6 @@ export interface DirectCopy {
 /** Read ahead while what was read before is worked on: a few reads of the kernel's buffer for a socket. */
 const READ_AHEAD_BYTES = 1024 * 1024
 
-const unixPrefix = "unix:"
-
 /** The socket is not for this user, or not on this machine. */
 class Unreachable extends Schema.TaggedError<Unreachable>()("Unreachable", {}) {}
 
@@ -57,9 +55,10 @@ const connect = (path: string): Effect.Effect<Net.Socket, Unreachable, Scope.Sco
 
 /** For a server at a unix socket; none for any other, because its agents are on other machines. */
 export const make = (api: Api, address: string): DirectCopy | undefined => {
-  if (!address.startsWith(unixPrefix)) return undefined
+  const server = GrpcConnection.unixPathOf(address)
+  if (server === undefined) return undefined
   /** A server on another machine, at the end of a tunnel, must not choose where this process connects to. */
-  const folder = `${dirname(address.slice(unixPrefix.length))}/`
+  const folder = `${dirname(server)}/`
 
   /** The socket, and the answer that comes when the copy has ended. */
   const open = Effect.fnUntraced(

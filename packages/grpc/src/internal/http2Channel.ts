@@ -15,7 +15,8 @@ import {
   KEEPALIVE_TIMEOUT_MILLIS,
   MAX_MESSAGE_BYTES,
   type Options,
-  type Pem
+  type Pem,
+  unixPathOf
 } from "../GrpcConnection.ts"
 import {
   type Channel,
@@ -329,8 +330,6 @@ const awaitOne = (call: Call, settle: Settle): void => {
   look()
 }
 
-const isUnixAddress = (address: string): boolean => address.startsWith("unix:")
-
 const pem = (content: Pem): string | Buffer => typeof content === "string" ? content : Buffer.from(content)
 
 const tlsOptions = ({ tls }: Credentials) =>
@@ -358,13 +357,12 @@ interface Session {
 const connect = ({ address, credentials = {} }: Options): Session => {
   let problem: string | undefined
   const scheme = credentials.tls === undefined ? "http" : "https"
-  const session = Http2.connect(isUnixAddress(address) ? "http://localhost" : `${scheme}://${address}`, {
+  const path = unixPathOf(address)
+  const session = Http2.connect(path === undefined ? `${scheme}://${address}` : "http://localhost", {
     settings: { enablePush: false, initialWindowSize: WINDOW_BYTES },
     maxSessionMemory: SESSION_MEMORY_MEGABYTES,
     ...tlsOptions(credentials),
-    ...(isUnixAddress(address)
-      ? { createConnection: () => Net.connect({ path: address.slice("unix:".length) }) }
-      : {})
+    ...(path === undefined ? {} : { createConnection: () => Net.connect({ path }) })
   })
   const limit = setTimeout(
     () => session.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MILLIS} ms`)),
@@ -406,7 +404,8 @@ const keepAlive = ({ giveUp: end, session }: Session, everyMillis: number, isBus
 /** A channel to the server of these options. */
 export const make = (options: Options): Channel => {
   const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
-  const probeMillis = options.probeMillis ?? (isUnixAddress(options.address) ? undefined : KEEPALIVE_TIME_MILLIS)
+  const probeMillis = options.probeMillis ??
+    (unixPathOf(options.address) === undefined ? KEEPALIVE_TIME_MILLIS : undefined)
   let current: Session | undefined
   let busy = 0
 
