@@ -44,7 +44,6 @@ import { Agents } from "../agents/Agents.ts"
 import { toBoundary } from "../KubeFailure.ts"
 import { Demand } from "../pool/Demand.ts"
 import { Registry } from "../registry/Registry.ts"
-import { announce } from "../sandbox/Announcement.ts"
 import * as Audit from "./Audit.ts"
 import { Directory, type Entry } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
@@ -361,15 +360,8 @@ export const make: Effect.Effect<
       return yield* new Internal({ problem: "an instance was started before its resource was written" })
     }
     yield* placement.settled(placed.assignment.instanceId)
-    const { status: before } = resource
     const sandbox = yield* shown(resource, placed.assignment)
-    const reported = yield* kube.updateStatus(Kinds.Sandbox, sandbox).pipe(
-      Effect.tap((written) => announce(recorder, written, before, sandbox.status ?? {})),
-      Effect.catchTag(
-        "KubeError",
-        (error) => Effect.as(Effect.logDebug("the first status was not written", error), sandbox)
-      )
-    )
+    const reported = (yield* FirstStatus.write({ kube, recorder }, resource, sandbox)) ?? sandbox
     yield* directory.wrote(reported)
     return reported
   })

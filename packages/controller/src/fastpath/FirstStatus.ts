@@ -6,8 +6,13 @@ import * as Assignment from "@fast-sandbox/core/Assignment"
 import * as Decision from "@fast-sandbox/core/Decision"
 import type { Sandbox, SandboxStatus } from "@fast-sandbox/core/Sandbox"
 import type { Instance } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
+import * as Kinds from "@fast-sandbox/kube/FastSandbox"
+import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { AgentView } from "../agents/Agents.ts"
+import { announce } from "../sandbox/Announcement.ts"
 import { observe } from "../sandbox/Observation.ts"
 
 /**
@@ -29,6 +34,29 @@ export const of = (sandbox: Sandbox, agent: AgentView, instance: Instance, now: 
   })
   return Decision.Action.$is("ReportStatus")(action) ? action.status : undefined
 }
+
+/** With what a first status is written. */
+export interface Writer {
+  readonly kube: KubeClient["Service"]
+  readonly recorder: EventRecorder["Service"]
+}
+
+/**
+ * Writes the status of `after` and tells of it. Undefined when that could not be: whoever writes one meanwhile knows more,
+ * and the first one is for speed only.
+ */
+export const write = (
+  { kube, recorder }: Writer,
+  before: Sandbox,
+  after: Sandbox
+): Effect.Effect<Sandbox | undefined> =>
+  kube.updateStatus(Kinds.Sandbox, after).pipe(
+    Effect.tap((written) => announce(recorder, written, before.status, after.status ?? {})),
+    Effect.catchTag(
+      "KubeError",
+      (error) => Effect.as(Effect.logDebug("the first status was not written", error), undefined)
+    )
+  )
 
 /** The sandbox with a status that says at least where its instance is. */
 export const show = (

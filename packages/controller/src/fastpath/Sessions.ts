@@ -138,13 +138,10 @@ const make = Effect.gen(function*() {
           return yield* new InvalidArgument({ field: "part", problem: "is missing; say what to copy" })
         }
         const { client, key, sandbox } = yield* located(part.value.sandbox)
-        return part.case === "to"
-          ? client.copyDirectly({ part: { case: "to", value: { ...part.value, sandbox } } }).pipe(
-            Audit.session("copyTo", key)
-          )
-          : client.copyDirectly({ part: { case: "from", value: { ...part.value, sandbox } } }).pipe(
-            Audit.session("copyFrom", key)
-          )
+        const [operation, here] = part.case === "to"
+          ? ["copyTo", { case: part.case, value: { ...part.value, sandbox } }] as const
+          : ["copyFrom", { case: part.case, value: { ...part.value, sandbox } }] as const
+        return client.copyDirectly({ part: here }).pipe(Audit.session(operation, key))
       })),
     portForward: (requests) =>
       Stream.unwrap(Effect.gen(function*() {

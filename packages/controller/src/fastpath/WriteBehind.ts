@@ -30,7 +30,6 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Agents, type AgentView } from "../agents/Agents.ts"
 import { isFinal } from "../KubeFailure.ts"
-import { announce } from "../sandbox/Announcement.ts"
 import { Directory, type Unwritten } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
 import { Placement } from "./Placement.ts"
@@ -241,16 +240,9 @@ export const make: Effect.Effect<
     const status = Option.isNone(found) || resource.status?.phase !== undefined
       ? undefined
       : FirstStatus.of(resource, found.value.agent, found.value.instance, now)
-    // Whoever writes a status meanwhile knows more: the first one is for speed only.
     const reported = status === undefined
       ? resource
-      : yield* kube.updateStatus(Kinds.Sandbox, { ...resource, status }).pipe(
-        Effect.tap((sandbox) => announce(recorder, sandbox, resource.status, status)),
-        Effect.catchTag(
-          "KubeError",
-          (error) => Effect.as(Effect.logDebug("the first status was not written", error), resource)
-        )
-      )
+      : (yield* FirstStatus.write({ kube, recorder }, resource, { ...resource, status })) ?? resource
     yield* directory.wrote(reported)
     yield* count("written")
     return Option.some(reported)
