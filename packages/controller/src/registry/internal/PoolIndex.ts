@@ -205,23 +205,30 @@ export class PoolIndex<A> {
     }
   }
 
+  /** An agent is ranked under other names than before; gives these. */
+  private rename(
+    which: keyof ImageRankings,
+    ordinal: number,
+    { totals: { free } }: Indexed<A>,
+    before: ReadonlySet<string>,
+    after: ReadonlySet<string>
+  ): ReadonlySet<string> {
+    this.rank(which, before, ordinal, free, 0)
+    this.rank(which, after, ordinal, 0, free)
+    return after
+  }
+
   private putImages(ordinal: number, entry: Indexed<A>, images: AgentView["images"]): void {
     if (entry.images !== images) {
-      const { free } = entry.totals
-      this.rank("holding", entry.spellings, ordinal, free, 0)
       entry.images = images
-      entry.spellings = spellingsOf(images)
-      this.rank("holding", entry.spellings, ordinal, 0, free)
+      entry.spellings = this.rename("holding", ordinal, entry, entry.spellings, spellingsOf(images))
     }
   }
 
   private putParked(ordinal: number, entry: Indexed<A>, parked: AgentView["parked"]): void {
     if (entry.parked !== parked) {
-      const { free } = entry.totals
-      this.rank("parked", entry.ready, ordinal, free, 0)
       entry.parked = parked
-      entry.ready = readyOf(parked)
-      this.rank("parked", entry.ready, ordinal, 0, free)
+      entry.ready = this.rename("parked", ordinal, entry, entry.ready, readyOf(parked))
     }
   }
 
