@@ -15,6 +15,7 @@ import { type CommandError, run } from "./internal/command.ts"
 import * as MachineSetup from "./MachineSetup.ts"
 import * as Proc from "./Proc.ts"
 import { binaryDirectories } from "./RuntimeProfile.ts"
+import { runtimeState } from "./ShimRuntime.ts"
 
 /** containerd could not be started, or does not answer. `log` are the last lines of its log. */
 export class DaemonError extends Schema.TaggedError<DaemonError>()("DaemonError", {
@@ -249,9 +250,6 @@ const removeTasks = Effect.fnUntraced(function*(socket: string) {
   }
   return namespaces.map(({ name }) => name)
 }, Effect.scoped)
-
-/** Where runc-like runtimes under containerd keep their state, for each namespace of any containerd. */
-const runtimeState = "/run/containerd/runc"
 
 const unixScheme = "unix://"
 

@@ -409,6 +409,12 @@ export const makeProcess = (
     }
   })
 
+/** So many cores as the scheduler has them. */
+export const quotaOf = (cores: number): { readonly period: number; readonly quota: number } => ({
+  period: cpuPeriodMicros,
+  quota: Math.max(minCpuQuotaMicros, Math.round(cores * cpuPeriodMicros))
+})
+
 /** The limits as a cgroup has them; also what `Tasks.update` takes. */
 export const makeResources = (resources: Resources): LinuxResources => {
   const cpu = resources.cpu ?? defaultResources.cpu
@@ -424,8 +430,7 @@ export const makeResources = (resources: Resources): LinuxResources => {
       ...(resources.swapBytes === undefined ? {} : { swap: memory + resources.swapBytes })
     },
     cpu: {
-      period: cpuPeriodMicros,
-      quota: Math.max(minCpuQuotaMicros, Math.round(cpu * cpuPeriodMicros)),
+      ...quotaOf(cpu),
       shares: Math.max(minShares, Math.round(cpu * sharesPerCpu))
     },
     pids: { limit: resources.pids ?? defaultResources.pids }

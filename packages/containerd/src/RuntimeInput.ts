@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import type * as PlatformError from "effect/PlatformError"
 import { createHash, randomUUID } from "node:crypto"
+import * as Executable from "./Executable.ts"
 import type { Profile } from "./RuntimeProfile.ts"
 
 /** Where and with what. */
@@ -18,8 +19,6 @@ export interface RuntimeInputOptions {
   /** Absolute path of `fsb-runtime`, on this side. */
   readonly binary: string
 }
-
-const executable = 0o755
 
 /** Of the name that is made from a runtime's path: several of them may be used side by side. */
 const keyLength = 8
@@ -42,13 +41,12 @@ export const guard = Effect.fn("RuntimeInput.guard")(function*(
   }
   const own = `${directory}/${createHash("sha256").update(path).digest("hex").slice(0, keyLength)}`
   const guarded = `${own}/${name}`
-  const fresh = `${guarded}.${randomUUID()}`
-  // Each is renamed into place, because a shim may be executing the one of another agent.
+  const real = `${guarded}${realSuffix}`
+  const fresh = `${real}.${randomUUID()}`
   yield* files.makeDirectory(own, { recursive: true })
   yield* files.symlink(path, fresh)
-  yield* files.rename(fresh, `${guarded}${realSuffix}`)
-  yield* files.copyFile(binary, fresh)
-  yield* files.chmod(fresh, executable)
-  yield* files.rename(fresh, guarded)
+  // A shim may be executing the one of another agent.
+  yield* files.rename(fresh, real)
+  yield* Executable.install(binary, guarded)
   return { ...profile, runtime: { ...profile.runtime, path: guarded } }
 })

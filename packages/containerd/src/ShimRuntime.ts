@@ -8,6 +8,9 @@ import { type Any, runcOptionsTypeUrl } from "./Any.ts"
 /** The stock shim for runc-like runtimes. */
 export const stockShim = "io.containerd.runc.v2"
 
+/** Where it lets runtimes keep their records, for each namespace of any containerd. */
+export const runtimeState = "/run/containerd/runc"
+
 /**
  * `name` is a shim's name (`io.containerd.runc.v2`) or an absolute path to one; `options` are the shim's own, where it
  * takes any. `annotations`

@@ -3,13 +3,11 @@
  * container, and the record of a parked slot lets through what only init needed (`Orders.ts`). Init closes
  * that for the program before it becomes it; here it is closed in the record, once the slot stands.
  */
+import { runtimeState } from "@fast-sandbox/containerd/ShimRuntime"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import type * as PlatformError from "effect/PlatformError"
 import type { InitSystemCall } from "./Orders.ts"
-
-/** Where containerd's shim lets runc-like runtimes keep their records. */
-const stateRoot = "/run/containerd/runc"
 
 /** From include/uapi/linux/{filter,bpf_common,seccomp}.h */
 const Code = { load: 0x20, jumpIfEqual: 0x15, give: 0x06 } as const
@@ -68,7 +66,7 @@ export const close = Effect.fn("ExecFilter.close")(function*(options: {
   readonly namespace: string
   readonly containerId: string
 }): Effect.fn.Return<void, PlatformError.PlatformError, FileSystem.FileSystem> {
-  const directory = `${stateRoot}/${options.namespace}/${options.containerId}`
+  const directory = `${runtimeState}/${options.namespace}/${options.containerId}`
   yield* options.runtime === "crun"
     ? replace(`${directory}/seccomp.bpf`, (before) => closed(before))
     : replace(`${directory}/state.json`, (before) => before.toString().replace(allowedByRunc, refusedByRunc))

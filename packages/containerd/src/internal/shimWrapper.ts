@@ -17,6 +17,7 @@
  * Everything unexpected (no answer kept, shim dead, its pid taken by another program) falls through to the stock shim.
  * containerd takes stderr as part of the answer, so every redirection that can fail has its stderr redirected first.
  */
+import { runtimeState } from "../ShimRuntime.ts"
 import { quote } from "./shell.ts"
 
 const stockShim = "containerd-shim-runc-v2"
@@ -72,7 +73,7 @@ start)
     exit 0
   fi ;;
 delete)
-  [ -e "/run/containerd/runc/$ns/$id" ] || exit 0 ;;
+  [ -e "${runtimeState}/$ns/$id" ] || exit 0 ;;
 esac
 exec ${stockShim} "$@"
 `
