@@ -19,15 +19,20 @@ export interface Usage {
 
 const kibi = 1024
 
-const field = (text: string, name: string): number =>
-  Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0)
+/** The KiB that a file of /proc tells under a name; undefined where it does not. */
+export const kibibytesOf = (text: string, name: string): number | undefined => {
+  const [, digits] = new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text) ?? []
+  return digits === undefined ? undefined : Number(digits)
+}
+
+const mebibytesOf = (text: string, name: string): number => (kibibytesOf(text, name) ?? 0) / kibi
 
 /** A process that has ended meanwhile uses nothing. */
 const processUsage = Effect.fnUntraced(function*(pid: string) {
   const files = yield* FileSystem.FileSystem
   const name = yield* files.readFileString(`/proc/${pid}/comm`)
   const rollup = yield* files.readFileString(`/proc/${pid}/smaps_rollup`)
-  return [{ name: name.trim(), mebibytes: field(rollup, "Pss") / kibi }]
+  return [{ name: name.trim(), mebibytes: mebibytesOf(rollup, "Pss") }]
 }, Effect.orElseSucceed((): ReadonlyArray<{ readonly name: string; readonly mebibytes: number }> => []))
 
 /** Of the whole machine, now. */
@@ -43,8 +48,8 @@ export const read = Effect.gen(function*() {
   const meminfo = yield* files.readFileString("/proc/meminfo")
   return {
     programs,
-    kernel: kernelFields.reduce((sum, name) => sum + field(meminfo, name), 0) / kibi,
-    available: field(meminfo, "MemAvailable") / kibi
+    kernel: kernelFields.reduce((sum, name) => sum + mebibytesOf(meminfo, name), 0),
+    available: mebibytesOf(meminfo, "MemAvailable")
   } satisfies Usage
 })
 

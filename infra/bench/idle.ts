@@ -14,6 +14,7 @@ import * as Schema from "effect/Schema"
 import { fileURLToPath } from "node:url"
 import * as Installation from "../../packages/cli/test/e2e/Installation.ts"
 import * as Environment from "./Environment.ts"
+import * as Memory from "./Memory.ts"
 import { Recorder } from "./Recorder.ts"
 import * as Report from "./Report.ts"
 import * as Results from "./Results.ts"
@@ -45,7 +46,7 @@ const memoryOf = Effect.fnUntraced(function*(pid: number) {
   const files = yield* FileSystem.FileSystem
   const text = yield* files.readFileString(`/proc/${pid}/smaps_rollup`)
   const megabytes = (name: string) =>
-    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1]) * bytesPerKibibyte / bytesPerMegabyte
+    (Memory.kibibytesOf(text, name) ?? Number.NaN) * bytesPerKibibyte / bytesPerMegabyte
   return { rss: megabytes("Rss"), pss: megabytes("Pss") }
 })
 

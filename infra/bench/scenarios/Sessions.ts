@@ -4,10 +4,10 @@
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import { performance } from "node:perf_hooks"
 import * as Command from "../Command.ts"
 import type { Common } from "../contenders/Contender.ts"
 import type { Recorder } from "../Recorder.ts"
+import { timed } from "../Timed.ts"
 
 const name = "bench-sessions"
 
@@ -34,9 +34,8 @@ export const run = Effect.fnUntraced(function*(recorder: Recorder, common: Commo
     terminationGracePeriodSeconds: 0
   })
   for (let round = 0; round < options.rounds; round++) {
-    const startedAt = performance.now()
-    yield* sandbox.output({ command: ["true"] })
-    recorder.add("exec.true", "request: client's exec of true until its exit code", performance.now() - startedAt)
+    const { millis } = yield* timed(sandbox.output({ command: ["true"] }))
+    recorder.add("exec.true", "request: client's exec of true until its exit code", millis)
   }
   const source = `${common.directory}/file`
   const target = `${common.directory}/copied`
