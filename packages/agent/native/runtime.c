@@ -1,12 +1,14 @@
 /*
- * fsb-runtime: stands where containerd's shims look for crun, and runs it with a standard input that it can't give away.
+ * fsb-runtime: stands where containerd's shims look for crun or runsc, and runs it with a null device that it can't give
+ * away.
  *
  *   PATH ARGUMENTS...         runs PATH.real with the same arguments and environment
  *
- * crun gives the files behind a program's standard streams to the program's user. The input of a program that has none is
- * the node's /dev/null, and its owner may close it to everybody. So it is opened anew through a view of its own that can't
- * be changed (a detached read-only mount), where neither crun nor the program can change owner or mode; reading and
- * writing are as before. Any other input stays what it is. On a kernel that can't do it (Linux before 5.12) it stays, too.
+ * crun gives the files behind a program's standard streams to the program's user, runsc to the user of its own kernel. Where
+ * a program has no input, or no output, that is the node's /dev/null, and its owner may close it to everybody. So it is
+ * opened anew through a view of its own that can't be changed (a detached read-only mount), where neither the runtime nor
+ * the program can change owner or mode; reading and writing are as before. Any other stream stays what it is. On a kernel
+ * that can't do it (Linux before 5.12) all of them stay.
  */
 #include "inside.h"
 
@@ -18,6 +20,7 @@ enum {
   S_IFCHR = 0020000,
   MEMORY_MAJOR = 1,
   NULL_MINOR = 3,
+  STREAMS = 3,
   PATH_BYTES = 4096,
   NOT_STARTED = 125
 };
@@ -47,18 +50,21 @@ static void path_of(int fd, char *to) {
   *to = 0;
 }
 
-static void replace_input(void) {
+static void replace_null_devices(void) {
   struct mount_attributes unchangeable = {MOUNT_ATTR_RDONLY, 0, 0, 0};
   char path[64];
-  if (!is_null_device(0)) return;
+  int replaced[STREAMS], any = 0;
+  for (int fd = 0; fd < STREAMS; fd++) any |= replaced[fd] = is_null_device(fd);
+  if (!any) return;
   int view = (int)call(SYS_open_tree, AT_FDCWD, null_device, OPEN_TREE_CLONE | O_CLOEXEC, 0);
   if (view < 0) return;
   if (call6(SYS_mount_setattr, view, (isize) "", AT_EMPTY_PATH, (isize)&unchangeable, sizeof unchangeable, 0) == 0) {
     path_of(view, path);
-    int input = (int)call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-    if (input >= 0) {
-      call(SYS_dup3, input, 0, 0, 0);
-      call(SYS_close, input, 0, 0, 0);
+    int device = (int)call(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+    if (device >= 0) {
+      for (int fd = 0; fd < STREAMS; fd++)
+        if (replaced[fd]) call(SYS_dup3, device, fd, 0, 0);
+      call(SYS_close, device, 0, 0, 0);
     }
   }
   call(SYS_close, view, 0, 0, 0);
@@ -71,7 +77,7 @@ __attribute__((used)) void start(usize *stack) {
   char **arguments = (char **)(stack + 1);
   usize n = count > 0 ? length(arguments[0]) : 0;
   if (n == 0 || n + sizeof suffix > sizeof path) fail(NOT_STARTED, "fsb-runtime", "it was called by no path");
-  replace_input();
+  replace_null_devices();
   memcpy(path, arguments[0], n);
   memcpy(path + n, suffix, sizeof suffix);
   fail(NOT_STARTED, path, reason(call(SYS_execve, path, arguments, arguments + count + 1, 0)));

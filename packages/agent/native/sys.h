@@ -180,6 +180,7 @@ enum {
   AT_REMOVEDIR = 0x200,
   O_RDONLY = 0,
   O_WRONLY = 01,
+  O_RDWR = 02,
   O_CREAT = 0100,
   O_APPEND = 02000,
   O_NONBLOCK = 04000,

@@ -6,8 +6,8 @@ import type { ContainerdError } from "@fast-sandbox/containerd/ContainerdError"
 import { HostRoot } from "@fast-sandbox/containerd/HostRoot"
 import { Introspection } from "@fast-sandbox/containerd/Introspection"
 import type { System } from "@fast-sandbox/containerd/MachineSetup"
-import * as RuntimeInput from "@fast-sandbox/containerd/RuntimeInput"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
+import * as RuntimeStreams from "@fast-sandbox/containerd/RuntimeStreams"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
 import * as UserNamespaces from "@fast-sandbox/containerd/UserNamespaces"
 import { containerLabels } from "@fast-sandbox/core/Names"
@@ -111,10 +111,11 @@ const profile = Layer.effect(
   Effect.gen(function*() {
     const { loggerBinary, runtimeBinary, runtimeDirectory, runtimeType, sharedDirectory } = yield* AgentConfig
     const found = yield* RuntimeProfile.detect({ type: runtimeType, binary: runtimeBinary, runtimeDirectory })
-    return loggerBinary === undefined ? found : yield* RuntimeInput.guard(found, {
+    const runtime = loggerBinary === undefined ? found.runtime : yield* RuntimeStreams.guard(found.runtime, {
       directory: `${sharedDirectory}/runtimes`,
       binary: `${dirname(loggerBinary)}/fsb-runtime`
     })
+    return { ...found, runtime }
   })
 )
 

@@ -1,14 +1,18 @@
 /** Sandboxes with a kernel of gVisor's, and nodes that lack a runtime. */
+import type { MessageInitShape } from "@bufbuild/protobuf"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import { InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import type { ExecRequestSchema } from "@fast-sandbox/grpc/gen/fastpath/v1/session_pb"
+import * as NullDevice from "@fast-sandbox/testkit/NullDevice"
 import { layer as privateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
   Layer.provideMerge(privateContainerd()),
-  Layer.provideMerge(NodeServices.layer)
+  Layer.provideMerge(NodeServices.layer),
+  Layer.provide(NullDevice.unchanged)
 )
 
 const { EXITED, RUNNING } = InstanceState
@@ -26,7 +30,7 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       const { capacity, runtimeNotes, runtimeProblem } = yield* stateOf(client)
       assert.strictEqual(runtimeProblem, "")
       assert.strictEqual(capacity?.slots, Fixture.slots)
-      assert.match(runtimeNotes.join("\n"), /^runsc \S+ at \/usr\/bin\/runsc$/m)
+      assert.match(runtimeNotes.join("\n"), /^runsc \S+ at \/\S+\/runsc$/m)
 
       const talker = Fixture.request(
         ["sh", "-c", "dmesg | grep -c 'Starting gVisor'; echo oops >&2; echo $A; hostname; exit 7"],
@@ -45,6 +49,14 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
         "up",
         Effect.map(Fixture.logsOf(client, polite.instanceId), (lines) => lines.includes("up"))
       )
+      const header: MessageInitShape<typeof ExecRequestSchema> = {
+        part: {
+          case: "header",
+          value: { sandbox: { sandboxId: polite.instanceId }, command: ["cat", "/etc/hostname"] }
+        }
+      }
+      const said = yield* Stream.runCollect((yield* Fixture.sessions()).exec(Stream.make(header)))
+      assert.deepInclude(said.at(-1)?.part, { case: "ended" })
       const stopped = (yield* client.stop({ instanceId: polite.instanceId, gracePeriodSeconds: 10 })).instance
       assert.deepInclude(stopped, { exitCode: 3, reason: "Stopped" })
       assert.include(yield* Fixture.logsOf(client, polite.instanceId, true), "bye")

@@ -4,28 +4,49 @@ import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
 import { ImageUsers } from "@fast-sandbox/containerd/ImageUser"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import * as RuntimeStreams from "@fast-sandbox/containerd/RuntimeStreams"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
-import type { ShimRuntime } from "@fast-sandbox/containerd/ShimRuntime"
+import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import type { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { busyboxName } from "@fast-sandbox/testkit/TestImages"
 import { Effect, FileSystem, Schedule } from "effect"
+import { execFileSync } from "node:child_process"
 import { randomUUID } from "node:crypto"
+import { fileURLToPath } from "node:url"
 
 export const SIGTERM = 15
 export const SIGKILL = 9
 
 export interface Program extends OciSpec.SandboxProcess {
   readonly image?: string
-  readonly runtime: ShimRuntime
+  readonly runtime: ShimRuntime.ShimRuntime
   readonly resources?: OciSpec.Resources
   readonly userName?: string
   readonly readonlyRoot?: boolean
   readonly netnsPath?: string
   readonly userNamespaces?: UserNamespaces["Service"]
 }
+
+const native = fileURLToPath(new URL("../../agent/native", import.meta.url))
+
+/** The agent's native programs, in `bin` of the test's directory. */
+export const buildNative = Effect.gen(function*() {
+  const { directory } = yield* PrivateContainerd
+  execFileSync("make", ["-s", "-C", native, `OUT=${directory}/bin`])
+})
+
+/** A runtime as an agent uses it; wants {@link buildNative}. By itself crun would give the node's null device away. */
+export const runtimeOf = Effect.fnUntraced(function*(name: "crun" | "runc") {
+  const { daemon, directory } = yield* PrivateContainerd
+  const { path } = yield* RuntimeStreams.guard({ name, path: `${daemon.runtimeDirectory}/${name}`, version: "" }, {
+    directory: `${directory}/runtimes`,
+    binary: `${directory}/bin/fsb-runtime`
+  })
+  return ShimRuntime.make({ binary: path })
+})
 
 /** Ends whatever is left of a container, in the order that leaves nothing; safe to repeat. */
 export const remove = Effect.fnUntraced(function*(id: string) {

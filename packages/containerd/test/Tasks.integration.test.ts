@@ -7,16 +7,17 @@ import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
-import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import * as NullDevice from "@fast-sandbox/testkit/NullDevice"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Deferred, Effect, Fiber, FileSystem, Layer, Ref, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, openSync, writeSync } from "node:fs"
-import { eventually, remove, run, SIGKILL, SIGTERM, start } from "./Sandbox.ts"
+import { buildNative, eventually, remove, run, runtimeOf, SIGKILL, SIGTERM, start } from "./Sandbox.ts"
 
 const Loaded = Layer.effectDiscard(Effect.gen(function*() {
+  yield* buildNative
   const images = yield* Images
   yield* images.load(OciArchive.make([
     yield* TestImages.busybox,
@@ -28,15 +29,14 @@ const Loaded = Layer.effectDiscard(Effect.gen(function*() {
       user: "app"
     })
   ]))
-})).pipe(Layer.orDie, Layer.provideMerge(PrivateContainerd.layer()), Layer.provideMerge(NodeServices.layer))
+})).pipe(
+  Layer.orDie,
+  Layer.provideMerge(PrivateContainerd.layer()),
+  Layer.provideMerge(NodeServices.layer),
+  Layer.provide(NullDevice.unchanged)
+)
 
-const runtimeOf = (name: string) =>
-  Effect.map(
-    PrivateContainerd.PrivateContainerd,
-    ({ daemon }) => ShimRuntime.make({ binary: `${daemon.runtimeDirectory}/${name}` })
-  )
-
-for (const name of ["crun", "runc"]) {
+for (const name of ["crun", "runc"] as const) {
   layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })(`Tasks with ${name}`, (it) => {
     it.effect("gives back exit codes and both outputs", () =>
       Effect.gen(function*() {

@@ -3,23 +3,20 @@ import { assert, layer } from "@effect/vitest"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as Proc from "@fast-sandbox/containerd/Proc"
-import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { isOpen, rangeOf, UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
+import * as NullDevice from "@fast-sandbox/testkit/NullDevice"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, FileSystem, Layer } from "effect"
 import { execFileSync } from "node:child_process"
 import { chmodSync, mkdirSync } from "node:fs"
-import { fileURLToPath } from "node:url"
-import { run } from "./Sandbox.ts"
+import { buildNative, run, runtimeOf } from "./Sandbox.ts"
 
-const native = fileURLToPath(new URL("../../agent/native", import.meta.url))
 const layered = "test.local/layered:1"
 
 const Loaded = Layer.effectDiscard(Effect.gen(function*() {
-  const { directory } = yield* PrivateContainerd.PrivateContainerd
-  execFileSync("make", ["-s", "-C", native, `OUT=${directory}/bin`])
+  yield* buildNative
   const busybox = yield* TestImages.busybox
   yield* Images.use((images) =>
     images.load(OciArchive.make([busybox, {
@@ -28,7 +25,12 @@ const Loaded = Layer.effectDiscard(Effect.gen(function*() {
       layers: [...busybox.layers, [{ _tag: "File", path: "etc/second", content: "layer" }]]
     }]))
   )
-})).pipe(Layer.orDie, Layer.provideMerge(PrivateContainerd.layer()), Layer.provideMerge(NodeServices.layer))
+})).pipe(
+  Layer.orDie,
+  Layer.provideMerge(PrivateContainerd.layer()),
+  Layer.provideMerge(NodeServices.layer),
+  Layer.provide(NullDevice.unchanged)
+)
 
 const range = rangeOf("some agent")
 
@@ -46,12 +48,6 @@ const make = (binary = "bin/fsb-idmap") =>
     return yield* Effect.provide(UserNamespaces, context)
   })
 
-const runtimeOf = (name: string) =>
-  Effect.map(
-    PrivateContainerd.PrivateContainerd,
-    ({ daemon }) => ShimRuntime.make({ binary: `${daemon.runtimeDirectory}/${name}` })
-  )
-
 const mountsOf = (below: string) =>
   Effect.map(Proc.mounts, (mounts) => mounts.map(({ path }) => path).filter((path) => path.startsWith(`${below}/`)))
 
@@ -67,7 +63,7 @@ const questions = [
 ].join("; ")
 
 layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("UserNamespaces", (it) => {
-  for (const name of ["crun", "runc"]) {
+  for (const name of ["crun", "runc"] as const) {
     it.effect(`gives a sandbox of ${name} its files, with a network of its own or a given one`, () =>
       Effect.gen(function*() {
         const userNamespaces = yield* make()

@@ -1,5 +1,5 @@
 /**
- * crun as sandboxes get it: behind `fsb-runtime`, which gives it a standard input that it can't give away (see
+ * crun and runsc as sandboxes get them: behind `fsb-runtime`, which gives them a null device that they can't give away (see
  * `native/runtime.c`). The runtime itself stays where it is, so that what was found out about it holds.
  */
 import * as Effect from "effect/Effect"
@@ -7,10 +7,10 @@ import * as FileSystem from "effect/FileSystem"
 import type * as PlatformError from "effect/PlatformError"
 import { createHash, randomUUID } from "node:crypto"
 import * as Executable from "./Executable.ts"
-import type { Profile } from "./RuntimeProfile.ts"
+import type { OciRuntime } from "./RuntimeProfile.ts"
 
 /** Where and with what. */
-export interface RuntimeInputOptions {
+export interface RuntimeStreamsOptions {
   /**
    * Absolute; containerd must see it under the same path, and may execute what lies in it. Sandboxes need it as long as
    * they live, and whoever removes them after their agent. Agents may share it.
@@ -27,17 +27,24 @@ const keyLength = 8
 const realSuffix = ".real"
 
 /**
- * The profile with the runtime that sandboxes should be run with. Other runtimes than crun leave the input alone and are
- * used as they are; so is crun where `fsb-runtime` is not there.
+ * Who change the owner of the files behind a program's standard streams: crun to the program's user, runsc to the one that
+ * its kernel runs as. Both go on where they can't. runc leaves a null device alone, and kata's programs have no file of the
+ * node's.
  */
-export const guard = Effect.fn("RuntimeInput.guard")(function*(
-  profile: Profile,
-  { binary, directory }: RuntimeInputOptions
-): Effect.fn.Return<Profile, PlatformError.PlatformError, FileSystem.FileSystem> {
+const streamOwners: ReadonlySet<OciRuntime["name"]> = new Set(["crun", "runsc"])
+
+/**
+ * The runtime that sandboxes should be run with. Those that leave the null device alone are used as they are; so are the others
+ * where `fsb-runtime` is not there.
+ */
+export const guard = Effect.fn("RuntimeStreams.guard")(function*(
+  runtime: OciRuntime,
+  { binary, directory }: RuntimeStreamsOptions
+): Effect.fn.Return<OciRuntime, PlatformError.PlatformError, FileSystem.FileSystem> {
   const files = yield* FileSystem.FileSystem
-  const { name, path, problem } = profile.runtime
-  if (name !== "crun" || problem !== undefined || !(yield* files.exists(binary))) {
-    return profile
+  const { name, path, problem } = runtime
+  if (!streamOwners.has(name) || problem !== undefined || !(yield* files.exists(binary))) {
+    return runtime
   }
   const own = `${directory}/${createHash("sha256").update(path).digest("hex").slice(0, keyLength)}`
   const guarded = `${own}/${name}`
@@ -48,5 +55,5 @@ export const guard = Effect.fn("RuntimeInput.guard")(function*(
   // A shim may be executing the one of another agent.
   yield* files.rename(fresh, real)
   yield* Executable.install(binary, guarded)
-  return { ...profile, runtime: { ...profile.runtime, path: guarded } }
+  return { ...runtime, path: guarded }
 })
