@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
 import { fileURLToPath } from "node:url"
+import * as ClusterNode from "../../packages/cli/test/e2e/ClusterNode.ts"
 import * as Installation from "../../packages/cli/test/e2e/Installation.ts"
 import * as Environment from "./Environment.ts"
 import * as Memory from "./Memory.ts"
@@ -83,4 +84,7 @@ const main = Effect.gen(function*() {
   if (problems.length > 0) return yield* new TooMuch({ problems })
 })
 
-main.pipe(Effect.provide(Installation.layer({ isTraced: false })), NodeRuntime.runMain)
+main.pipe(
+  Effect.provide(Installation.layer({ isTraced: false, archives: ClusterNode.builtArchives })),
+  NodeRuntime.runMain
+)

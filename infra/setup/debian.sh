@@ -15,7 +15,7 @@ fi
 # command (or file) that proves the package : package
 run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun /usr/sbin/nft:nftables)
 build=("${run[@]}" cc:gcc make:make)
-test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip runsc:runsc ip:iproute2 tmux:tmux ps:procps git:git nix:nix-bin perl:perl-base /usr/bin/python3:python3)
+test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip runsc:runsc ip:iproute2 tmux:tmux ps:procps git:git nix:nix-bin patchelf:patchelf perl:perl-base /usr/bin/python3:python3)
 peers=("${test[@]}" podman:podman dockerd:docker.io)
 
 case ${1-run} in

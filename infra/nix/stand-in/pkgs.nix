@@ -5,6 +5,8 @@ let
   # Rejects a misspelt argument, as nixpkgs' functions with a closed argument set do.
   closed = fn: allowed: args: let bad = lib.filter (n: !(lib.elem n allowed)) (lib.attrNames args);
     in if bad == [ ] then args else throw "${fn}: unexpected argument(s) ${lib.concatStringsSep ", " bad}";
+  # A node_modules that stands for the downloads of importNpmLock, where there is no network.
+  installed = env "STANDIN_NODE_MODULES" "";
   hostPath = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
   mk = attrs: let
       meta = attrs.meta or { }; passthru = attrs.passthru or { };
@@ -79,7 +81,8 @@ let
           lock' = lock // { packages = lib.mapAttrs entry lock.packages; };
           pin = lib.mapAttrs (n: v: let e = lock'.packages."node_modules/${n}" or { }; in if lib.hasPrefix "file:" (e.resolved or "") then e.resolved else v);
           package' = package // lib.optionalAttrs (package ? dependencies) { dependencies = pin package.dependencies; } // lib.optionalAttrs (package ? devDependencies) { devDependencies = pin package.devDependencies; };
-        in mk { name = "npm-sources"; pj = lib.toJSON package'; pl = lib.toJSON lock'; passAsFile = [ "pj" "pl" ]; script = "mkdir $out; cp $pjPath $out/package.json; cp $plPath $out/package-lock.json"; };
+        in if installed != "" then mk { name = "npm-installed"; script = "echo ${installed} > $out"; } else
+          mk { name = "npm-sources"; pj = lib.toJSON package'; pl = lib.toJSON lock'; passAsFile = [ "pj" "pl" ]; script = "mkdir $out; cp $pjPath $out/package.json; cp $plPath $out/package-lock.json"; };
     };
     buildNpmPackage = args0: let a = if b.isFunction args0 then lib.fix args0 else args0; in
       assert lib.assertMsg (a ? pname && a ? version && a ? src) "buildNpmPackage: pname, version and src are needed";
@@ -92,11 +95,16 @@ let
           export PATH=$nodeDir/bin:$PATH npm_config_cache=$NIX_BUILD_TOP/npm npm_config_offline=true npm_config_audit=false npm_config_fund=false npm_config_update_notifier=false npm_config_userconfig=/dev/null
           runHook() { eval "''${!1:-}"; }
           cp -r $src source; chmod -R u+w source; cd source
+          ${if installed != "" then ''
+          # The workspace's own packages are links into the source; all others are the checkout's.
+          mkdir node_modules
+          for entry in ${installed}/*; do case $(basename $entry) in @fast-sandbox) cp -P -r $entry node_modules/ ;; *) ln -s $entry node_modules/ ;; esac; done
+          ln -s ${installed}/.bin node_modules/.bin'' else ''
           mv package.json ../pj.orig; mv package-lock.json ../pl.orig
           cp --no-preserve=mode $npmDeps/package.json $npmDeps/package-lock.json .
           npm install --ignore-scripts ''${npmFlags:-}
           npm rebuild ''${npmFlags:-}
-          cp ../pj.orig package.json; cp ../pl.orig package-lock.json
+          cp ../pj.orig package.json; cp ../pl.orig package-lock.json''}
           npm run ${a.npmBuildScript or "build"}
           ${lib.optionalString (a.doCheck or false) (a.checkPhase or "npm test")}
           ${a.installPhase or "echo 'stand-in: give an installPhase' >&2; exit 1"}
@@ -127,7 +135,7 @@ let
             mkdir root; for c in $contents; do cp -rs --no-preserve=mode $c/. root/ 2>/dev/null || true; done
             (cd root; eval "$extra"; eval "$fake")
             ${env "STANDIN_NODE" "/usr/bin/node"} ${./write-image.mjs} $confPath closure root $NIX_BUILD_TOP/image.tar
-            gzip -n -6 < image.tar > $out'';
+            gzip -n -1 < image.tar > $out'';
         };
       in {
         buildLayeredImage = layered "buildLayeredImage";

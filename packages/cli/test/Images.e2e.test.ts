@@ -55,7 +55,10 @@ const tracesOf = (log: string, pattern: RegExp): ReadonlyArray<string> =>
   )
 
 describe("the images", () => {
-  layer(Installation.layer({ isTraced: true }), { timeout: 120_000, excludeTestServices: true })((it) => {
+  layer(Installation.layer({ isTraced: true, archives: ClusterNode.builtArchives }), {
+    timeout: 120_000,
+    excludeTestServices: true
+  })((it) => {
     it.effect("run a sandbox on a node, as their manifests say", () =>
       Effect.gen(function*() {
         const node = yield* ClusterNode.ClusterNode

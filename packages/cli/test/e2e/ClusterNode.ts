@@ -25,6 +25,16 @@ const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 
 const images = ["controller", "agent", "janitor"] as const
 
+/** An archive of each image. */
+export type Archives = Readonly<Record<typeof images[number], string>>
+
+/** What `make images` has built. */
+export const builtArchives: Archives = {
+  controller: `${repository}/dist/images/controller.tar`,
+  agent: `${repository}/dist/images/agent.tar`,
+  janitor: `${repository}/dist/images/janitor.tar`
+}
+
 /** Where a Pod finds its service account; the API server's own credentials stand for all of them. */
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -134,9 +144,10 @@ const answers = (url: string) =>
 export interface Options {
   /** Whether Pods send their traces to the collector: what sends them is loaded only then. */
   readonly isTraced: boolean
+  readonly archives: Archives
 }
 
-const make = Effect.fnUntraced(function*({ isTraced }: Options) {
+const make = Effect.fnUntraced(function*({ archives, isTraced }: Options) {
   const files = yield* FileSystem.FileSystem
   const kube = yield* KubeClient
   const { caCertificate, kubeconfigPath, token, url } = yield* ApiServer
@@ -149,7 +160,7 @@ const make = Effect.fnUntraced(function*({ isTraced }: Options) {
 
   const collector = yield* TraceCollector.make
   for (const image of images) {
-    yield* ctr("images", "import", `${repository}/dist/images/${image}.tar`)
+    yield* ctr("images", "import", archives[image])
   }
   yield* kubectl("apply", "-k", `${repository}/infra/crds`)
   yield* kubectl("apply", "-f", `${repository}/infra/manifests/namespace.yaml`)
@@ -374,7 +385,7 @@ const apiServer = Layer.unwrap(
   )
 )
 
-/** The node, with nothing on it. Wants root, and `make images` beforehand. */
+/** The node, with nothing on it. Wants root, and the archives beforehand. */
 export const layer = (options: Options) =>
   Layer.effect(ClusterNode, make(options)).pipe(
     Layer.provideMerge(kubeClient),
