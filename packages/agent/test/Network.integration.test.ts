@@ -2,6 +2,7 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import { next } from "@fast-sandbox/agent/network/Addresses"
+import * as Kernel from "@fast-sandbox/agent/network/Kernel"
 import { NetworkHelper } from "@fast-sandbox/agent/network/NetworkHelper"
 import * as Networks from "@fast-sandbox/agent/network/Networks"
 import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
@@ -40,6 +41,11 @@ const ownTable = Effect.map(
   ({ directory }) => NetworkNamespaces.tableOf(`${directory}/agent`)
 )
 
+/** The size of packets of the link with that name, in the network at `netns`. */
+const mtuOf = (netns: string, link: string) =>
+  /mtu (\d+)/.exec(execFileSync("nsenter", [`--net=${netns}`, "ip", "-o", "link", "show", link], { encoding: "utf8" }))
+    ?.[1]
+
 const served = "mkdir /www; echo hello > /www/index.html; cat /etc/hosts; cat /etc/hostname; httpd -f -p 8080 -h /www"
 
 layer(node, { excludeTestServices: true })("networks of sandboxes", (it) => {
@@ -62,6 +68,8 @@ layer(node, { excludeTestServices: true })("networks of sandboxes", (it) => {
       const [address = ""] = lines.find((line) => line.endsWith("\tbox"))?.split("\t") ?? []
       assert.match(address, /^198\.1[89]\./)
       assert.include(lines, "box")
+      const { pid } = yield* Tasks.use((tasks) => tasks.get({ containerId: web.instanceId }))
+      assert.strictEqual(mtuOf(`/proc/${pid}/ns/net`, "eth0"), String(yield* Kernel.uplinkMtu))
 
       const targets = [
         `${address}:8080`,
@@ -118,17 +126,18 @@ layer(node, { excludeTestServices: true })("networks of sandboxes", (it) => {
       yield* Fixture.kill(second, "SIGTERM")
     }).pipe(Effect.scoped), 60_000)
 
-  it.effect("of two agents never have the same address", () =>
+  it.effect("of two agents never have the same address, and take packets as large as they are told", () =>
     Effect.gen(function*() {
       const { directory } = yield* PrivateContainerd
       const helper = yield* Layer.build(NetworkHelper.layer(`${directory}/bin/fsb-network`))
       const make = (stateDirectory: string, n: number) =>
         Effect.acquireRelease(
-          Networks.make(n, { stateDirectory, mtu: 1500, hasIpv6: true, routesLoopback: false }),
+          Networks.make(n, { stateDirectory, mtu: 1380, hasIpv6: true, routesLoopback: false }),
           ({ path }) => Effect.ignore(NetworkHelper.use((all) => all.drop(path)))
         ).pipe(Effect.provideContext(helper))
       const [one, other] = [`${directory}/one`, `${directory}/other`] as const
       const mine = yield* make(one, 1)
+      assert.deepStrictEqual([mtuOf(mine.path, "eth0"), mtuOf("/proc/self/ns/net", mine.link)], ["1380", "1380"])
       // The other agent's number that has the same address.
       let n = 1
       while (Networks.numbered(other, n).ipv4 !== mine.ipv4) {

@@ -52,10 +52,15 @@ const both = (addresses: ReadonlyArray<string>, port: number): ReadonlyArray<Tar
 const sandbox = (command: ReadonlyArray<string>, exposedPorts: ReadonlyArray<number> = []) =>
   Fixture.request(command, { image: "prober", exposedPorts: [...exposedPorts] })
 
-/** What a sandbox gets from each of its targets, by `kind address port`. */
-const probe = Effect.fnUntraced(function*(client: Fixture.AgentClient, targets: ReadonlyArray<Target>) {
+/** What a sandbox that was started in `tier` gets from each of its targets, by `kind address port`. */
+const probe = Effect.fnUntraced(function*(
+  client: Fixture.AgentClient,
+  targets: ReadonlyArray<Target>,
+  tier = "prepared"
+) {
   const request = sandbox(["prober", ...targets.flat().map(String)])
-  yield* client.create(request)
+  const { instance } = yield* client.create(request)
+  assert.strictEqual(instance?.startup?.tier, tier)
   const lines = yield* Fixture.logsOf(client, request.instanceId, true)
   yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
   return Object.fromEntries(lines.map((line) => {
@@ -275,6 +280,30 @@ layer(containerd, { excludeTestServices: true })("networks of sandboxes and the 
       assert.strictEqual(answers[allowed6.join(" ")], node.ipv6)
       assertRefused(answers, [...shut, ...names])
       yield* Fixture.kill(closed, "SIGTERM")
+    }).pipe(Effect.scoped), 60_000)
+
+  it.effect("are the same under gVisor and in slots that were parked", () =>
+    Effect.gen(function*() {
+      const { inside } = yield* Machines.make
+      const open = both([internet.public4, internet.public6], ports.web)
+      const closed = both([internet.private4[0], internet.metadata4[0], internet.private6[0], "198.18.0.1"], ports.web)
+      const assertFenced = (found: Readonly<Record<string, string>>) => {
+        const answers = open.map((target) => found[target.join(" ")])
+        assert.deepStrictEqual(answers, [node.ipv4, node.ipv4, node.ipv6, node.ipv6])
+        assertRefused(found, closed)
+      }
+      const gvisor = yield* agentOn(inside, { FSB_RUNTIME_TYPE: "gvisor", FSB_RUNTIME_BINARY: "/usr/bin/runsc" })
+      assertFenced(yield* probe(gvisor.client, [...open, ...closed]))
+      yield* Fixture.kill(gvisor, "SIGTERM")
+
+      const { directory } = yield* PrivateContainerd
+      const parking = yield* agentOn(inside, {
+        FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+        FSB_WARM_IMAGES: JSON.stringify([{ image: "prober", parked: 1 }])
+      })
+      yield* Fixture.untilParked(parking.client, 1, "prober")
+      assertFenced(yield* probe(parking.client, [...open, ...closed], "parked"))
+      yield* Fixture.kill(parking, "SIGTERM")
     }).pipe(Effect.scoped), 60_000)
 
   it.effect("are the agent's own, or none, where a pool wants it so", () =>
