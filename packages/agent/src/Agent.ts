@@ -199,12 +199,19 @@ const departure = Layer.effectDiscard(Effect.gen(function*() {
   )
 }))
 
-/** Serves metrics and probes where the configuration says; ready as long as containerd answers. */
+/**
+ * Serves metrics and probes where the configuration says; ready as long as containerd answers and calls are taken, which
+ * on the network takes a certificate.
+ */
 const telemetry = Layer.unwrap(Effect.gen(function*() {
   const { metrics } = yield* AgentConfig
   const { version } = yield* Introspection
-  return metrics === undefined ? Layer.empty : Probes.layer(metrics, [Probes.answers("containerd", version)])
-}))
+  const health = yield* GrpcHealth.GrpcHealth
+  return metrics === undefined ? Layer.empty : Probes.layer(metrics, [
+    Probes.answers("containerd", version),
+    { name: "API", problem: GrpcHealth.problem(health) }
+  ])
+})).pipe(Layer.provide(GrpcHealth.layer))
 
 /** The whole agent. */
 export const layer: Layer.Layer<

@@ -137,6 +137,21 @@ describe("the images", () => {
         assert.isTrue(steps.every(({ step, tier }) => step !== undefined && tier !== undefined))
       }).pipe(Installation.explained))
 
+    it.effect("are ready when all is there that they need", () =>
+      Effect.gen(function*() {
+        const { agent, controller, janitor } = yield* Installation.Installation
+        const readiness = ({ ip }: ClusterNode.RunningPod) =>
+          Effect.promise(() => fetch(`http://${ip}:9091/readyz`).then((response) => response.text()))
+        assert.deepStrictEqual(
+          yield* Effect.all([controller, agent, janitor].map(readiness)),
+          [
+            "ok Kubernetes API: ok\nok sandboxes: ok\nok pools: ok\nok API: ok\n",
+            "ok containerd: ok\nok API: ok\n",
+            "ok Kubernetes API: ok\nok containerd: ok\n"
+          ]
+        )
+      }).pipe(Installation.explained))
+
     it.effect("say what they are made of, and stay small", () =>
       Effect.gen(function*() {
         const files = yield* FileSystem.FileSystem

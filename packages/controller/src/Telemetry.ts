@@ -1,7 +1,8 @@
 /**
- * What the controller shows to whoever watches it: its metrics, and whether it can serve: its caches are filled, and the
- * Kubernetes API answers. While that is away, what is known could still be read, but nobody new can prove who they are.
+ * What the controller shows to whoever watches it: its metrics, and whether it can serve: its caches are filled, calls are
+ * taken, and the Kubernetes API answers. While that is away, what is known could still be read, but nobody new can prove who they are.
  */
+import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { Store } from "@fast-sandbox/kube/Store"
 import * as Probes from "@fast-sandbox/telemetry/Probes"
@@ -19,9 +20,11 @@ export const layer = (address: Probes.Address): Layer.Layer<never, Probes.Probes
   Layer.unwrap(Effect.gen(function*() {
     const { pools, sandboxes } = yield* Caches
     const { request } = yield* KubeClient
+    const health = yield* GrpcHealth.GrpcHealth
     return Probes.layer(address, [
       Probes.answers("Kubernetes API", request({ path: "/readyz" })),
       filled("sandboxes", sandboxes),
-      filled("pools", pools)
+      filled("pools", pools),
+      { name: "API", problem: GrpcHealth.problem(health) }
     ])
-  }))
+  })).pipe(Layer.provide(GrpcHealth.layer))

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as GrpcHealth from "@fast-sandbox/grpc/GrpcHealth"
 import { KubeError, Unavailable } from "@fast-sandbox/kube/KubeError"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
 import { Effect, Layer } from "effect"
@@ -23,6 +24,10 @@ describe("Telemetry", () => {
         yield* (yield* Caches).sandboxes.synced
         yield* (yield* Caches).pools.synced
         assert.strictEqual((yield* get("/livez")).status, 200)
+        const early = yield* get("/readyz")
+        assert.strictEqual(early.status, 503)
+        assert.match(yield* Effect.promise(() => early.text()), /^not ok API: takes no calls$/m)
+        yield* (yield* GrpcHealth.GrpcHealth).set(GrpcHealth.SERVER, "SERVING")
         assert.strictEqual((yield* get("/readyz")).status, 200)
         assert.strictEqual((yield* get("/metrics")).status, 200)
         assert.strictEqual((yield* get("/else")).status, 404)
@@ -40,7 +45,7 @@ describe("Telemetry", () => {
         yield* setGate({})
         assert.strictEqual((yield* get("/readyz")).status, 200)
       }).pipe(Effect.provide(
-        Telemetry.layer({ host: "127.0.0.1", port }).pipe(
+        Layer.merge(Telemetry.layer({ host: "127.0.0.1", port }), GrpcHealth.layer).pipe(
           Layer.provideMerge(Caches.layer),
           Layer.provideMerge(MemoryKube.layer)
         )

@@ -63,6 +63,10 @@ export const layer: Layer.Layer<GrpcHealth> = Layer.effect(
   })
 )
 
+/** Why the server takes no calls; undefined while it does. */
+export const problem = ({ statuses }: GrpcHealth["Service"]): Effect.Effect<string | undefined> =>
+  Effect.map(statuses, (known) => known.get(SERVER) === "SERVING" ? undefined : "takes no calls")
+
 /** Answers health checks; open to everybody, because probes carry no token. */
 export const service: GrpcService.GrpcService<GrpcHealth> = GrpcService.open(GrpcService.make(Health, {
   check: Effect.fnUntraced(function*(request) {

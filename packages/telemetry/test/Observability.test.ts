@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
-import { parse } from "yaml"
+import { parse, parseAllDocuments } from "yaml"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
 const read = (path: string): string => readFileSync(`${repository}/${path}`, "utf8")
@@ -23,6 +23,31 @@ const Rules = Schema.Struct({
     }))
   }))
 })
+
+const ScrapeConfigs = Schema.Array(Schema.Struct({
+  job_name: Schema.String,
+  relabel_configs: Schema.Array(Schema.Struct({
+    source_labels: Schema.Array(Schema.String),
+    regex: Schema.optionalKey(Schema.String)
+  }))
+}))
+
+/** Which Pods a policy is for, and at which ports they may be reached. */
+const NetworkPolicy = Schema.Struct({
+  kind: Schema.Literal("NetworkPolicy"),
+  spec: Schema.Struct({
+    podSelector: Schema.Struct({ matchLabels: Schema.Record(Schema.String, Schema.String) }),
+    ingress: Schema.Array(Schema.Struct({
+      ports: Schema.Array(Schema.Struct({
+        port: Schema.Union([Schema.String, Schema.Number]),
+        endPort: Schema.optionalKey(Schema.Number)
+      }))
+    }))
+  })
+})
+const isNetworkPolicy = Schema.is(NetworkPolicy)
+
+const metricsPort = 9091
 
 /** The names that the programs give to their metrics. */
 const known = new Set(
@@ -54,6 +79,28 @@ describe("the files for dashboards and alerts", () => {
   it("show every metric", () => {
     const shown = new Set([...panels.flatMap(({ targets }) => targets), ...rules].flatMap(({ expr }) => used(expr)))
     assert.deepStrictEqual([...known].filter((name) => !shown.has(name)).toSorted(), notShown)
+  })
+
+  it("go by the job that is scraped, whose Pods may be reached", () => {
+    const [scrape] = Schema.decodeUnknownSync(ScrapeConfigs)(parse(read("infra/observability/scrape.yaml")))
+    const expressions = [...panels.flatMap(({ targets }) => targets), ...rules].map(({ expr }) => expr)
+    const jobs = expressions.flatMap((expr) => [...expr.matchAll(/job="([^"]*)"/g)].map(([, job]) => job))
+    assert.deepStrictEqual([...new Set(jobs)], [scrape?.job_name])
+
+    const policies = ["network-policy.yaml", "samples/agents-network-policy.yaml"].flatMap((path) =>
+      parseAllDocuments(read(`infra/manifests/${path}`)).map((document): unknown => document.toJS())
+    ).filter(isNetworkPolicy)
+    assert.lengthOf(policies, 3)
+    for (const { spec: { ingress, podSelector: { matchLabels } } } of policies) {
+      const labels = `${matchLabels["app.kubernetes.io/name"] ?? ""};${matchLabels["app"] ?? ""}`
+      assert.match(labels, new RegExp(`^${scrape?.relabel_configs[0]?.regex}$`))
+      const isOpen = ingress.some(({ ports }) =>
+        ports.some(({ endPort, port }) =>
+          port === "metrics" || typeof port === "number" && port <= metricsPort && metricsPort <= (endPort ?? port)
+        )
+      )
+      assert.isTrue(isOpen, labels)
+    }
   })
 
   it("have a runbook for every alert", () => {

@@ -103,7 +103,7 @@ const settings = ({ metadata, spec }: SandboxPool): ReadonlyArray<EnvVar> => {
 /** The agent needs the node's devices, mounts and namespaces; nothing that it runs inherits that. */
 const defaultSecurityContext = { privileged: true }
 
-/** An agent's Pod is ready when its containerd answers; it is looked at often, because a pool may be waiting for it. */
+/** An agent's Pod is ready when its containerd answers and it takes calls; it is looked at often, because a pool may be waiting for it. */
 const readinessProbe = { httpGet: { path: "/readyz", port: ports.metrics }, periodSeconds: 2 }
 
 const fillContainer = (
