@@ -6,7 +6,7 @@ import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
-import { DateTime, Effect, FileSystem, Stream } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Stream } from "effect"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -27,7 +27,7 @@ const parked = "parked"
 const poolOf = (tier: Tier): string => tier === "parked" ? parked : unparked
 
 const pools = Effect.gen(function*() {
-  const spec = { capacity: { poolMin: 1, poolMax: 1 }, maxSandboxesPerPod: 4 }
+  const spec = { capacity: { poolMin: 1, poolMax: 1 }, maxSandboxesPerPod: 6 }
   yield* Resources.declarePool(parked, { ...spec, warmImages: [{ image: "busybox", parked: 2 }] })
   yield* Resources.declarePool(unparked, { ...spec, warmImages: [{ image: "busybox", parked: 0 }] })
   yield* eventually(Effect.gen(function*() {
@@ -232,45 +232,86 @@ describe("what goes wrong", () => {
       }))
   })
 
-  layer(TestStack.layerOnContainerd, TestStack.options)(
-    "on a machine whose containerd is stopped for a while",
-    (it) => {
-      it.effect("starts are refused, sandboxes run on, and all settles when it is back", () =>
-        Effect.gen(function*() {
-          const { fsbCtl } = yield* LocalStack.LocalStack
-          const { directory, pid } = yield* TestStack.Daemon
-          const sandboxes = yield* Sandboxes
-          yield* pools
-          const common = { image: "busybox", pool: unparked, terminationGracePeriodSeconds: 0 }
-          const script = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.1; done"
-          const ticker = yield* sandboxes.create({ ...common, name: "ticker", args: ["sh", "-c", script] })
-          yield* sandboxes.create({ ...common, name: "ender", args: ["sh", "-c", "sleep 2; exit 4"] })
-          process.kill(pid, "SIGTERM")
-          yield* eventually(
-            Effect.map(ContainerdDaemon.find(directory), (found) => assert.isUndefined(found))
-          )
-          const meanwhile = ["meanwhile", "--image", "busybox", "--pool", unparked, "--", "sleep", "600"]
-          const { code, stderr } = yield* fsbCtl("run", "-d", ...meanwhile)
-          assert.strictEqual(code, 125)
-          assert.match(stderr, /^fsb-ctl: containerd is unavailable: /)
-          yield* Resources.declareSandbox("patient", { image: "busybox", poolRef: unparked, args: ["sleep", "600"] })
-          assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
-          yield* ContainerdDaemon.start({ directory })
-          // What ended meanwhile is told, what was refused is not there.
-          const ended = yield* sandboxes.wait("ender", { for: terminal })
-          assert.deepInclude(ended, { phase: "Failed", exitCode: 4, restarts: 0 })
-          yield* eventually(Effect.gen(function*() {
-            assert.sameMembers((yield* sandboxes.list()).map(({ name }) => name), ["ticker", "ender", "patient"])
-            assert.strictEqual((yield* sandboxes.get("patient")).phase, "Running")
-            assert.strictEqual(yield* slotsUsed(unparked), 2)
-          }))
-          assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
-          const lines = (yield* Resources.stdoutOf(fsbCtl("logs", "ticker"))).trim().split("\n")
-          assert.deepStrictEqual(lines, lines.map((_, n) => String(n + 1)))
-          yield* sandboxes.create({ ...common, name: "again", args: ["true"] })
-          assert.strictEqual((yield* sandboxes.wait("again", { for: terminal })).phase, "Succeeded")
-          yield* Resources.deleteAll("sandbox", "ticker", "ender", "patient", "again")
+  layer(TestStack.layerOnContainerd, TestStack.options)("on a machine whose containerd", (it) => {
+    const common = { image: "busybox", pool: unparked, terminationGracePeriodSeconds: 0 }
+    const ticks = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.1; done"
+    const refused = Effect.fnUntraced(function*(name: string) {
+      const { fsbCtl } = yield* LocalStack.LocalStack
+      const { code, stderr } = yield* fsbCtl("run", "-d", name, "--image", "busybox", "--pool", unparked, "--", "true")
+      assert.strictEqual(code, 125)
+      assert.match(stderr, /^fsb-ctl: containerd is unavailable: [^\n]+\n$/)
+    })
+
+    it.effect("is stopped for a minute: starts are refused, sandboxes run on, and all settles when it is back", () =>
+      Effect.gen(function*() {
+        const { fsbCtl } = yield* LocalStack.LocalStack
+        const { directory, pid } = yield* TestStack.Daemon
+        const sandboxes = yield* Sandboxes
+        yield* pools
+        const ticker = yield* sandboxes.create({ ...common, name: "ticker", args: ["sh", "-c", ticks] })
+        yield* sandboxes.create({ ...common, name: "ender", args: ["sh", "-c", "sleep 2; exit 4"] })
+        yield* sandboxes.create({ ...common, name: "leaver", args: ["sleep", "600"] })
+        process.kill(pid, "SIGTERM")
+        yield* eventually(
+          Effect.map(ContainerdDaemon.find(directory), (found) => assert.isUndefined(found))
+        )
+        const stoppedAt = yield* Clock.currentTimeMillis
+        yield* refused("meanwhile")
+        yield* Resources.declareSandbox("patient", { image: "busybox", poolRef: unparked, args: ["sleep", "600"] })
+        yield* Effect.forkChild(sandboxes.delete("leaver"))
+        // The outage itself, whose length is what is asked for.
+        yield* Effect.sleep(60_000 - ((yield* Clock.currentTimeMillis) - stoppedAt))
+        yield* refused("later")
+        assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
+        yield* ContainerdDaemon.start({ directory })
+        // What ended meanwhile is told, what was refused is not there, what was to be deleted is gone.
+        const ended = yield* sandboxes.wait("ender", { for: terminal })
+        assert.deepInclude(ended, { phase: "Failed", exitCode: 4, restarts: 0 })
+        yield* eventually(Effect.gen(function*() {
+          assert.sameMembers((yield* sandboxes.list()).map(({ name }) => name), ["ticker", "ender", "patient"])
+          assert.strictEqual((yield* sandboxes.get("patient")).phase, "Running")
+          assert.strictEqual(yield* slotsUsed(unparked), 2)
         }))
-    }
-  )
+        assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
+        const lines = (yield* Resources.stdoutOf(fsbCtl("logs", "ticker"))).trim().split("\n")
+        assert.isAbove(lines.length, 300)
+        assert.deepStrictEqual(lines, lines.map((_, n) => String(n + 1)))
+        yield* sandboxes.create({ ...common, name: "again", args: ["true"] })
+        assert.strictEqual((yield* sandboxes.wait("again", { for: terminal })).phase, "Succeeded")
+        yield* Resources.deleteAll("sandbox", "ticker", "ender", "patient", "again")
+      }))
+
+    it.effect("hangs: a start is refused in time, and what it left is gone when containerd goes on", () =>
+      Effect.gen(function*() {
+        const { directory, socket } = yield* TestStack.Daemon
+        const { pid } = yield* Effect.fromNullishOr(yield* ContainerdDaemon.find(directory))
+        const sandboxes = yield* Sandboxes
+        yield* pools
+        const ticker = yield* sandboxes.create({ ...common, name: "ticker", args: ["sh", "-c", ticks] })
+        const containers = Resources.stdoutOf(
+          LocalStack.run("ctr", ["-a", socket, "-n", "k8s.io", "containers", "list", "--quiet"])
+        )
+        const before = yield* containers
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => process.kill(pid, "SIGSTOP")),
+          () =>
+            Effect.gen(function*() {
+              yield* refused("hanging").pipe(Effect.timeout("45 seconds"))
+              // What is known by now needs no time.
+              yield* refused("other").pipe(Effect.timeout("8 seconds"))
+              assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
+            }),
+          () => Effect.sync(() => process.kill(pid, "SIGCONT"))
+        )
+        yield* eventually(Effect.gen(function*() {
+          assert.deepStrictEqual((yield* sandboxes.list()).map(({ name }) => name), ["ticker"])
+          assert.strictEqual(yield* slotsUsed(unparked), 1)
+          assert.strictEqual(yield* containers, before)
+        }))
+        assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
+        yield* sandboxes.create({ ...common, name: "hanging", args: ["true"] })
+        assert.strictEqual((yield* sandboxes.wait("hanging", { for: terminal })).phase, "Succeeded")
+        yield* Resources.deleteAll("sandbox", "ticker", "hanging")
+      }))
+  })
 })

@@ -14,6 +14,7 @@ import { type GrpcError, toBoundaryError } from "./GrpcError.ts"
 import * as Calls from "./internal/calls.ts"
 import type { Channel } from "./internal/channel.ts"
 import * as Http2Channel from "./internal/http2Channel.ts"
+import { withPulse } from "./internal/pulse.ts"
 
 export {
   type CallOptions,
@@ -21,7 +22,8 @@ export {
   type GrpcClient,
   MAX_MESSAGE_BYTES,
   type Options,
-  type Pem
+  type Pem,
+  type PulseOptions
 } from "./GrpcConnection.ts"
 
 const withChannel = <A>(
@@ -30,7 +32,10 @@ const withChannel = <A>(
 ): Effect.Effect<A, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => Http2Channel.make(options)),
+      Effect.sync(() => {
+        const channel = Http2Channel.make(options)
+        return options.pulse === undefined ? channel : withPulse(channel, options.pulse)
+      }),
       (channel) => Effect.sync(() => channel.close())
     ),
     use

@@ -3,6 +3,7 @@
  * themselves, what a call may say, and the calls that a service's descriptor makes.
  */
 import type {
+  DescMethod,
   DescMethodBiDiStreaming,
   DescMethodClientStreaming,
   DescMethodServerStreaming,
@@ -69,6 +70,21 @@ export interface Options {
    * socket: servers that are not ours end connections that are probed often.
    */
   readonly probeMillis?: number | undefined
+  /**
+   * Finds out that the server hangs, where it does not end connections by itself then: see {@link PulseOptions}. Without
+   * it, calls to a server that hangs fail at their deadlines.
+   */
+  readonly pulse?: PulseOptions | undefined
+}
+
+/** When a server is asked whether it hangs. Calls that have a deadline are failed with UNAVAILABLE when it does. */
+export interface PulseOptions {
+  /** A unary call that costs the server nothing and takes an empty message. */
+  readonly method: DescMethod
+  /** A call that is older, in milliseconds, has the server asked; an answer that takes longer does not come. */
+  readonly patienceMillis: number
+  /** How soon a server that hangs is asked again, in milliseconds. */
+  readonly retryMillis: number
 }
 
 /** What a single call may say. */
