@@ -22,8 +22,7 @@ export {
   type GrpcClient,
   MAX_MESSAGE_BYTES,
   type Options,
-  type Pem,
-  type PulseOptions
+  type Pem
 } from "./GrpcConnection.ts"
 
 const withChannel = <A>(
