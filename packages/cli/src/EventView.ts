@@ -15,8 +15,6 @@ const nounOf = ({ kind }: EventInfo): string => nouns[kind] ?? kind.toLowerCase(
 const ageOf = ({ last }: EventInfo, now: DateTime.DateTime): string =>
   Age.format(DateTime.toEpochMillis(now) - DateTime.toEpochMillis(last))
 
-const oneLine = (text: string): string => text.trim().replace(/\s+/g, " ")
-
 const about = (now: DateTime.DateTime): ReadonlyArray<Table.Column<EventInfo>> => [
   { heading: "AGE", cell: (event) => ageOf(event, now) },
   { heading: "TYPE", cell: ({ type }) => type },
@@ -25,7 +23,8 @@ const about = (now: DateTime.DateTime): ReadonlyArray<Table.Column<EventInfo>> =
 
 const message: Table.Column<EventInfo> = {
   heading: "MESSAGE",
-  cell: ({ count, message }) => `${oneLine(message)}${count > 1 ? ` (${count} times)` : ""}`
+  cell: ({ count, message }) => `${message.trim()}${count > 1 ? ` (${count} times)` : ""}`,
+  narrow: "wrap"
 }
 
 /** Events in lists. */
@@ -35,7 +34,7 @@ export const events = (
   columns: [
     ...(options.namespaces === "all" ? [{ heading: "NAMESPACE", cell: ({ namespace }: EventInfo) => namespace }] : []),
     ...about(options.now),
-    { heading: "OBJECT", cell: (event) => `${nounOf(event)}/${event.name}` },
+    { heading: "OBJECT", cell: (event) => `${nounOf(event)}/${event.name}`, narrow: "shorten" },
     message
   ],
   wideColumns: [{ heading: "SOURCE", cell: ({ source }) => source }],
@@ -55,5 +54,5 @@ export const events = (
 })
 
 /** The events of one object, as a table without the object. */
-export const ofOne = (events: ReadonlyArray<EventInfo>, now: DateTime.DateTime): string =>
-  Table.format([...about(now), message], events)
+export const ofOne = (events: ReadonlyArray<EventInfo>, now: DateTime.DateTime, terminal: number): string =>
+  Table.format([...about(now), message], events, terminal)

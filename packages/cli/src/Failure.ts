@@ -5,6 +5,7 @@
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import * as Schema from "effect/Schema"
 import * as ExitCode from "./ExitCode.ts"
+import { oneLine } from "./Lines.ts"
 
 /** The command line is wrong. `command` is the path of the command, such as `image pull`. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
@@ -103,7 +104,7 @@ const describeBoundary = (error: BoundaryError): string => {
   }
 }
 
-/** What is said on stderr, if anything. Control characters of a peer never reach the terminal. */
+/** What is said on stderr, if anything. */
 export const describe = (failure: Failure): string => {
   switch (failure._tag) {
     case "PipeClosed":
@@ -125,10 +126,6 @@ export const usage = (command: string, problem: string): string => {
   const name = command === "" ? "fsb-ctl" : `fsb-ctl ${command}`
   return `${name}: ${oneLine(problem)}\nSee '${name} --help'\n`
 }
-
-const oneLine = (text: string): string =>
-  // eslint-disable-next-line no-control-regex -- these very characters are to be kept from the terminal
-  text.trim().replace(/\s*\n\s*/g, "; ").replace(/[\u0000-\u001f\u007f-\u009f]/g, "?")
 
 /** The code that fsb-ctl ends with. */
 export const exitCode = (failure: Failure): number => {

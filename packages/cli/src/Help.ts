@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { type PipeClosed, usage } from "./Failure.ts"
+import { wrap } from "./Lines.ts"
 import { Screen } from "./Screen.ts"
 
 /** The operands of a command as its usage shows them; an annotation of the command. */
@@ -27,22 +28,6 @@ const INDENT = "  "
 interface Style {
   readonly width: number
   readonly heading: (text: string) => string
-}
-
-/** Breaks a text into lines of at most `width` characters; words that are longer stay whole. */
-export const wrap = (text: string, width: number): ReadonlyArray<string> => {
-  const lines: Array<string> = []
-  let line = ""
-  for (const word of text.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > width) {
-      lines.push(line)
-      line = word
-    } else {
-      line = line === "" ? word : `${line} ${word}`
-    }
-  }
-  lines.push(line)
-  return lines
 }
 
 const entry = (name: string, description: string, style: Style): string => {

@@ -42,7 +42,7 @@ export const isObjectForm = (format: Format): format is ObjectForm =>
 /** How one kind of things is printed. */
 export interface View<A> {
   readonly columns: ReadonlyArray<Table.Column<A>>
-  /** Beside `columns`, at the right. */
+  /** Beside `columns`, at the right. Where they are shown, nothing is cut. */
   readonly wideColumns: ReadonlyArray<Table.Column<A>>
   /** `kind/name` */
   readonly name: (item: A) => string
@@ -67,7 +67,7 @@ const jsonPath = (template: string, object: unknown): Effect.Effect<string, Loca
 const list = (items: ReadonlyArray<unknown>) => ({ apiVersion: "v1", kind: "List", metadata: {}, items })
 
 const columns = <A>(view: View<A>, format: "table" | "wide"): ReadonlyArray<Table.Column<A>> =>
-  format === "wide" ? [...view.columns, ...view.wideColumns] : view.columns
+  format === "wide" ? Table.whole([...view.columns, ...view.wideColumns]) : view.columns
 
 /** The last part of `kind/name`. */
 const bareName = (name: string): string => name.slice(name.indexOf("/") + 1)
@@ -92,14 +92,14 @@ export const printAll = Effect.fnUntraced(function*<A>(
   if (screen.isQuiet) return yield* screen.data(items.map((item) => `${bareName(view.name(item))}\n`).join(""))
   yield* items.length === 0
     ? screen.talk(`${whenEmpty}\n`)
-    : screen.data(Table.format(columns(view, format), items))
+    : screen.data(Table.format(columns(view, format), items, screen.dataWidth()))
 })
 
 /** Prints one thing. `details` is what people get who did not choose a form. */
 export const printOne = Effect.fnUntraced(function*<A>(
   view: View<A>,
   item: A,
-  options: { readonly format: Format; readonly details: (item: A) => string }
+  options: { readonly format: Format; readonly details: (item: A, terminal: number) => string }
 ) {
   const { details, format } = options
   const screen = yield* Screen
@@ -108,9 +108,9 @@ export const printOne = Effect.fnUntraced(function*<A>(
     case "name":
       return yield* screen.data(`${view.name(item)}\n`)
     case "wide":
-      return yield* screen.data(Table.format(columns(view, "wide"), [item]))
+      return yield* screen.data(Table.format(columns(view, "wide"), [item], screen.dataWidth()))
     case "table":
-      return yield* screen.data(details(item))
+      return yield* screen.data(details(item, screen.dataWidth()))
   }
 })
 
@@ -118,7 +118,7 @@ export const printOne = Effect.fnUntraced(function*<A>(
 export const printChanged = Effect.fnUntraced(function*<A>(
   view: View<A>,
   item: A,
-  options: { readonly format: Option.Option<Format>; readonly details: (item: A) => string }
+  options: { readonly format: Option.Option<Format>; readonly details: (item: A, terminal: number) => string }
 ) {
   const { details, format } = options
   if (Option.isSome(format)) return yield* printOne(view, item, { format: format.value, details })
@@ -145,6 +145,6 @@ export const printer = Effect.fnUntraced(function*(format: Format) {
       ? screen.data(items.map((item) => `${view.name(item)}\n`).join(""))
       : screen.isQuiet
       ? screen.data(items.map((item) => `${bareName(view.name(item))}\n`).join(""))
-      : screen.data(table(columns(view, format), items))
+      : screen.data(table(columns(view, format), items, screen.dataWidth()))
   })
 })

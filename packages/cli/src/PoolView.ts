@@ -48,7 +48,7 @@ export const pools = (view: View): Output.View<PoolInfo> => ({
     { heading: "NETWORK", cell: (pool) => specOf(pool).network ?? defaults.network },
     { heading: "MIN-MAX", cell: (pool) => range(specOf(pool).capacity?.poolMin, specOf(pool).capacity?.poolMax) },
     { heading: "BUFFER", cell: (pool) => range(specOf(pool).capacity?.bufferMin, specOf(pool).capacity?.bufferMax) },
-    { heading: "LACKS", cell: ({ problem }) => problem }
+    { heading: "LACKS", cell: ({ problem }) => problem, narrow: "wrap" }
   ],
   name: ({ name }) => `pool/${name}`,
   object: ({ resource }): unknown => JSON.parse(resource)
@@ -58,7 +58,7 @@ const limits = (resources: ReturnType<typeof specOf>["sandboxResources"]): strin
   Object.entries(resources ?? {}).map(([name, value]) => `${name} ${value}`).join(", ")
 
 /** Everything about one pool, for people. */
-export const poolDetails = (now: DateTime.DateTime) => (pool: PoolInfo): string => {
+export const poolDetails = (now: DateTime.DateTime) => (pool: PoolInfo, terminal: number): string => {
   const spec = specOf(pool)
   const { bufferMax, bufferMin, poolMax, poolMin } = spec.capacity ?? {}
   return Table.formatPairs([
@@ -74,7 +74,7 @@ export const poolDetails = (now: DateTime.DateTime) => (pool: PoolInfo): string 
     ["Warm images", (spec.warmImages ?? []).map(({ image, parked }) => `${image} (${parked ?? 0} parked)`).join(", ")],
     ["Created", `${DateTime.formatIso(pool.createdAt)} (${ageOf(pool.createdAt, now)} ago)`],
     ["Lacks", pool.problem]
-  ])
+  ], terminal)
 }
 
 /** Agents in lists. */
@@ -90,7 +90,7 @@ export const agents = (view: View): Output.View<AgentInfo> => ({
   wideColumns: [
     { heading: "NODE", cell: ({ node }) => node },
     { heading: "IMAGES", cell: ({ images }) => String(images) },
-    { heading: "NOTES", cell: ({ notes }) => notes.join("; ") }
+    { heading: "NOTES", cell: ({ notes }) => notes.join("; "), narrow: "wrap" }
   ],
   name: ({ name }) => `agent/${name}`,
   object: (agent) => ({
@@ -110,7 +110,7 @@ export const agents = (view: View): Output.View<AgentInfo> => ({
 })
 
 /** Everything about one agent, for people. */
-export const agentDetails = (now: DateTime.DateTime) => (agent: AgentInfo): string =>
+export const agentDetails = (now: DateTime.DateTime) => (agent: AgentInfo, terminal: number): string =>
   Table.formatPairs([
     ["Name", agent.name],
     ["Namespace", agent.namespace],
@@ -120,4 +120,4 @@ export const agentDetails = (now: DateTime.DateTime) => (agent: AgentInfo): stri
     ["Slots", `${agent.slots.used} used of ${agent.slots.total}`],
     ["Images", String(agent.images)],
     ["Notes", agent.notes.join("; ")]
-  ])
+  ], terminal)

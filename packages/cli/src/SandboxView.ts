@@ -69,9 +69,9 @@ export const sandboxes = (
     ...(options.namespaces === "all" ? [namespaceColumn] : []),
     { heading: "NAME", cell: ({ name }) => name },
     { heading: "PHASE", cell: ({ phase }) => phase },
-    { heading: "IMAGE", cell: ({ image }) => shortImage(image) },
-    { heading: "POOL", cell: ({ pool }) => pool },
-    { heading: "AGENT", cell: ({ agentPod }) => agentPod },
+    { heading: "IMAGE", cell: ({ image }) => shortImage(image), narrow: "shorten" },
+    { heading: "POOL", cell: ({ pool }) => pool, narrow: "shorten" },
+    { heading: "AGENT", cell: ({ agentPod }) => agentPod, narrow: "shorten" },
     { heading: "AGE", cell: (sandbox) => ageOf(sandbox, options.now) }
   ],
   wideColumns: [
@@ -100,23 +100,27 @@ export const metadata = ({ resource }: SandboxInfo): { readonly uid?: string } =
   Option.getOrElse(Option.map(decodeResource(resource), ({ metadata }) => metadata), () => ({}))
 
 /** The conditions of its status as a table; empty where there are none. */
-export const conditions = ({ resource }: SandboxInfo, now: DateTime.DateTime): string => {
+export const conditions = ({ resource }: SandboxInfo, now: DateTime.DateTime, terminal: number): string => {
   const found = Option.flatMapNullishOr(decodeResource(resource), ({ status }) => status?.conditions)
   if (Option.isNone(found) || found.value.length === 0) return ""
-  return Table.format<Condition>([
-    { heading: "TYPE", cell: ({ type }) => type },
-    { heading: "STATUS", cell: ({ status }) => status },
-    {
-      heading: "SINCE",
-      cell: ({ lastTransitionTime }) =>
-        Option.match(DateTime.make(lastTransitionTime), {
-          onNone: () => "",
-          onSome: (since) => Age.format(DateTime.toEpochMillis(now) - DateTime.toEpochMillis(since))
-        })
-    },
-    { heading: "REASON", cell: ({ reason }) => reason },
-    { heading: "MESSAGE", cell: ({ message }) => message }
-  ], found.value)
+  return Table.format<Condition>(
+    [
+      { heading: "TYPE", cell: ({ type }) => type },
+      { heading: "STATUS", cell: ({ status }) => status },
+      {
+        heading: "SINCE",
+        cell: ({ lastTransitionTime }) =>
+          Option.match(DateTime.make(lastTransitionTime), {
+            onNone: () => "",
+            onSome: (since) => Age.format(DateTime.toEpochMillis(now) - DateTime.toEpochMillis(since))
+          })
+      },
+      { heading: "REASON", cell: ({ reason }) => reason },
+      { heading: "MESSAGE", cell: ({ message }) => message, narrow: "wrap" }
+    ],
+    found.value,
+    terminal
+  )
 }
 
 const BAR_WIDTH = 30
@@ -172,7 +176,7 @@ const formatStartup = (sandbox: SandboxInfo): string => {
 }
 
 /** Everything about one sandbox, for people. */
-export const details = (now: DateTime.DateTime) => (sandbox: SandboxInfo): string =>
+export const details = (now: DateTime.DateTime) => (sandbox: SandboxInfo, terminal: number): string =>
   Table.formatPairs([
     ["Name", sandbox.name],
     ["Namespace", sandbox.namespace],
@@ -191,19 +195,19 @@ export const details = (now: DateTime.DateTime) => (sandbox: SandboxInfo): strin
     ["Finished", formatTime(sandbox.finishedAt)],
     ["Start", formatStartup(sandbox)],
     ["Restarts", sandbox.restarts === 0 ? "" : String(sandbox.restarts)]
-  ])
+  ], terminal)
 
 const DIGEST_SHOWN = 19
 
 /** Images in lists. */
 export const images: Output.View<ImageInfo> = {
   columns: [
-    { heading: "IMAGE", cell: ({ name }) => shortImage(name) },
+    { heading: "IMAGE", cell: ({ name }) => shortImage(name), narrow: "shorten" },
     { heading: "SIZE", cell: ({ sizeBytes }) => Progress.formatBytes(sizeBytes) },
     { heading: "NODES", cell: ({ nodes }) => String(nodes.length) },
     { heading: "DIGEST", cell: ({ digest }) => digest.slice(0, DIGEST_SHOWN) }
   ],
-  wideColumns: [{ heading: "ON", cell: ({ nodes }) => nodes.join(",") }],
+  wideColumns: [{ heading: "ON", cell: ({ nodes }) => nodes.join(", "), narrow: "wrap" }],
   name: ({ name }) => `image/${name}`,
   object: ({ digest, name, nodes, sizeBytes }) => ({
     apiVersion: Names.apiVersion,

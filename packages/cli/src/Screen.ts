@@ -38,6 +38,8 @@ export class Screen extends Context.Service<Screen, {
   /** Whether colours and bold are welcome (https://no-color.org). */
   readonly hasColors: boolean
   readonly columns: number
+  /** How wide lines of data may be now: as the window is, and without end where there is none. */
+  readonly dataWidth: () => number
 }>()("@fast-sandbox/cli/Screen") {
   /** The process's own streams. */
   static readonly layer: Layer.Layer<Screen> = Layer.sync(Screen, () => {
@@ -56,7 +58,8 @@ export class Screen extends Context.Service<Screen, {
       isTalkTerminal: stderr.isTTY && !isDumb,
       isDataTerminal: stdout.isTTY,
       hasColors: stdout.isTTY && !isDumb && (env.NO_COLOR ?? "") === "",
-      columns: stdout.columns ?? DEFAULT_COLUMNS
+      columns: stdout.columns ?? DEFAULT_COLUMNS,
+      dataWidth: () => stdout.isTTY && stdout.columns > 0 ? stdout.columns : Infinity
     })
   })
 

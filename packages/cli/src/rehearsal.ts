@@ -27,7 +27,8 @@ const blank = Layer.succeed(Screen, {
   isTalkTerminal: false,
   isDataTerminal: false,
   hasColors: false,
-  columns: 80
+  columns: 80,
+  dataWidth: () => Infinity
 })
 
 /** Does it. */

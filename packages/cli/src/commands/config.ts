@@ -24,8 +24,8 @@ interface Row {
 
 const columns: ReadonlyArray<Table.Column<Row>> = [
   { heading: "KEY", cell: ({ key }) => key },
-  { heading: "VALUE", cell: ({ value }) => value },
-  { heading: "FROM", cell: ({ from }) => from }
+  { heading: "VALUE", cell: ({ value }) => value, narrow: "wrap" },
+  { heading: "FROM", cell: ({ from }) => from, narrow: "wrap" }
 ]
 
 const rows: Output.View<Row> = {

@@ -16,21 +16,26 @@ import * as SandboxOperand from "../SandboxOperand.ts"
 import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 
+const INDENT = "  "
+
 const section = (title: string, body: string): string =>
-  body === "" ? "" : `\n${title}:\n${body.replace(/^(?=.)/gm, "  ")}`
+  body === "" ? "" : `\n${title}:\n${body.replace(/^(?=.)/gm, INDENT)}`
 
 /** All sections. */
 const page = (
   sandbox: SandboxInfo,
   events: ReadonlyArray<EventInfo>,
-  now: DateTime.DateTime
-): string =>
-  [
-    SandboxView.details(now)(sandbox),
-    section("Conditions", SandboxView.conditions(sandbox, now)),
+  now: DateTime.DateTime,
+  terminal: number
+): string => {
+  const within = terminal - INDENT.length
+  return [
+    SandboxView.details(now)(sandbox, terminal),
+    section("Conditions", SandboxView.conditions(sandbox, now, within)),
     section("Where the time of its start went", SandboxView.startup(sandbox)),
-    section("Events", events.length === 0 ? "none; they are kept for an hour\n" : EventView.ofOne(events, now))
+    section("Events", events.length === 0 ? "none; they are kept for an hour\n" : EventView.ofOne(events, now, within))
   ].join("")
+}
 
 /** `fsb-ctl describe` */
 export const describe = Command.make(
@@ -51,7 +56,7 @@ export const describe = Command.make(
     const now = yield* DateTime.now
     yield* Output.printOne(SandboxView.sandboxes({ now, namespaces: "one" }), sandbox, {
       format: yield* Globals.format,
-      details: (sandbox) => page(sandbox, events, now)
+      details: (sandbox, terminal) => page(sandbox, events, now, terminal)
     })
   })
 ).pipe(

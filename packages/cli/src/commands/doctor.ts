@@ -15,9 +15,9 @@ const view: Output.View<Finding> = {
   columns: [
     { heading: "CHECK", cell: ({ check }) => check },
     { heading: "STATE", cell: ({ state }) => state },
-    { heading: "DETAIL", cell: ({ detail }) => detail }
+    { heading: "DETAIL", cell: ({ detail }) => detail, narrow: "wrap" }
   ],
-  wideColumns: [{ heading: "FIX", cell: ({ fix }) => fix ?? "" }],
+  wideColumns: [{ heading: "FIX", cell: ({ fix }) => fix ?? "", narrow: "wrap" }],
   name: ({ check }) => `check/${check}`,
   object: (finding) => finding
 }

@@ -57,7 +57,7 @@ const limited = (used: string, limit: string, isLimited: boolean): string => isL
 
 const view: Output.View<Row> = {
   columns: [
-    { heading: "NAME", cell: ({ name }) => name },
+    { heading: "NAME", cell: ({ name }) => name, narrow: "shorten" },
     { heading: "CPU %", cell: ({ cpuPercent }) => `${cpuPercent.toFixed(1)}%` },
     {
       heading: "MEMORY / LIMIT",
@@ -129,7 +129,7 @@ export const stats = Command.make(
       return yield* Stream.runForEach(all, (row) => {
         rows.set(row.name, row)
         const shown = chosen.flatMap((name) => Option.toArray(Option.fromNullishOr(rows.get(name))))
-        return screen.data(`${CLEAR_SCREEN}${Table.format(view.columns, shown)}`)
+        return screen.data(`${CLEAR_SCREEN}${Table.format(view.columns, shown, screen.dataWidth())}`)
       })
     }
     const print = yield* Output.printer(format)

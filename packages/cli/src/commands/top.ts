@@ -28,7 +28,7 @@ const view: Output.View<ProcessInfo> = {
     { heading: "S", cell: ({ state }) => state },
     { heading: "RSS", cell: ({ memoryBytes }) => Progress.formatBytes(memoryBytes) },
     { heading: "TIME", cell: ({ cpuNanos }) => formatTime(cpuNanos) },
-    { heading: "COMMAND", cell: ({ command }) => command.join(" ") }
+    { heading: "COMMAND", cell: ({ command }) => command.join(" "), narrow: "wrap" }
   ],
   wideColumns: [],
   name: ({ pid }) => `process/${pid}`,
