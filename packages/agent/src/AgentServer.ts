@@ -6,7 +6,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
-import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument } from "@fast-sandbox/core/Errors"
+import { type BoundaryError, FailedPrecondition, Internal, InvalidArgument, NotFound } from "@fast-sandbox/core/Errors"
 import {
   AgentService,
   type CreateRequest,
@@ -239,7 +239,11 @@ export const service = GrpcService.make(AgentService, {
   pullImage: ({ image }) => expected(pullImage(image)),
   loadImage: (requests) => expected(loadImage(requests)),
   removeImage: ({ image }) =>
-    Images.use((images) => images.remove(image)).pipe(Effect.mapError(toBoundary), Effect.as({})),
+    Images.use((images) => Effect.andThen(images.get(image), images.remove(image))).pipe(
+      Effect.catchTag("ImageNotFound", ({ image }) => Effect.fail(new NotFound({ kind: "image", name: image }))),
+      Effect.mapError(toBoundary),
+      Effect.as({})
+    ),
   warm: ({ warm }) => {
     const images = warm?.images ?? []
     return images.length > maxWarmImages

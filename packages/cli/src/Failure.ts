@@ -44,22 +44,27 @@ export type Failure = BoundaryError | UsageError | LocalError | Declined | PipeC
 
 const MILLIS_PER_SECOND = 1000
 
-/** The flags of `run` by the fields of the API. */
-const flagOfField: Readonly<Record<string, string>> = {
-  image: "--image",
-  poolRef: "--pool",
-  exposedPorts: "--ports",
-  consistencyMode: "--mode",
-  failurePolicy: "--failure-policy",
-  workingDir: "--workdir",
-  envs: "--env",
-  ttlSeconds: "--ttl",
-  expireTime: "--ttl"
-}
+/** The flags of commands by the fields of the API. */
+const flagOfField: ReadonlyMap<string, string> = new Map([
+  ["image", "--image"],
+  ["poolRef", "--pool"],
+  ["exposedPorts", "--ports"],
+  ["consistencyMode", "--mode"],
+  ["failurePolicy", "--failure-policy"],
+  ["workingDir", "--workdir"],
+  ["envs", "--env"],
+  ["ttlSeconds", "--ttl"],
+  ["expireTime", "--ttl"],
+  ["labelSelector", "--selector"],
+  ["sandboxResources.cpu", "--cpu"],
+  ["sandboxResources.memory", "--memory"],
+  ["warmImages", "--warm"]
+])
 
 const inWordsOfFlags = (field: string): string => {
-  const [, root = field] = /^(?:spec\.)?(\w+)/.exec(field) ?? []
-  const flag = Object.hasOwn(flagOfField, root) ? flagOfField[root] : undefined
+  const path = field.replace(/^spec\./, "")
+  const [root = path] = /^\w+/.exec(path) ?? []
+  const flag = flagOfField.get(path) ?? flagOfField.get(root)
   return flag === undefined ? field : `${flag} (${field})`
 }
 

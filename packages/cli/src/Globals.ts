@@ -88,12 +88,24 @@ export const allNamespaces = (description: string): Flag.Flag<boolean> =>
     Flag.withoutNegation
   )
 
+/** `--selector` of the commands that choose many. An empty one, as of a variable that is not set, would choose all. */
+export const selector = (description: string): Flag.Flag<Option.Option<string>> =>
+  Flag.String("selector").pipe(
+    Flag.filter((text) => text.trim() !== "", () => "labels such as app=web"),
+    Flag.withAlias("l"),
+    Flag.withMetavar("QUERY"),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
 /** `--home` of the commands that are about the stack of this machine. */
-export const home: Flag.Flag<string> = optionalText(
-  "home",
-  "DIR",
-  `Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`
-).pipe(Flag.map(Option.getOrElse(() => process.env.FSB_HOME || Config.DEFAULT_HOME)))
+export const home: Flag.Flag<string> = Flag.String("home").pipe(
+  Flag.filter((path) => path !== "", () => "a folder"),
+  Flag.withMetavar("DIR"),
+  Flag.withDescription(`Where everything is kept; ${Config.DEFAULT_HOME} by default (FSB_HOME)`),
+  Flag.optional,
+  Flag.map(Option.getOrElse(() => process.env.FSB_HOME || Config.DEFAULT_HOME))
+)
 
 /** The screen as the flags want it, and what `--trace` asks for. */
 export const presentation = Layer.unwrap(Effect.gen(function*() {

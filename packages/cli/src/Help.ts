@@ -99,6 +99,14 @@ export const format = (
 const suggestion = (suggestions: ReadonlyArray<string>): string =>
   suggestions[0] === undefined ? "" : `; did you mean ${suggestions[0]}?`
 
+/** What a flag takes, as people say it; the parser names types, and the ways to write yes and no. */
+const inWords = (expected: string): string => {
+  const choices = expected.split(" | ").map((choice) => choice.replace(/^"(.*)"$/, "$1"))
+  if (choices.includes("true")) return "true or false"
+  if (choices.length > 1) return `one of ${choices.join(", ")}`
+  return /^(a string representing a finite number|an integer)$/.test(expected) ? "a whole number" : expected
+}
+
 /** What is wrong with a command line, without the next step. */
 export const problemOf = (error: CliError.NonShowHelpErrors): string => {
   switch (error._tag) {
@@ -114,7 +122,7 @@ export const problemOf = (error: CliError.NonShowHelpErrors): string => {
       return `${error.arguments.map((argument) => JSON.stringify(argument)).join(", ")} is one argument too many`
     case "InvalidValue": {
       const name = error.kind === "flag" ? `--${error.option}` : error.option
-      const expected = error.expected.replace(/^Expected:?\s*/, "").replace(/, got .*$/s, "")
+      const expected = inWords(error.expected.replace(/^Expected:?\s*/, "").replace(/, got .*$/s, ""))
       return error.value === ""
         ? `${name} needs a value (${expected})`
         : `${name}: ${JSON.stringify(error.value)} is not ${expected}`

@@ -1,7 +1,8 @@
 /**
- * Spans of time as people type them: `90`, `90s`, `1h30m`, `500ms`.
+ * Spans of time as people type them: `90`, `90s`, `1h30m`, `500ms`; and dates.
  */
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 
@@ -28,6 +29,13 @@ export const parse = (text: string): Option.Option<number> => {
     [...text.matchAll(part)].reduce((sum, [, count, unit = ""]) => sum + Number(count) * (millisPerUnit[unit] ?? 0), 0)
   )
 }
+
+/** RFC 3339, or its date alone. */
+const date = /^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$/
+
+/** A moment. The parser of the language alone would make a year of `-1`. */
+export const parseDate = (text: string): Option.Option<DateTime.Utc> =>
+  date.test(text) ? Option.map(DateTime.make(text), DateTime.toUtc) : Option.none()
 
 /** Milliseconds, or which flag has none. */
 export const require = (flag: string, text: string): Effect.Effect<number, InvalidArgument> =>

@@ -18,6 +18,11 @@ const cases: ReadonlyArray<readonly [failure: Failure.Failure, said: string, cod
     125
   ],
   [
+    new Errors.InvalidArgument({ field: "spec.sandboxResources.cpu", problem: "must be a quantity" }),
+    "fsb-ctl: --cpu (spec.sandboxResources.cpu): must be a quantity\n",
+    125
+  ],
+  [
     new Errors.FailedPrecondition({ reason: "CommandNotFound", problem: "/nope: no such file" }),
     "fsb-ctl: /nope: no such file\n",
     127

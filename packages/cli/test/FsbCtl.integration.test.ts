@@ -568,6 +568,23 @@ describe("the rest", () => {
     }))
 })
 
+/** What stands for numbers. */
+const numeric = /^(N|AGENTS|SLOTS)$/
+
+/** The flags that a help names, with values that they don't take. */
+const flagsOf = (help: string): ReadonlyArray<string> =>
+  [...help.matchAll(/^ {2}(?:-\w, | {4})(--[\w-]+)(?: (\S+))?/gm)]
+    .filter(([, name]) => name !== "--help" && name !== "--version")
+    .flatMap(([, name = "", metavar]) =>
+      metavar === undefined ? [`${name}=maybe`] : numeric.test(metavar) ? [name, `${name}=1.5`] : [name]
+    )
+
+/** Something for every operand that a help's usage asks for. */
+const operandsOf = (help: string): ReadonlyArray<string> => {
+  const [, usage = ""] = /^Usage: .* \[FLAGS\](.*)$/m.exec(help) ?? []
+  return (usage.split(" | ")[0] ?? "").match(/(?<!\[)\b[A-Z]+\b/g)?.map(() => "x") ?? []
+}
+
 describe("what is wrong is one line", () => {
   test("a flag that no command has, for every command", () =>
     Effect.gen(function*() {
@@ -578,6 +595,34 @@ describe("what is wrong is one line", () => {
           stderr,
           new RegExp(`^fsb-ctl ${command}: there is no flag --nonsense.*\nSee 'fsb-ctl ${command} --help'\n$`)
         )
+      }
+      assert.deepStrictEqual(yield* names, [])
+    }))
+
+  test("a value that no flag takes, for every flag of every command", () =>
+    Effect.gen(function*() {
+      const { run } = yield* FsbCtl.FsbCtl
+      const refused = Effect.fnUntraced(function*(command: string, operands: ReadonlyArray<string>, flag: string) {
+        const { code, stderr, stdout } = yield* run([...command.split(" "), ...operands, flag])
+        assert.deepStrictEqual([code, stdout], [125, ""], `${command} ${flag}`)
+        const [name = ""] = flag.split("=")
+        assert.match(
+          stderr,
+          new RegExp(
+            `^fsb-ctl ${command}: ${name}(: "\\S+" is not (true or false|a whole number)| needs a value \\(.+\\))\n` +
+              `See 'fsb-ctl ${command} --help'\n$`
+          )
+        )
+      })
+      for (const command of commands) {
+        const { stdout } = yield* run([...command.split(" "), "--help"])
+        const [own = "", global = ""] = stdout.split("Global flags:")
+        // those of every command are looked at once
+        const flags = flagsOf(command === "list" ? own + global : own)
+        yield* Effect.forEach(flags, (flag) => refused(command, operandsOf(stdout), flag), {
+          concurrency: 2,
+          discard: true
+        })
       }
       assert.deepStrictEqual(yield* names, [])
     }))
@@ -632,6 +677,29 @@ describe("what is wrong is one line", () => {
       args: "ls -o xml",
       says: "fsb-ctl list: --output: \"xml\" is not one of table, wide, json, yaml, name, jsonpath=TEMPLATE",
       usage: "list"
+    },
+    {
+      what: "a choice that there is not",
+      args: "ls --sort-by colour",
+      says: "fsb-ctl list: --sort-by: \"colour\" is not one of name, phase, image, pool, agent, node, age, restarts",
+      usage: "list"
+    },
+    {
+      what: "a selector that is empty, and would choose all",
+      args: "delete --selector=",
+      says: "fsb-ctl delete: --selector needs a value (labels such as app=web)",
+      usage: "delete"
+    },
+    {
+      what: "a home that is empty, and would be this folder",
+      args: "down --wipe --home=",
+      says: "fsb-ctl down: --home needs a value (a folder)",
+      usage: "down"
+    },
+    {
+      what: "a year that was none",
+      args: "logs x --since=-1",
+      says: "fsb-ctl: --since: \"-1\" is not a time such as 90s, 15m or 1h30m, nor a date"
     },
     {
       what: "a program without --",

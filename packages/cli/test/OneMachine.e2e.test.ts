@@ -274,6 +274,9 @@ describe("one machine", () => {
         says: /nope/
       },
       { what: "a broken archive", args: ["image", "load", "/etc/hostname"], says: /archive/ },
+      { what: "an image that no node holds", args: ["image", "remove", "nope:1"], says: /image .*nope:1 not found/ },
+      { what: "a folder that is no home", args: ["down", "--wipe", "--home", "/proc/tty"], says: /holds no stack/ },
+      { what: "a limit that is none", args: ["pool", "create", "bad", "--cpu", "much"], says: /--cpu .*500m/ },
       { what: "nobody at the endpoint", args: ["--endpoint", "unix:/nowhere.sock", "list"], says: /nowhere\.sock/ },
       { what: "a sandbox that is not there", args: ["delete", "nope"], says: /nope.*not found/ }
     ])("refuses $what in one line and leaves nothing", ({ args, says }) =>

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Option } from "effect"
+import { DateTime, Option } from "effect"
 import * as Span from "../src/Span.ts"
 
 describe("Span", () => {
@@ -20,4 +20,13 @@ describe("Span", () => {
   for (const text of ["", "m", "1x", "-5m", "1 h", "1h30", "soon", "NaN", "Infinity"]) {
     it(`refuses ${JSON.stringify(text)}`, () => assert.isTrue(Option.isNone(Span.parse(text))))
   }
+
+  it("takes dates for what they are, and nothing else for a date", () => {
+    const iso = (text: string) => Option.map(Span.parseDate(text), DateTime.formatIso)
+    assert.deepStrictEqual(iso("2026-12-31T23:59:59+01:00"), Option.some("2026-12-31T22:59:59.000Z"))
+    assert.deepStrictEqual(iso("2026-12-31"), Option.some("2026-12-31T00:00:00.000Z"))
+    for (const text of ["", "-1", "5", "tomorrow", "2026-13-01", "2026-12-31T25:00:00Z", "12/31/2026"]) {
+      assert.isTrue(Option.isNone(Span.parseDate(text)), text)
+    }
+  })
 })

@@ -78,7 +78,7 @@ const maxQuantityLength = 32
 
 /** A Kubernetes quantity such as `500m` or `128Mi`. */
 export const QuantityText = Schema.String.check(
-  Schema.isPattern(Quantity.pattern),
+  Schema.isPattern(Quantity.pattern, { message: "must be a quantity such as 500m, 1.5 or 256Mi" }),
   Schema.isMaxLength(maxQuantityLength)
 )
 

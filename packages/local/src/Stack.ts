@@ -8,7 +8,7 @@ import * as NetworkNamespaces from "@fast-sandbox/containerd/NetworkNamespaces"
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
 import { Agents } from "@fast-sandbox/controller/agents/Agents"
 import * as Controller from "@fast-sandbox/controller/Controller"
-import { type InvalidArgument, PermissionDenied, Unavailable } from "@fast-sandbox/core/Errors"
+import { InvalidArgument, PermissionDenied, Unavailable } from "@fast-sandbox/core/Errors"
 import { containerdNamespace } from "@fast-sandbox/core/Names"
 import * as GrpcServer from "@fast-sandbox/grpc/GrpcServer"
 import { Janitor } from "@fast-sandbox/janitor/Janitor"
@@ -198,6 +198,16 @@ const removeNetworks = Effect.fnUntraced(function*(home: Home.Home) {
   )
 })
 
+/** A folder that never was a home, such as one that was mistyped, is not for us to remove. */
+const refuseStranger = Effect.fnUntraced(function*({ apiServerDirectory, directory, log, pidFile }: Home.Home) {
+  const files = yield* FileSystem.FileSystem
+  if (!(yield* files.exists(directory)) || (yield* files.readDirectory(directory)).length === 0) return
+  for (const trace of [apiServerDirectory, log, pidFile]) {
+    if (yield* files.exists(trace)) return
+  }
+  return yield* new InvalidArgument({ field: "--home", problem: `${directory} holds no stack; it is not removed` })
+})
+
 /**
  * Ends the stack of a home, with its agents, their sandboxes and the containerd that it started. `wipe` also removes
  * the home. Gives whether a stack ran. Safe to repeat, and after a crash.
@@ -207,6 +217,7 @@ export const down = Effect.fn("Stack.down")(function*(options: {
   readonly wipe: boolean
 }): Effect.fn.Return<boolean, InvalidArgument | Unavailable | PlatformError, MachineSetup.System> {
   const home = yield* Home.make(options.home)
+  if (options.wipe) yield* refuseStranger(home)
   const files = yield* FileSystem.FileSystem
   const running = yield* PidFile.read(home.pidFile)
   if (Option.isSome(running)) {

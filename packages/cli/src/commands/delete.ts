@@ -21,12 +21,7 @@ import * as Span from "../Span.ts"
 const CONCURRENCY = 16
 
 const flags = {
-  selector: Flag.String("selector").pipe(
-    Flag.withAlias("l"),
-    Flag.withMetavar("QUERY"),
-    Flag.withDescription("Those with these labels: key=value,..."),
-    Flag.optional
-  ),
+  selector: Globals.selector("Those with these labels: key=value,..."),
   allNamespaces: Globals.allNamespaces("Those of all namespaces, with --all or -l"),
   force: Flag.Boolean("force").pipe(
     Flag.withDescription("Kill at once; don't wait for an agent that is silent"),

@@ -16,12 +16,7 @@ import * as SandboxView from "../SandboxView.ts"
 
 const flags = {
   allNamespaces: Globals.allNamespaces("List the sandboxes of all namespaces"),
-  selector: Flag.String("selector").pipe(
-    Flag.withAlias("l"),
-    Flag.withMetavar("QUERY"),
-    Flag.withDescription("Only those with these labels: key=value,..."),
-    Flag.optional
-  ),
+  selector: Globals.selector("Only those with these labels: key=value,..."),
   sortBy: Flag.Literals("sort-by", SandboxView.orders).pipe(
     Flag.withMetavar("COLUMN"),
     Flag.withDescription(`Sort by one of ${SandboxView.orders.join(", ")}`),

@@ -42,7 +42,7 @@ const flags = {
 const moment = (text: string, now: DateTime.Utc): Option.Option<DateTime.DateTime> =>
   Option.orElse(
     Option.map(Span.parse(text), (millis) => DateTime.subtract(now, { milliseconds: millis })),
-    () => DateTime.make(text)
+    () => Span.parseDate(text)
   )
 
 const refuse = (field: string, problem: string): InvalidArgument => new InvalidArgument({ field, problem })

@@ -73,7 +73,7 @@ const parseExpiry = (
   }
   if (expireTime === undefined) return Result.succeed(undefined)
   return Result.fromOption(
-    Option.map(DateTime.make(expireTime), DateTime.toUtc),
+    Span.parseDate(expireTime),
     () => invalid("--expire-time", `${JSON.stringify(expireTime)} is not a date such as 2026-12-31T23:59:59Z`)
   )
 }
