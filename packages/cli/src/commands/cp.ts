@@ -114,7 +114,7 @@ export const cp = Command.make(
       if (screen.isDataTerminal) return yield* refuse("an archive is nothing for a terminal; write it into a file")
       return yield* Stream.runForEach(packed, screen.data)
     }
-    yield* report(yield* Unpack.unpack(packed, { target: to.path, keepOwner: archive, onBytes }))
+    yield* report(yield* Unpack.unpack(packed, { source: from.path, target: to.path, keepOwner: archive, onBytes }))
   })
 ).pipe(
   Command.withShortDescription("Copy files into and out of a sandbox"),

@@ -49,8 +49,10 @@ export interface Unpacked {
   readonly bytes: number
 }
 
-/** Where it goes, and how. */
+/** What was asked for, where it goes, and how. */
 export interface Options {
+  /** The path that was asked for. An archive whose topmost entry has another name is not the answer to it. */
+  readonly source: string
   readonly target: string
   /** Give everything the owners that the archive names, as far as this user may. */
   readonly keepOwner: boolean
@@ -79,11 +81,14 @@ const partsOf = (path: string): ReadonlyArray<string> => {
   return parts
 }
 
+/** The name of the topmost entry of what is at a path; undefined: what is in the folder there, without the folder. */
+const topOf = (source: string): string | undefined => source.endsWith("/.") ? undefined : partsOf(source).at(-1)
+
 /** The place of an archive's topmost entry, under a name that nobody has yet when it is new. */
 interface Root {
   readonly final: string
   readonly current: string
-  /** The archive's word for it; undefined: the root is the folder itself. */
+  /** Its name in the archive; undefined: the root is the folder itself. */
   readonly top: string | undefined
 }
 
@@ -101,9 +106,9 @@ class Unpacking {
   }
 
   /** An existing folder takes the entry with its own name; anything else gets the target's name. */
-  open(first: Tar.Header): Root {
-    const { target } = this.options
-    const [top] = partsOf(first.path)
+  open(): Root {
+    const { source, target } = this.options
+    const top = topOf(source)
     const isIntoFolder = isFolder(target)
     if (!isIntoFolder && target.endsWith("/")) {
       throw new LocalError({ problem: `there is no folder ${target}` })
@@ -286,7 +291,7 @@ export const unpack = (
         Effect.gen(function*() {
           const { header } = entry
           if (unpacking.root === undefined) {
-            const root = yield* attempt(options.target, () => unpacking.open(header))
+            const root = yield* attempt(options.target, () => unpacking.open())
             unpacking.root = root
           }
           unpacking.entries++
