@@ -2,12 +2,14 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, layer } from "@effect/vitest"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
+import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
+import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Clock, Effect, Fiber, Layer, Stream } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -352,10 +354,14 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       yield* client.removeImage({ image: name })
     }).pipe(Effect.scoped))
 
-  it.effect("labels its containers", () =>
+  it.effect("labels its containers, and lets no image label them", () =>
     Effect.gen(function*() {
       const client = yield* Fixture.start()
-      const request = Fixture.request(Fixture.sleeper)
+      const request = Fixture.request(Fixture.sleeper, { image: "labelled" })
+      const recipe = yield* TestImages.variant("docker.io/library/labelled:latest", {
+        labels: { "fast-sandbox.io/claim-uid": "stolen", "io.cri-containerd.kind": "container", team: "x" }
+      })
+      yield* Images.use((images) => images.load(OciArchive.make([recipe])))
       yield* client.create(request)
       const { labels } = yield* Containers.use((containers) => containers.get(request.instanceId))
       assert.strictEqual(labels["fast-sandbox.io/managed"], "true")
@@ -363,6 +369,7 @@ layer(node, { excludeTestServices: true })("Agent", (it) => {
       assert.strictEqual(labels["fast-sandbox.io/id"], request.instanceId)
       assert.strictEqual(labels["fast-sandbox.io/claim-uid"], "claim-1")
       assert.strictEqual(labels["fast-sandbox.io/sandbox-name"], "box")
+      assert.deepStrictEqual(Object.keys(labels).filter((name) => !name.startsWith("fast-sandbox.io/")), [])
       yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
     }).pipe(Effect.scoped))
 

@@ -19,10 +19,12 @@ const content = Layer.mock(Content)({
     })
 })
 
-const read = (bytes: Uint8Array) =>
-  Effect.flatMap(Content, (store) => ImageArchive.read(store, "lease", Stream.make(bytes), () => "given:1")).pipe(
+const readStream = <E>(archive: Stream.Stream<Uint8Array, E>) =>
+  Effect.flatMap(Content, (store) => ImageArchive.read(store, "lease", archive, () => "given:1")).pipe(
     Effect.provide(content)
   )
+
+const read = (bytes: Uint8Array) => readStream(Stream.make(bytes))
 
 const archive = OciArchive.make([{
   names: ["docker.io/library/a:1"],
@@ -79,6 +81,12 @@ describe("image archives", () => {
       assert.include(twice.message, "twice")
       const bomb = Tar.file("index.json", "x".repeat(9 * 1024 * 1024))
       assert.include((yield* Effect.flip(read(yield* tarOf(bomb)))).message, "larger than")
+      // Refused by what its header says.
+      const zeros = Buffer.alloc(65_536)
+      const huge = Stream.make(Tar.fileStream("layer.tar", 65 * 2 ** 30, Stream.forever(Stream.make(zeros)))).pipe(
+        Stream.pipeThroughChannel(Tar.encode<never, unknown, Tar.Entry>())
+      )
+      assert.include((yield* Effect.flip(readStream(huge))).message, `or ${64 * 2 ** 30} bytes`)
       const many = Array.from({ length: 10_001 }, (_, n) => Tar.file(`f${n}`, ""))
       assert.include((yield* Effect.flip(read(yield* tarOf(...many)))).message, "more than 10000 entries")
     }))
