@@ -15,11 +15,12 @@ quickstart: ## Install what is missing, build, start everything on this machine 
 
 node_modules/.package-lock.json: package.json package-lock.json $(wildcard packages/*/package.json)
 	@echo "Fetching dependencies (npm ci) ..." >&2
-	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@npm run --silent prepare >/dev/null
 	@touch $@
 
 build: node_modules/.package-lock.json ## Build bin/fsb-ctl and the node's native programs
+	@echo "Building bin/fsb-ctl and the native programs ..." >&2
 	@$(MAKE) --no-print-directory -s -C packages/agent/native OUT=$(CURDIR)/dist
 	@npm run --silent build
 

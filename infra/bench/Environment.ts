@@ -25,6 +25,10 @@ export interface Environment {
   readonly [name: string]: string | number
 }
 
+/** In one line, for whoever watches. */
+export const sentence = ({ containerd, cores, kernel, loadBefore, memoryGiB, processor }: Environment): string =>
+  `${processor}, ${cores} cores, ${memoryGiB} GiB, kernel ${kernel}, ${containerd}, load ${loadBefore.toFixed(1)}`
+
 /** The machine as it is now. */
 export const read: Effect.Effect<Environment> = Effect.gen(function*() {
   const versions = yield* Effect.forEach(

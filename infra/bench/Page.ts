@@ -80,7 +80,7 @@ the [README](../README.md#numbers); what was learned and measured once, in [note
 
 ![Starts, ours and others'](performance/starts.svg)
 
-\`\`\`sh not run: they take the machine for an hour; the tests run the comparison in a small form
+\`\`\`sh not run: together they take the machine for an hour; the tests run the comparison in a small form
 make bench-peers                    # installs what is compared with
 make bench                          # measures into bench/results.json
 node infra/bench/main.ts requests   # one scenario: requests, parallel, burst, cycles, trips, processes, neighbours, density

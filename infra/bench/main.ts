@@ -53,6 +53,8 @@ const main = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
   const directory = yield* files.makeTempDirectoryScoped({ prefix: "fsb-bench-" })
   const environment = yield* Environment.read
+  const results = `${repository}/bench/results.json`
+  yield* Console.error(`Measuring on ${Environment.sentence(environment)}; raw samples go to ${results}`)
   const recorder = new Recorder()
   const problems: Array<string> = []
 
@@ -79,12 +81,11 @@ const main = Effect.gen(function*() {
       return
     }
     yield* files.makeDirectory(`${repository}/bench`, { recursive: true })
-    const path = `${repository}/bench/results.json`
     if (chosen.length === 0) {
-      yield* files.remove(path, { force: true })
+      yield* files.remove(results, { force: true })
     }
-    yield* Results.add(path, environment, recorder.all)
-    yield* Console.log(JSON.stringify(environment, undefined, 2))
+    yield* Results.add(results, environment, recorder.all)
+    yield* Console.log(Environment.sentence(environment))
     yield* Console.log(Report.table(recorder.all))
     yield* Console.log(Report.ratios(recorder.all).map(Report.sentence).join("\n"))
   })

@@ -5,8 +5,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PATH="$PWD/node_modules/.bin:$PATH"
 
 say() { printf '\n\033[1m%s\033[0m\n' "$1"; }
+# Shows a command as one would type it, and runs it.
 try() {
-  printf '$ %s\n' "$*"
+  local typed='$' word
+  for word; do
+    [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]] || word=${word@Q}
+    typed+=" $word"
+  done
+  printf '%s\n' "$typed"
   "$@"
 }
 
@@ -42,6 +48,6 @@ cat <<'END'
   bin/fsb-ctl run --image busybox -- echo hi     run a program, see its output, get its exit code
   bin/fsb-ctl --help                             all commands
   bin/fsb-ctl doctor                             what this machine could do better
-  kubectl --kubeconfig /var/lib/fast-sandbox/kubeconfig get sandboxes,sandboxpools,pods
+  kubectl --kubeconfig /var/lib/fast-sandbox/kubeconfig get sandboxes,sandboxpools,pods    where there is a kubectl
   bin/fsb-ctl down                               stop everything (--wipe also removes the data)
 END
