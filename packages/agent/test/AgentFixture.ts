@@ -159,6 +159,23 @@ export const startProcess = Effect.fnUntraced(function*(
 export const kill = (agent: AgentProcess, signal: NodeJS.Signals) =>
   Effect.sync(() => agent.child.kill(signal)).pipe(Effect.andThen(agent.exited))
 
+/** Kills an agent so soon after it was asked for sandboxes; gives the ids of those that it has answered for. */
+export const killAmidCreates = Effect.fnUntraced(function*(
+  agent: AgentProcess,
+  requests: ReadonlyArray<ReturnType<typeof request>>,
+  millis: number
+) {
+  const answered: Array<string> = []
+  yield* Effect.forEach(requests, (request) =>
+    agent.client.create(request).pipe(
+      Effect.tap(() => Effect.sync(() => answered.push(request.instanceId))),
+      Effect.ignore
+    ), { concurrency: "unbounded" }).pipe(Effect.forkChild({ startImmediately: true }))
+  yield* Effect.sleep(millis)
+  yield* kill(agent, "SIGKILL")
+  return [...answered]
+})
+
 /** A request for a sandbox of busybox. */
 export const request = (
   command: ReadonlyArray<string>,

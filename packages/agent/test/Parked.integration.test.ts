@@ -291,15 +291,7 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of
         const agent = yield* Fixture.startProcess(environment)
         yield* Fixture.untilParked(agent.client, 4)
         const requests = Array.from({ length: 4 }, () => Fixture.request(["sh", "-c", "echo began; sleep 1000"]))
-        const answered: Array<string> = []
-        yield* Effect.forEach(requests, (request) =>
-          agent.client.create(request).pipe(
-            Effect.tap(() => Effect.sync(() => answered.push(request.instanceId))),
-            Effect.ignore
-          ), { concurrency: "unbounded" }).pipe(Effect.forkChild({ startImmediately: true }))
-        yield* Effect.sleep(millis)
-        yield* Fixture.kill(agent, "SIGKILL")
-        const promised = [...answered]
+        const promised = yield* Fixture.killAmidCreates(agent, requests, millis)
         const next = yield* Fixture.startProcess(environment)
         const { instances } = yield* next.client.list({})
         assert.isTrue(instances.every(({ state }) => state === InstanceState.RUNNING))

@@ -99,15 +99,7 @@ layer(node, { excludeTestServices: true })("Agent, restarted", (it) => {
       for (const millis of [4, 14, 24, 40]) {
         const agent = yield* Fixture.startProcess(identity)
         const requests = Array.from({ length: 4 }, () => Fixture.request(Fixture.sleeper))
-        const answered: Array<string> = []
-        yield* Effect.forEach(requests, (request) =>
-          agent.client.create(request).pipe(
-            Effect.tap(() => Effect.sync(() => answered.push(request.instanceId))),
-            Effect.ignore
-          ), { concurrency: "unbounded" }).pipe(Effect.forkChild({ startImmediately: true }))
-        yield* Effect.sleep(millis)
-        yield* Fixture.kill(agent, "SIGKILL")
-        const promised = [...answered]
+        const promised = yield* Fixture.killAmidCreates(agent, requests, millis)
         const next = yield* Fixture.startProcess(identity)
         const { instances } = yield* next.client.list({})
         assert.isTrue(instances.every(({ state }) => state === RUNNING))

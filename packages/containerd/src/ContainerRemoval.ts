@@ -122,7 +122,7 @@ export const forget = Effect.fn("ContainerRemoval.forget")(function*(
 })
 
 /** Enough for containerd to take the record; nothing is ever started from it. */
-const emptySpec = (cgroupsPath: string): OciSpec.Spec => ({
+export const emptySpec = (cgroupsPath: string): OciSpec.Spec => ({
   ociVersion: "1.0.2",
   process: {
     terminal: false,

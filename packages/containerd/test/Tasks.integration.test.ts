@@ -1,12 +1,12 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { type ContainerdError, ignoreNotFound } from "@fast-sandbox/containerd/ContainerdError"
+import { emptySpec } from "@fast-sandbox/containerd/ContainerRemoval"
 import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Events } from "@fast-sandbox/containerd/Events"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
-import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import * as NullDevice from "@fast-sandbox/testkit/NullDevice"
 import * as PrivateContainerd from "@fast-sandbox/testkit/PrivateContainerd"
@@ -285,31 +285,7 @@ layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("Containers 
             runtime,
             labels: { "fast-sandbox.io/many": "true" },
             extensions: { "fast-sandbox.io/padding": padding },
-            spec: {
-              ociVersion: "1.0.2",
-              process: {
-                terminal: false,
-                user: { uid: 0, gid: 0 },
-                args: ["/"],
-                env: [],
-                cwd: "/",
-                capabilities: { bounding: [], effective: [], permitted: [] },
-                rlimits: [],
-                noNewPrivileges: true
-              },
-              root: { path: "rootfs", readonly: true },
-              hostname: "",
-              mounts: [],
-              annotations: {},
-              linux: {
-                namespaces: [],
-                cgroupsPath: "",
-                resources: {},
-                seccomp: seccompProfile,
-                maskedPaths: [],
-                readonlyPaths: []
-              }
-            }
+            spec: emptySpec("")
           })
         ),
         () => Effect.orDie(each((id) => ignoreNotFound(containers.delete(id))))

@@ -10,13 +10,14 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
-import { Deferred, Effect, Fiber, Layer, Option, type Scope, Stream } from "effect"
-import { Agents } from "../src/agents/Agents.ts"
+import { Deferred, Effect, Fiber, Layer, Option, type Scope } from "effect"
+import { type Agents } from "../src/agents/Agents.ts"
 import { Caches } from "../src/Caches.ts"
 import { Demand } from "../src/pool/Demand.ts"
 import * as SandboxPoolController from "../src/pool/SandboxPoolController.ts"
 import { Registry } from "../src/registry/Registry.ts"
 import * as SandboxController from "../src/sandbox/SandboxController.ts"
+import { feedRegistry } from "./feedRegistry.ts"
 import { pass } from "./pass.ts"
 import { SimulatedAgents } from "./SimulatedAgents.ts"
 
@@ -27,18 +28,7 @@ type Outside = Layer.Success<typeof outside>
 
 /** Everything that dies with the controller's process. */
 const controllers = Effect.gen(function*() {
-  const agents = yield* Agents
-  const registry = yield* Registry
-  const take = Effect.fnUntraced(function*(uid: string) {
-    const view = yield* agents.get(uid)
-    yield* Option.isSome(view) ? registry.upsertAgent(view.value) : registry.removeAgent(uid)
-  })
-  yield* registry.addPool("default", "pool")
-  yield* agents.changes.pipe(
-    Stream.runForEach(({ uid }) => take(uid)),
-    Effect.forkScoped({ startImmediately: true })
-  )
-  yield* Effect.forEach(yield* agents.list, ({ uid }) => take(uid), { discard: true })
+  yield* feedRegistry
   yield* Effect.all([SandboxController.run, SandboxPoolController.run({ agentImage: "agent:1" })], {
     concurrency: "unbounded",
     discard: true

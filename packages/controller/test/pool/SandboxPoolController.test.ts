@@ -7,33 +7,18 @@ import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import * as KubeError from "@fast-sandbox/kube/KubeError"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
-import { Effect, Fiber, Layer, type Scope, Stream } from "effect"
-import { Agents } from "../../src/agents/Agents.ts"
+import { Effect, Fiber, Layer, type Scope } from "effect"
 import { Caches } from "../../src/Caches.ts"
 import { Demand } from "../../src/pool/Demand.ts"
 import * as SandboxPoolController from "../../src/pool/SandboxPoolController.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import * as SandboxController from "../../src/sandbox/SandboxController.ts"
+import { feedRegistry } from "../feedRegistry.ts"
 import { pass } from "../pass.ts"
 import { SimulatedAgents } from "../SimulatedAgents.ts"
 import { node } from "../simulatedNode.ts"
 
-const feed = Effect.gen(function*() {
-  const agents = yield* Agents
-  const registry = yield* Registry
-  yield* agents.changes.pipe(
-    Stream.runForEach(({ uid }) =>
-      Effect.flatMap(
-        agents.get(uid),
-        (view) => view._tag === "Some" ? registry.upsertAgent(view.value) : registry.removeAgent(uid)
-      )
-    ),
-    Effect.forkScoped({ startImmediately: true })
-  )
-  yield* registry.addPool("default", "pool")
-})
-
-const world = Layer.effectDiscard(feed).pipe(
+const world = Layer.effectDiscard(feedRegistry).pipe(
   Layer.provideMerge(Layer.mergeAll(
     Caches.layer.pipe(Layer.provideMerge(MemoryKube.layer)),
     SimulatedAgents.layer,

@@ -11,31 +11,15 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
-import { Clock, Effect, Fiber, Layer, type Scope, Stream } from "effect"
-import { Agents } from "../../src/agents/Agents.ts"
+import { Clock, Effect, Fiber, Layer, type Scope } from "effect"
 import { Caches } from "../../src/Caches.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import * as SandboxController from "../../src/sandbox/SandboxController.ts"
+import { feedRegistry } from "../feedRegistry.ts"
 import { pass } from "../pass.ts"
 import { SimulatedAgents } from "../SimulatedAgents.ts"
 
-/** Keeps the Registry's view as the composition does. */
-const feed = Effect.gen(function*() {
-  const agents = yield* Agents
-  const registry = yield* Registry
-  yield* agents.changes.pipe(
-    Stream.runForEach(({ uid }) =>
-      Effect.flatMap(
-        agents.get(uid),
-        (view) => view._tag === "Some" ? registry.upsertAgent(view.value) : registry.removeAgent(uid)
-      )
-    ),
-    Effect.forkScoped({ startImmediately: true })
-  )
-  yield* registry.addPool("default", "pool")
-})
-
-const world = Layer.effectDiscard(feed).pipe(
+const world = Layer.effectDiscard(feedRegistry).pipe(
   Layer.provideMerge(Layer.mergeAll(
     Caches.layer.pipe(Layer.provideMerge(MemoryKube.layer)),
     SimulatedAgents.layer,
