@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { existsSync } from "node:fs"
+import { existsSync, globSync } from "node:fs"
+import { dirname, join } from "node:path"
 import * as Pages from "./Pages.ts"
 
 /** The part of the reference about each command, by its words behind `fsb-ctl`. */
@@ -71,6 +72,37 @@ describe("the documentation", () => {
         .filter((path) => !existsSync(`${Pages.repository}/${path}`))
         .map((path) => `${page}: ${path}`)
     )
+    assert.deepStrictEqual(missing, [])
+  })
+
+  it("leads only to pages and headings that exist", () => {
+    const pages = globSync(["*.md", "{docs,infra,packages}/**/*.md"], {
+      cwd: Pages.repository,
+      exclude: (path) => path.includes("node_modules")
+    })
+    const links = pages.flatMap((page) =>
+      [...Pages.read(page).matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)/g)].map((
+        [link, path = "", heading]
+      ) => ({
+        where: `${page}: ${link}`,
+        target: path === "" ? page : join(dirname(page), path),
+        heading
+      }))
+    )
+    assert.isAbove(links.length, 30)
+    const dead = links.filter(({ heading, target }) =>
+      !existsSync(join(Pages.repository, target)) ||
+      heading !== undefined && !Pages.headingsOf(target).includes(heading)
+    )
+    assert.deepStrictEqual(dead.map(({ where }) => where), [])
+  })
+
+  it("lists every decision by its title", () => {
+    const list = Pages.read("docs/decisions/README.md")
+    const missing = globSync("docs/decisions/[0-9]*.md", { cwd: Pages.repository }).filter((path) => {
+      const [, title = ""] = /^# (.*)/.exec(Pages.read(path)) ?? []
+      return !list.includes(`(${path.slice("docs/decisions/".length)})`) || !list.includes(title)
+    })
     assert.deepStrictEqual(missing, [])
   })
 

@@ -26,6 +26,12 @@ export const written = [
 /** The text of a page. */
 export const read = (page: string): string => readFileSync(`${repository}/${page}`, "utf8")
 
+/** The headings of a page, as links name them. */
+export const headingsOf = (page: string): ReadonlyArray<string> =>
+  [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+    heading.toLowerCase().replace(/[^\w -]/g, "").replaceAll(" ", "-")
+  )
+
 /** A fenced block. */
 export interface Block {
   readonly language: string
