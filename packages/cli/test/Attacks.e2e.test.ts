@@ -4,6 +4,7 @@
  * goes on for everybody else.
  */
 import { assert, describe, layer } from "@effect/vitest"
+import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import { FastPathService } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as GrpcClient from "@fast-sandbox/grpc/GrpcClient"
 import * as ServiceAccountTokens from "@fast-sandbox/local/apiserver/ServiceAccountTokens"
@@ -13,8 +14,10 @@ import * as Tls from "node:tls"
 import * as Census from "./e2e/Census.ts"
 import * as Listening from "./e2e/Listening.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
-import { stdoutOf } from "./e2e/Resources.ts"
+import * as Resources from "./e2e/Resources.ts"
 import * as TestStack from "./e2e/TestStack.ts"
+
+const { stdoutOf } = Resources
 
 const port = 19_090
 const listen = `127.0.0.1:${port}`
@@ -188,21 +191,66 @@ describe("attacks from outside", () => {
         const api = yield* connect(yield* account("elsewhere", "mallory"))
         const target = { sandboxName: "target" }
         const sandbox = { sandboxName: "target", namespace: "default" }
-        const denied = <A, E extends { readonly _tag: string }>(what: string, self: Effect.Effect<A, E>) =>
-          Effect.map(Effect.flip(self), ({ _tag }) => assert.strictEqual(_tag, "PermissionDenied", what))
-        yield* denied("create", api.createSandbox({ image: "busybox", poolRef: "default-pool" }))
-        yield* denied("get", api.getSandbox(target))
-        yield* denied("list", api.listSandboxes({}))
-        yield* denied("list all", api.listSandboxes({ namespace: "*" }))
-        yield* denied("watch all", Stream.runDrain(api.watchSandboxes({ namespace: "*" })))
-        yield* denied("delete", api.deleteSandbox(target))
-        yield* denied("update", api.updateSandbox(target))
-        yield* denied("logs", Stream.runDrain(api.logs(target)))
-        const header = { case: "header" as const, value: { sandbox, command: ["id"] } }
-        yield* denied("exec", Stream.runDrain(api.exec(Stream.make({ part: header }))))
-        yield* denied("copy from", Stream.runDrain(api.copyFrom({ sandbox, path: "/etc" })))
-        yield* denied("images", api.listImages({}))
-        yield* denied("pools", api.listPools({ namespace: "elsewhere" }))
+        const pool = { name: "default-pool" }
+        const inPool = { poolRef: "default-pool" }
+        const image = { ...inPool, image: "busybox" }
+        const resource = Buffer.from(JSON.stringify({
+          apiVersion: "sandbox.fast.io/v1alpha1",
+          kind: "SandboxPool",
+          metadata: { name: "mine", namespace: "default" },
+          spec: {}
+        }))
+        const header = <A>(value: A) => Stream.make({ part: { case: "header" as const, value } })
+        /** A call that this table lacks does not compile. */
+        const calls: Readonly<
+          Record<
+            Exclude<keyof typeof FastPathService.method, "getVersion">,
+            Effect.Effect<unknown, BoundaryError> | Stream.Stream<unknown, BoundaryError>
+          >
+        > = {
+          createSandbox: api.createSandbox({ image: "busybox", ...inPool }),
+          deleteSandbox: api.deleteSandbox(target),
+          updateSandbox: api.updateSandbox(target),
+          resetSandbox: api.resetSandbox(target),
+          getSandbox: api.getSandbox(target),
+          listSandboxes: api.listSandboxes({}),
+          watchSandboxes: api.watchSandboxes({}),
+          logs: api.logs(target),
+          exec: api.exec(header({ sandbox, command: ["id"] })),
+          attach: api.attach(header({ sandbox })),
+          copyTo: api.copyTo(header({ sandbox, path: "/tmp" })),
+          copyFrom: api.copyFrom({ sandbox, path: "/etc" }),
+          copyDirectly: api.copyDirectly({ part: { case: "from", value: { sandbox, path: "/etc" } } }),
+          portForward: api.portForward(header({ sandbox, port: 80 })),
+          stats: api.stats({ sandbox }),
+          processes: api.processes({ sandbox }),
+          listImages: api.listImages(inPool),
+          pullImage: api.pullImage(image),
+          loadImage: api.loadImage(header(inPool)),
+          removeImage: api.removeImage(image),
+          listPools: api.listPools({}),
+          getPool: api.getPool(pool),
+          createPool: api.createPool({ resource }),
+          scalePool: api.scalePool({ ...pool, poolMin: 0 }),
+          deletePool: api.deletePool({ ...pool, force: true }),
+          listAgents: api.listAgents(inPool),
+          drainAgent: api.drainAgent({ name: "any" }),
+          resumeAgent: api.resumeAgent({ name: "any" }),
+          watchEvents: api.watchEvents({})
+        }
+        const denied = (
+          what: string,
+          call: Effect.Effect<unknown, BoundaryError> | Stream.Stream<unknown, BoundaryError>
+        ) =>
+          Effect.map(
+            Effect.flip(Stream.isStream(call) ? Stream.runDrain(call) : call),
+            ({ _tag }) => assert.strictEqual(_tag, "PermissionDenied", what)
+          )
+        for (const [what, call] of Object.entries(calls)) yield* denied(what, call)
+        yield* denied("sandboxes everywhere", api.listSandboxes({ namespace: "*" }))
+        yield* denied("watch everywhere", api.watchSandboxes({ namespace: "*" }))
+        yield* denied("images of all nodes", api.listImages({}))
+        yield* denied("pools beside one's own sandboxes", api.listPools({ namespace: "elsewhere" }))
         assert.strictEqual((yield* api.listSandboxes({ namespace: "elsewhere" })).items.length, 0)
         yield* stdoutOf(fsbCtl("delete", "target"))
       }))
@@ -240,9 +288,28 @@ describe("attacks from outside", () => {
 
     it.effect("each change and each refused one is in the audit log, and no token is", () =>
       Effect.gen(function*() {
-        const { home } = yield* LocalStack.LocalStack
+        const { fsbCtl, home } = yield* LocalStack.LocalStack
         const files = yield* FileSystem.FileSystem
         const { token } = yield* told
+        const [agent] = yield* Resources.agentPods("default-pool")
+        const name = agent?.metadata.name ?? ""
+        for (
+          const command of [
+            ["run", "-d", "audited", "--image", "busybox", "--", ...endless],
+            ["update", "audited", "--failure-policy", "AutoRecreate"],
+            ["exec", "audited", "--", "true"],
+            ["cp", "package.json", "audited:/tmp"],
+            ["cp", "audited:/tmp/package.json", `${home}/copied`],
+            ["reset", "audited"],
+            ["agent", "drain", name],
+            ["agent", "resume", name],
+            ["pool", "scale", "default-pool", "--max", "7"],
+            ["delete", "audited"]
+          ]
+        ) {
+          yield* stdoutOf(fsbCtl(...command))
+        }
+        yield* fsbCtl("image", "rm", "nowhere:1")
         const log = yield* files.readFileString(`${home}/log/stack.log`)
         const records = log.split("\n").filter((line) => line.includes("\"audit\":true"))
         const has = (...parts: ReadonlyArray<string>) =>
@@ -253,6 +320,16 @@ describe("attacks from outside", () => {
         assert.isTrue(has("\"create\"", "system:serviceaccount:default:bob", "AlreadyExists"))
         assert.isTrue(has("DeleteSandbox", "system:serviceaccount:elsewhere:mallory", "PermissionDenied"))
         assert.isTrue(has("\"create\"", "fast-sandbox:machine-owner", "default/target"))
+        for (const operation of ["create", "update", "exec", "copyTo", "copyFrom", "reset", "delete"]) {
+          assert.isTrue(has(`"operation":"${operation}"`, "default/audited", "machine-owner", "\"ok\""), operation)
+        }
+        assert.isTrue(has("drain agent", `default/${name}`) && has("resume agent", `default/${name}`))
+        assert.isTrue(has("scale pool", "default/default-pool") && has("\"remove\"", "nowhere:1"))
+        for (
+          const method of ["ScalePool", "DrainAgent", "PullImage", "Exec", "CopyTo", "PortForward", "ResetSandbox"]
+        ) {
+          assert.isTrue(has(method, "mallory", "PermissionDenied"), method)
+        }
         assert.notInclude(log, token)
       }))
   })
