@@ -56,7 +56,7 @@ describe("run", () => {
       const { run } = yield* FsbCtl.FsbCtl
       const flags =
         "--image alpine --pool default-pool --mode strong --ports 80 --ports 90,91 -e A=1 -e B= -e C -e NOT_SET " +
-        "-u 1000:99 --read-only"
+        "-u 1000:99 --read-only --cpus 0.5 -m 64Mi -l app=x --label tier=web"
       const { code } = yield* run(
         [..."run x -d -w /srv --ttl 1h30m --failure-policy AutoRecreate -n team".split(" "), ...flags.split(" ")],
         { env: { C: "from here" } }
@@ -76,6 +76,8 @@ describe("run", () => {
         args: []
       })
       assert.deepInclude(request?.securityContext, { runAsUser: 1000, runAsGroup: 99, readOnlyRootFilesystem: true })
+      assert.deepInclude(request?.resources, { cpu: "0.5", memory: "64Mi" })
+      assert.deepStrictEqual(request?.labels, { app: "x", tier: "web" })
     }))
 
   test("reads a file of its own keys; flags go before it", () =>

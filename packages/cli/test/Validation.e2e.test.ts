@@ -60,7 +60,10 @@ describe("validation", () => {
       { what: "port 65536", args: ["--image", "busybox", "--ports", "65536"], says: "--ports" },
       { what: "a port twice", args: ["--image", "busybox", "--ports", "80,80"], says: "--ports" },
       { what: "no time to live", args: ["--image", "busybox", "--ttl", "0"], says: "--ttl" },
-      { what: "a user by name", args: ["--image", "busybox", "--user", "app"], says: "--user" }
+      { what: "a user by name", args: ["--image", "busybox", "--user", "app"], says: "--user" },
+      { what: "no processor", args: ["--image", "busybox", "--cpus", "0"], says: "--cpus" },
+      { what: "docker's megabytes", args: ["--image", "busybox", "--memory", "512m"], says: "--memory" },
+      { what: "a label without a value", args: ["--image", "busybox", "--label", "app"], says: "--label" }
     ])("fsb-ctl run refuses $what", ({ args, says }) =>
       Effect.gen(function*() {
         const { fsbCtl } = yield* LocalStack.LocalStack

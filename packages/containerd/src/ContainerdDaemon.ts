@@ -165,6 +165,7 @@ export const start = Effect.fn("ContainerdDaemon.start")(function*(
     Effect.flatMap(logOf(directory), (log) => Effect.fail(new DaemonError({ directory, problem, log })))
   if ((yield* find(directory)) === undefined) {
     yield* fileSystem.makeDirectory(paths.runtimes, { recursive: true })
+    yield* MachineSetup.loadOverlay
     yield* MachineSetup.prepareCgroups(directory)
     for (const name of runtimeNames) {
       const binary = yield* Effect.findFirst(

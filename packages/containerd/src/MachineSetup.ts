@@ -54,6 +54,18 @@ const unmountedControllers = Effect.gen(function*() {
 })
 
 /**
+ * Has the kernel load overlayfs, as containerd's own unit does before it starts. A kernel that cannot is told by whoever
+ * mounts one.
+ */
+export const loadOverlay = Effect.gen(function*() {
+  const fileSystem = yield* FileSystem.FileSystem
+  if (/\boverlay$/m.test(yield* fileSystem.readFileString("/proc/filesystems"))) return
+  yield* run("modprobe", "overlay").pipe(
+    Effect.catchTag("CommandError", (error) => Effect.logWarning("overlayfs could not be loaded", error.message))
+  )
+})
+
+/**
  * Prepares the cgroups of the machine on behalf of `owner` (a directory's path, for example): controllers of a hybrid
  * hierarchy without a v1 mount get one; and where the kernel knows it, moving a process into a cgroup stops waiting for
  * a grace period (6 to 15 ms at every start). The second stays with the kernel until a reboot.

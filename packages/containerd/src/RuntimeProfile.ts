@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { release } from "node:os"
+import { readFileSync } from "node:fs"
 import type { ContainerdError } from "./ContainerdError.ts"
 import { HostRoot } from "./HostRoot.ts"
 import { run } from "./internal/command.ts"
@@ -173,9 +173,12 @@ const shimProblem = (major: number, minor: number): string | undefined =>
 /** The first Linux whose overlay knows `volatile`. */
 const volatileSince = [5, 10] as const
 
-/** The running Linux: its version and patch level. */
+/**
+ * The running Linux: its version and patch level. Node's own `os.release()` would be the one of the machine that made the
+ * start-up snapshot.
+ */
 export const kernelVersion = (): readonly [number, number] => {
-  const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)/.exec(release()) ?? []
+  const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)/.exec(readFileSync("/proc/sys/kernel/osrelease", "utf8")) ?? []
   return [Number(major), Number(minor)]
 }
 

@@ -3,6 +3,7 @@
  */
 import { type Created, type CreateOptions, Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import { InvalidArgument } from "@fast-sandbox/core/Errors"
+import * as Quantity from "@fast-sandbox/core/Quantity"
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -77,6 +78,23 @@ const flags = {
     Flag.withMetavar("UID[:GID]"),
     Flag.withDescription("Who the program is, by number; the image's user by default"),
     Flag.optional
+  ),
+  cpus: Flag.String("cpus").pipe(
+    Flag.withMetavar("CORES"),
+    Flag.withDescription("At most this much of the processors: 0.5, 500m, 2"),
+    Flag.optional
+  ),
+  memory: Flag.String("memory").pipe(
+    Flag.withAlias("m"),
+    Flag.withMetavar("SIZE"),
+    Flag.withDescription("At most this much memory: 512Mi, 2Gi"),
+    Flag.optional
+  ),
+  label: Flag.String("label").pipe(
+    Flag.withAlias("l"),
+    Flag.withMetavar("KEY=VALUE"),
+    Flag.withDescription("A label, for list -l and delete -l"),
+    Flag.atLeast(0)
   ),
   readOnly: Flag.Boolean("read-only").pipe(
     Flag.withDescription("Let it write to /tmp only, which is in memory then"),
@@ -163,7 +181,21 @@ const parseUser = (text: string): Result.Result<Sandbox.SecurityContext, string>
     : Result.succeed({ runAsUser: Number(uid), ...(gid === undefined ? {} : { runAsGroup: Number(gid) }) })
 }
 
+/** A quantity of at least `least`, as it was written: the server keeps it so. `512m`, docker's megabytes, is half a byte. */
+const parseQuantity = (text: string, least: number, form: string): Result.Result<string, string> =>
+  Option.match(Option.filter(Quantity.parse(text), (amount) => amount >= least), {
+    onNone: () => Result.fail(`${JSON.stringify(text)} is not ${form}`),
+    onSome: () => Result.succeed(text)
+  })
+
+/** What the processor's time is counted in. */
+const LEAST_CORES = 0.001
+
+const LEAST_BYTES = 1
+
 const whenAny = <A>(all: ReadonlyArray<A>): ReadonlyArray<A> | undefined => all.length === 0 ? undefined : all
+
+const whenFilled = <A extends object>(all: A): A | undefined => Object.keys(all).length === 0 ? undefined : all
 
 /** What the flags and operands ask for. */
 const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
@@ -177,6 +209,15 @@ const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
   const envs = yield* flagged("--env", Pairs.environment(flags.env, process.env))
   const ttl = Option.isNone(flags.ttl) ? undefined : yield* flagged("--ttl", parseTtl(flags.ttl.value))
   const user = Option.isNone(flags.user) ? {} : yield* flagged("--user", parseUser(flags.user.value))
+  const labels = yield* flagged("--label", Pairs.labels(flags.label))
+  const resources: Sandbox.SandboxResources = {
+    ...(Option.isNone(flags.cpus) ? {} : {
+      cpu: yield* flagged("--cpus", parseQuantity(flags.cpus.value, LEAST_CORES, "an amount such as 0.5, 500m or 2"))
+    }),
+    ...(Option.isNone(flags.memory) ? {} : {
+      memory: yield* flagged("--memory", parseQuantity(flags.memory.value, LEAST_BYTES, "a size such as 512Mi or 2Gi"))
+    })
+  }
   const securityContext = { ...user, ...(flags.readOnly ? { readOnlyRootFilesystem: true } : {}) }
   const asked: Manifest.Manifest = {
     name,
@@ -191,19 +232,24 @@ const fromFlags = Effect.fnUntraced(function*(flags: Flags) {
     args: whenAny(program),
     tty: flags.tty ? true : undefined,
     stdin: flags.interactive ? true : undefined,
-    securityContext: Object.keys(securityContext).length === 0 ? undefined : securityContext
+    labels: whenFilled(labels),
+    resources: whenFilled(resources),
+    securityContext: whenFilled(securityContext)
   }
   return asked
 })
 
-/** Flags go before the file; environment variables and security contexts of both count. */
+const both = <A extends object>(file: A | undefined, asked: A | undefined): A | undefined =>
+  file === undefined ? asked : { ...file, ...asked }
+
+/** Flags go before the file; of environment variables, labels, limits and security contexts, both count. */
 const merge = (file: Manifest.Manifest, asked: Manifest.Manifest): Manifest.Manifest => ({
   ...file,
   ...Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined)),
-  envs: file.envs === undefined ? asked.envs : { ...file.envs, ...asked.envs },
-  securityContext: file.securityContext === undefined
-    ? asked.securityContext
-    : { ...file.securityContext, ...asked.securityContext },
+  envs: both(file.envs, asked.envs),
+  labels: both(file.labels, asked.labels),
+  resources: both(file.resources, asked.resources),
+  securityContext: both(file.securityContext, asked.securityContext),
   ...(asked.ttlSeconds === undefined ? {} : { expireTime: undefined })
 })
 
