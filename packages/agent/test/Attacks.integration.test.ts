@@ -99,6 +99,16 @@ const results = Effect.fnUntraced(
   }
 )
 
+/** What a program that goes on has printed, once it has said `tried`. */
+const triedBy = (client: Fixture.AgentClient, instanceId: string) =>
+  Effect.andThen(
+    Fixture.eventually(
+      "it has tried",
+      Effect.map(Fixture.logsOf(client, instanceId), (lines) => lines.includes("tried"))
+    ),
+    Fixture.logsOf(client, instanceId)
+  )
+
 /** How each call that reaches beyond a sandbox is answered. */
 const answers = {
   EPERM: [
@@ -158,6 +168,22 @@ const expectedAnswers = Object.fromEntries(
   Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer] as const))
 )
 
+/** What gVisor's kernel may do for its programs: it is their own, and nobody else's. */
+const ownKernels: ReadonlySet<string> = new Set([
+  "unshare-user",
+  "unshare-mount",
+  "clone-user",
+  "clone-net",
+  "io_uring",
+  "syslog",
+  "mknod-memory",
+  "mknod-disk",
+  "unkillable",
+  "nice",
+  "close-input",
+  "own-input"
+])
+
 /** The files below `path`, or a folder that was tampered with. */
 const isUntouched = () => readdirSync(outside).length === 0
 
@@ -185,7 +211,7 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         assert.deepStrictEqual([uid, mode & 0o777], [Option.some(0), 0o666])
       }).pipe(Effect.scoped))
 
-    it.effect("by system calls of what is executed in a sandbox that was parked", () =>
+    it.effect("by system calls of a sandbox that was parked, and of what is executed in it", () =>
       Effect.gen(function*() {
         const { directory } = yield* PrivateContainerd
         const client = yield* start({
@@ -193,10 +219,12 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
           FSB_WARM_IMAGES: JSON.stringify([{ image: "attack", parked: 1 }])
         })
         yield* Fixture.untilParked(client, 1, "attack")
-        const request = Fixture.request(Fixture.sleeper, { image: "attack" })
+        const command = ["attacker", "syscalls", String(process.pid)]
+        const request = Fixture.request(["sh", "-c", `${command.join(" ")}; echo tried; exec sleep 1000`], {
+          image: "attack"
+        })
         const { instance } = yield* client.create(request)
         assert.strictEqual(instance?.startup?.tier, "parked")
-        const command = ["attacker", "syscalls", String(process.pid)]
         const header: MessageInitShape<typeof ExecRequestSchema> = {
           part: { case: "header", value: { sandbox: { sandboxId: request.instanceId }, command } }
         }
@@ -206,6 +234,7 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         )
         const found = recordsOf(Buffer.concat(said).toString().trim().split("\n"))
         assert.deepInclude(found, expectedAnswers)
+        assert.deepInclude(recordsOf(yield* triedBy(client, request.instanceId)), expectedAnswers)
         yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
       }).pipe(Effect.scoped))
 
@@ -385,4 +414,33 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         assert.deepStrictEqual(yield* Fixture.world, before)
       }).pipe(Effect.scoped))
   })
+
+  it.effect("on a kernel of gVisor's, and through it", () =>
+    Effect.gen(function*() {
+      const client = yield* Fixture.start({ FSB_RUNTIME_TYPE: "gvisor", FSB_RUNTIME_BINARY: "/usr/bin/runsc" })
+      const found = yield* results(client, ["attacker", "syscalls", String(process.pid)])
+      const succeeded = Object.keys(found).filter((name) => found[name] === "SUCCEEDED")
+      assert.isAbove(Object.keys(found).length, 40)
+      assert.deepStrictEqual(succeeded.filter((name) => !ownKernels.has(name)), [])
+      const script = "attacker files; for at in /planted /tmp; do mknod $at/mem c 1 1; mknod $at/disk b 254 0; " +
+        "for file in $at/*; do echo $file $(head -c 1 $file | wc -c) bytes; done; done; " +
+        "echo -1000 > /proc/self/oom_score_adj; echo tried; exec sleep 1000"
+      const request = Fixture.request(["sh", "-c", script], { image: "attack" })
+      yield* client.create(request)
+      const { pid } = yield* Tasks.use((tasks) => tasks.get({ containerId: request.instanceId }))
+      const rootfs = new RegExp(` (/\\S+/${request.instanceId}/rootfs) `).exec(
+        readFileSync("/proc/self/mountinfo", "utf8")
+      )
+      const lines = yield* triedBy(client, request.instanceId)
+      assert.isAbove(lines.length, 20)
+      assert.deepStrictEqual(lines.filter((line) => / (SUCCEEDED|1 bytes)$/.test(line)), [])
+      // The node has no device of its making, and sees a process of nobody's that has a filter and goes first.
+      const devices = execFileSync("find", [rootfs?.[1] ?? "", "-type", "b", "-o", "-type", "c"], { encoding: "utf8" })
+      assert.strictEqual(devices, "")
+      const status = readFileSync(`/proc/${pid}/status`, "utf8")
+      assert.match(status, /^Uid:\t65534\t65534\t65534\t65534$/m)
+      assert.match(status, /^NoNewPrivs:\t1\nSeccomp:\t2$/m)
+      assert.strictEqual(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8"), "500\n")
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+    }).pipe(Effect.scoped))
 })

@@ -1,6 +1,6 @@
 /** Archives of a sandbox that wants to write where nobody asked it to. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Exit, Schema, Stream } from "effect"
 import * as Tar from "effect/encoding/Tar"
 import {
   existsSync,
@@ -27,15 +27,32 @@ const home = Effect.acquireRelease(
   (path) => Effect.sync(() => rmSync(path, { recursive: true }))
 )
 
-/** What was asked for is `/tmp/asked`, unless said otherwise. */
-const unpack = (target: string, entries: ReadonlyArray<Tar.Entry>, source = "/tmp/asked") =>
-  Unpack.unpack(
-    Stream.fromIterable(entries).pipe(
-      Stream.pipeThroughChannel(Tar.encode<never, unknown, Tar.Entry>()),
-      Stream.orDie
-    ),
-    { source, target, keepOwner: false, onBytes: () => Effect.void }
+const unpackBytes = (target: string, archive: Stream.Stream<Uint8Array>, source = "/tmp/asked") =>
+  Unpack.unpack(archive, { source, target, keepOwner: false, onBytes: () => Effect.void })
+
+const archiveOf = (entries: ReadonlyArray<Tar.Entry>) =>
+  Stream.fromIterable(entries).pipe(
+    Stream.pipeThroughChannel(Tar.encode<never, unknown, Tar.Entry>()),
+    Stream.orDie
   )
+
+/** What was asked for is `/tmp/asked`, unless said otherwise. */
+const unpack = (target: string, entries: ReadonlyArray<Tar.Entry>, source?: string) =>
+  unpackBytes(target, archiveOf(entries), source)
+
+const whole = archiveOf([
+  Tar.directory("asked"),
+  Tar.file("asked/file", "x".repeat(600)),
+  Tar.symlink("asked/link", "file"),
+  Tar.hardlink("asked/same", "asked/file")
+]).pipe(Stream.runCollect, Effect.map((chunks) => Buffer.concat(chunks)))
+
+const Position = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5000 }))
+
+const Change = Schema.Struct({
+  at: Position,
+  byte: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
+})
 
 describe("an archive that a sandbox gave", () => {
   it.effect.each<readonly [string, ReadonlyArray<Tar.Entry>]>([
@@ -70,6 +87,24 @@ describe("an archive that a sandbox gave", () => {
         assert.deepStrictEqual(readdirSync(`${path}/target`), [])
       }
     }).pipe(Effect.scoped))
+
+  it.effect.prop(
+    "with any bytes changed or cut off is unpacked or refused, and changes nothing beside it",
+    [Schema.Array(Change), Position],
+    ([changes, end]) =>
+      Effect.gen(function*() {
+        const path = yield* home
+        const bytes = Buffer.from(yield* whole)
+        for (const { at, byte } of changes) bytes[at % bytes.length] = byte
+        for (const archive of [bytes, bytes.subarray(0, end % bytes.length)]) {
+          const exit = yield* Effect.exit(unpackBytes(`${path}/target`, Stream.make(archive)))
+          assert.isTrue(Exit.isSuccess(exit) || !exit.cause.reasons.some(({ _tag }) => _tag === "Die"))
+          assert.deepStrictEqual(readdirSync(path).toSorted(), [".profile", "target"])
+          assert.strictEqual(readFileSync(`${path}/.profile`, "utf8"), "mine")
+          assert.deepStrictEqual(readdirSync(`${path}/target`).filter((name) => name !== "asked"), [])
+        }
+      }).pipe(Effect.scoped)
+  )
 
   it.effect("gets the name that was asked for, without the bits that change the user", () =>
     Effect.gen(function*() {
