@@ -26,18 +26,19 @@ export const format = (
   calls: ReadonlyArray<Call>,
   times: { readonly beganAt: number; readonly endedAt: number }
 ): string => {
-  const covered = calls.toSorted((a, b) => a.beganAt - b.beganAt).reduce(
-    ({ until, sum }, { beganAt, endedAt }) => ({
+  const { overlap, sum: covered } = calls.toSorted((a, b) => a.beganAt - b.beganAt).reduce(
+    ({ overlap, sum, until }, { beganAt, endedAt }) => ({
       until: Math.max(until, endedAt),
-      sum: sum + Math.max(0, endedAt - Math.max(until, beganAt))
+      sum: sum + Math.max(0, endedAt - Math.max(until, beganAt)),
+      overlap: overlap || beganAt < until
     }),
-    { until: 0, sum: 0 }
-  ).sum
+    { until: 0, sum: 0, overlap: false }
+  )
   return [
     line(times.beganAt, "start of fsb-ctl"),
     ...calls.map(({ beganAt, endedAt, name }) => line(endedAt - beganAt, `${name} (call)`)),
     line(times.endedAt - times.beganAt - covered, "fsb-ctl itself"),
-    line(times.endedAt, "all of it")
+    line(times.endedAt, overlap ? "all of it (calls overlap)" : "all of it")
   ].join("")
 }
 

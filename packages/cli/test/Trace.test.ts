@@ -10,6 +10,7 @@ it("calls that overlap count once", () => {
   assert.strictEqual(
     format(calls, { beganAt: 40, endedAt: 100 }),
     "    40.0 ms  start of fsb-ctl\n    20.0 ms  A (call)\n    20.0 ms  B (call)\n     5.0 ms  C (call)\n" +
-      "    25.0 ms  fsb-ctl itself\n   100.0 ms  all of it\n"
+      "    25.0 ms  fsb-ctl itself\n   100.0 ms  all of it (calls overlap)\n"
   )
+  assert.match(format(calls.slice(0, 1), { beganAt: 40, endedAt: 100 }), /ms {2}all of it\n$/)
 })
