@@ -12,13 +12,7 @@ leavesNothing()
 /** Where the pages say that everything of a machine's stack is. */
 const usualHome = "/var/lib/fast-sandbox"
 
-const pages = [
-  "README.md",
-  "docs/quick-start.md",
-  "docs/installation.md",
-  "docs/operations.md",
-  "packages/client/README.md"
-]
+const pages = Pages.all.filter((page) => Pages.blocksOf(page).some(({ mark }) => mark === "test"))
 
 /** Runs a block as its reader would, against the stack of this test. */
 const run = Effect.fnUntraced(function*(language: "sh" | "ts", text: string) {

@@ -2,7 +2,7 @@
  * The pages of the documentation, and the commands and programs in them. A fenced block says behind its language what a
  * test makes of it: `sh test` and `ts test` are run, `sh not run: REASON` says why it is not.
  */
-import { readFileSync } from "node:fs"
+import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 /** The root of the repository. */
@@ -22,6 +22,12 @@ export const written = [
   "infra/examples/README.md",
   "packages/client/README.md"
 ]
+
+/** All pages, but for those of packages that are not ours. */
+export const all = globSync(["*.md", "{docs,infra,packages}/**/*.md"], {
+  cwd: repository,
+  exclude: (path) => path.includes("node_modules")
+})
 
 /** The text of a page. */
 export const read = (page: string): string => readFileSync(`${repository}/${page}`, "utf8")
