@@ -190,8 +190,26 @@ static int fill_namespace(void) {
   return done;
 }
 
+/* Until someone has made a namespace on this machine, not even their folder is there. */
+static void make_folder(void) {
+  usize end = request.name_length;
+  while (end > 0 && name[end] != '/') end--;
+  if (end == 0) return;
+  name[end] = 0;
+  call(SYS_mkdirat, AT_FDCWD, name, 0755, 0);
+  name[end] = '/';
+}
+
+static isize create_file(void) {
+  return call(SYS_openat, AT_FDCWD, name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0);
+}
+
 static int make_file(void) {
-  isize file = call(SYS_openat, AT_FDCWD, name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0);
+  isize file = create_file();
+  if (file == -ENOENT) {
+    make_folder();
+    file = create_file();
+  }
   if (file < 0) return fail(file);
   call(SYS_close, file, 0, 0, 0);
   return 1;

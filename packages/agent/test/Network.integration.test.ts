@@ -10,7 +10,9 @@ import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import { Effect, Layer } from "effect"
 import { execFileSync } from "node:child_process"
+import { existsSync } from "node:fs"
 import { createServer } from "node:net"
+import { dirname } from "node:path"
 import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
@@ -148,4 +150,23 @@ layer(node, { excludeTestServices: true })("networks of sandboxes", (it) => {
       assert.notStrictEqual(theirs.ipv4, mine.ipv4)
       assert.notStrictEqual(theirs.ipv6, mine.ipv6)
     }).pipe(Effect.scoped))
+
+  it.effect("are made on a machine that never had one, where not even their folder is there", () =>
+    Effect.gen(function*() {
+      const { directory } = yield* PrivateContainerd
+      const helper = yield* NetworkHelper
+      const path = `${directory}/netns/first`
+      assert.isFalse(existsSync(dirname(path)))
+      yield* Effect.acquireUseRelease(
+        helper.share(path),
+        () =>
+          Effect.sync(() =>
+            assert.match(execFileSync("stat", ["-f", "-c", "%T", path], { encoding: "utf8" }), /^nsfs/)
+          ),
+        () => Effect.ignore(helper.drop(path))
+      )
+      assert.isFalse(existsSync(path))
+    }).pipe(Effect.provide(Layer.unwrap(
+      Effect.map(PrivateContainerd, ({ directory }) => NetworkHelper.layer(`${directory}/bin/fsb-network`))
+    ))))
 })
