@@ -54,7 +54,7 @@ const main = Effect.gen(function*() {
   const directory = yield* files.makeTempDirectoryScoped({ prefix: "fsb-bench-" })
   const environment = yield* Environment.read
   const results = `${repository}/bench/results.json`
-  yield* Console.error(`Measuring on ${Environment.sentence(environment)}; raw samples go to ${results}`)
+  yield* Console.error(`Measuring on ${Environment.sentence(environment)}; raw samples go to bench/results.json`)
   const recorder = new Recorder()
   const problems: Array<string> = []
 

@@ -41,7 +41,7 @@ const scrape = Effect.fnUntraced(function*({ ip }: ClusterNode.RunningPod) {
 /** The labels that metrics may have. What a caller chooses, such as a name or an image, is none of them. */
 // dprint-ignore
 const knownLabels = new Set([
-  "action", "code", "connection", "grpc_code", "grpc_method", "grpc_service", "kind", "le", "lease", "mode", "outcome",
+  "action", "cause", "code", "connection", "grpc_code", "grpc_method", "grpc_service", "kind", "le", "lease", "mode", "outcome",
   "quantile", "queue", "reason", "result", "state", "step", "tier", "verb", "verdict"
 ])
 

@@ -7,6 +7,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
+import * as Conditions from "./Conditions.ts"
+import type { SandboxStatus } from "./Sandbox.ts"
 
 /** The first pause: short, because most failures are over at once. */
 export const base: Duration.Duration = Duration.seconds(1)
@@ -34,6 +36,19 @@ export const schedule: Schedule.Schedule<Duration.Duration> = Schedule.min([
   Schedule.jittered,
   Schedule.upTo({ times: attempts })
 )
+
+/** What became of a recovery: its next attempt has an instant, there will be no other, or its instance ran for long. */
+export type Turn = "scheduled" | "exhausted" | "held"
+
+/** What a change of a status says of its sandbox's recovery; undefined when nothing. */
+export const turnOf = (before: SandboxStatus | undefined, after: SandboxStatus): Turn | undefined => {
+  const attempt = before?.recovery?.attempt ?? 0
+  const nextAttempt = after.recovery?.attempt ?? 0
+  if (nextAttempt > attempt) return "scheduled"
+  const { recoveryExhausted } = Conditions.reasons
+  if (after.reason === recoveryExhausted && before?.reason !== recoveryExhausted) return "exhausted"
+  return attempt > 0 && nextAttempt === 0 && after.phase === "Running" ? "held" : undefined
+}
 
 /**
  * One draw of the pauses before attempts 1, 2, 3 ... in milliseconds, as {@link schedule} gives them; as many as there

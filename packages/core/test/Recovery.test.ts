@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { reasons } from "@fast-sandbox/core/Conditions"
 import * as Recovery from "@fast-sandbox/core/Recovery"
 import { Duration, Effect, Fiber, Random, Ref } from "effect"
 import { TestClock } from "effect/testing"
@@ -66,4 +67,20 @@ describe("Recovery", () => {
       yield* Fiber.join(fiber)
       assert.strictEqual(yield* Ref.get(runs), Recovery.attempts + 1)
     }))
+})
+
+it("a change of a status says what became of a recovery", () => {
+  const since = "2026-01-01T00:00:00Z"
+  const first = { phase: "Failed", recovery: { attempt: 1, since, nextAt: since } } as const
+  const running = { phase: "Running", recovery: { attempt: 1, since } } as const
+  const second = { phase: "Failed", recovery: { attempt: 2, since, nextAt: since } } as const
+  const over = { phase: "Failed", reason: reasons.recoveryExhausted } as const
+  assert.strictEqual(Recovery.turnOf(undefined, { phase: "Running" }), undefined)
+  assert.strictEqual(Recovery.turnOf({ phase: "Running" }, first), "scheduled")
+  assert.strictEqual(Recovery.turnOf(first, running), undefined)
+  assert.strictEqual(Recovery.turnOf(running, second), "scheduled")
+  assert.strictEqual(Recovery.turnOf(running, { phase: "Running" }), "held")
+  assert.strictEqual(Recovery.turnOf(running, { phase: "Stopped" }), undefined)
+  assert.strictEqual(Recovery.turnOf(second, over), "exhausted")
+  assert.strictEqual(Recovery.turnOf(over, over), undefined)
 })

@@ -83,7 +83,12 @@ const refusedPause = Duration.seconds(10)
 
 const actions = Instruments.counter(
   "fsb_sandbox_actions_total",
-  "Steps that were decided for sandboxes, by kind: recoveries, stops and expiries among them"
+  "Steps that were decided for sandboxes, by kind"
+)
+
+const recoveries = Instruments.counter(
+  "fsb_sandbox_recoveries_total",
+  "Turns of sandboxes' recoveries: attempts that were scheduled, recoveries that held, those that were given up"
 )
 
 /** What a step leads to: the sandbox as it is then, or the end of this look and when to look again. */
@@ -321,6 +326,8 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
       )
       if (Option.isSome(after)) {
         yield* announce(recorder, after.value, sandbox.status, status)
+        const outcome = Recovery.turnOf(sandbox.status, status)
+        if (outcome !== undefined) yield* Metric.update(Metric.withAttributes(recoveries, { outcome }), 1)
       }
       return after
     })

@@ -11,7 +11,7 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { Pod } from "@fast-sandbox/kube/Kinds"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import { MemoryKube } from "@fast-sandbox/testkit/MemoryKube"
-import { Clock, Effect, Fiber, Layer, type Scope } from "effect"
+import { Clock, Effect, Fiber, Layer, Metric, type Scope } from "effect"
 import { Caches } from "../../src/Caches.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import * as SandboxController from "../../src/sandbox/SandboxController.ts"
@@ -345,6 +345,8 @@ describe("SandboxController", () => {
         assert.strictEqual((yield* agents.live).length, 1)
         assert.strictEqual((yield* getSandbox).status?.restarts, attempt)
       }
+      const counted = (yield* Metric.snapshot).filter(({ id }) => id === "fsb_sandbox_recoveries_total")
+      assert.include(counted.map(({ attributes }) => attributes?.["outcome"]), "scheduled")
     })
   )
 
