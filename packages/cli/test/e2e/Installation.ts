@@ -71,8 +71,9 @@ const make = Effect.gen(function*() {
     LocalStack.run(LocalStack.fsbCtlPath, ["--config", `${folder}/config.json`, ...args], {
       env: node.collector.environment
     })
+  const archive = yield* LocalStack.busyboxArchive
   yield* eventually(Effect.gen(function*() {
-    const { code, stderr } = yield* fsbCtl("image", "load", `${repository}/dist/images/busybox.tar`)
+    const { code, stderr } = yield* fsbCtl("image", "load", archive)
     if (code !== 0) return yield* Effect.die(new Error(stderr))
   }))
   return Installation.of({ controller, agent, janitor, fsbCtl })

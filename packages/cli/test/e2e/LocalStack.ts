@@ -62,6 +62,12 @@ const must = (what: string, ran: Effect.Effect<Ran>) =>
       ? Effect.succeed(result)
       : Effect.die(new Error(`${what} ended with ${result.code}: ${result.stderr}${result.stdout}`)))
 
+/** Makes an archive of Debian's busybox; gives where it lies. */
+export const busyboxArchive: Effect.Effect<string> = Effect.as(
+  Effect.suspend(() => must("the image", run(process.execPath, [`${repository}/infra/images/busybox.ts`]))),
+  `${repository}/dist/images/busybox.tar`
+)
+
 /** Starts the stack, loads busybox, and takes all of it away at the end. */
 export const layer = (
   kubectlPath: string,
@@ -73,12 +79,11 @@ export const layer = (
       const files = yield* FileSystem.FileSystem
       const directory = yield* files.makeTempDirectoryScoped({ prefix: "fsb-e2e-" })
       const home = `${directory}/home`
-      const archive = `${repository}/dist/images/busybox.tar`
       const env = { FSB_HOME: home, HOME: directory }
       // As the README types it, relative to the repository: nothing may depend on the path by which it was found.
       const fsbCtl = (...args: ReadonlyArray<string>) => run("bin/fsb-ctl", args, { env })
       const listen = options?.listen === undefined ? [] : ["--listen", options.listen]
-      yield* must("the image", run(process.execPath, [`${repository}/infra/images/busybox.ts`]))
+      const archive = yield* busyboxArchive
       yield* Effect.acquireRelease(
         must("up", fsbCtl("up", "--detach", "--containerd", options?.containerd ?? "own", ...listen)),
         () => must("down", fsbCtl("down", "--wipe"))
