@@ -9,6 +9,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Age from "./Age.ts"
 import type * as Output from "./Output.ts"
+import * as Resource from "./Resource.ts"
 import * as Table from "./Table.ts"
 
 const ageOf = (since: DateTime.Utc, now: DateTime.DateTime): string =>
@@ -51,7 +52,7 @@ export const pools = (view: View): Output.View<PoolInfo> => ({
     { heading: "LACKS", cell: ({ problem }) => problem, narrow: "wrap" }
   ],
   name: ({ name }) => `pool/${name}`,
-  object: ({ resource }): unknown => JSON.parse(resource)
+  object: ({ resource }): unknown => Resource.parse(resource)
 })
 
 const limits = (resources: ReturnType<typeof specOf>["sandboxResources"]): string =>

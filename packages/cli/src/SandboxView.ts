@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import * as Age from "./Age.ts"
 import * as Output from "./Output.ts"
 import * as Progress from "./Progress.ts"
+import * as Resource from "./Resource.ts"
 import * as Table from "./Table.ts"
 
 /** What docker's conventions fill in is left out again for people. */
@@ -55,7 +56,7 @@ const rebuilt = (sandbox: SandboxInfo) => ({
 
 const object = (sandbox: SandboxInfo): unknown =>
   Result.getOrElse(
-    Result.try((): unknown => JSON.parse(sandbox.resource)),
+    Result.try(() => Resource.parse(sandbox.resource)),
     () => rebuilt(sandbox)
   )
 
@@ -88,12 +89,12 @@ export const sandboxes = (
   object
 })
 
-const Resource = Schema.fromJsonString(Schema.Struct({
+const Known = Schema.fromJsonString(Schema.Struct({
   metadata: Schema.Struct({ uid: Schema.optionalKey(Schema.String) }),
   status: Schema.optionalKey(Schema.Struct({ conditions: Schema.optionalKey(Schema.Array(Condition)) }))
 }))
 
-const decodeResource = Schema.decodeUnknownOption(Resource)
+const decodeResource = Schema.decodeUnknownOption(Known)
 
 /** What the resource says of itself; nothing where the server does not send it. */
 export const metadata = ({ resource }: SandboxInfo): { readonly uid?: string } =>

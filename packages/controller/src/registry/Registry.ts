@@ -122,7 +122,7 @@ const exhausted = (poolKey: string, pool: Pool, { excluding, ports }: ReserveReq
     : free === 0
     ? ["slots", `all ${slots} slots of the ${agents} of pool ${poolKey} are taken`]
     : port !== undefined
-    ? [`port ${port}`, `it is taken on each of the ${agents} of pool ${poolKey} that have a free slot`]
+    ? [`port ${port}`, `it is taken on every agent of pool ${poolKey} that has a free slot`]
     : ports.length > 0
     ? [`ports ${ports.join(", ")}`, `no agent of pool ${poolKey} with a free slot has all of them`]
     : ["slots", `${excluding?.size ?? 0} of the ${agents} of pool ${poolKey} refused, the others are full`]
