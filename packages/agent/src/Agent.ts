@@ -105,15 +105,17 @@ const users = Layer.unwrap(Effect.gen(function*() {
   })
 }))
 
-/** What this machine offers. `fsb-runtime` lies beside the logger. */
+/** What this machine offers. `fsb-runtime` lies beside the other native programs, of which some may not be there. */
 const profile = Layer.effect(
   RuntimeProfile.RuntimeProfile,
   Effect.gen(function*() {
-    const { loggerBinary, runtimeBinary, runtimeDirectory, runtimeType, sharedDirectory } = yield* AgentConfig
+    const { idmapBinary, loggerBinary, runtimeBinary, runtimeDirectory, runtimeType, sharedDirectory } =
+      yield* AgentConfig
+    const sibling = idmapBinary ?? loggerBinary
     const found = yield* RuntimeProfile.detect({ type: runtimeType, binary: runtimeBinary, runtimeDirectory })
-    const runtime = loggerBinary === undefined ? found.runtime : yield* RuntimeStreams.guard(found.runtime, {
+    const runtime = sibling === undefined ? found.runtime : yield* RuntimeStreams.guard(found.runtime, {
       directory: `${sharedDirectory}/runtimes`,
-      binary: `${dirname(loggerBinary)}/fsb-runtime`
+      binary: `${dirname(sibling)}/fsb-runtime`
     })
     return { ...found, runtime }
   })

@@ -8,6 +8,7 @@ import * as ShimRuntime from "@fast-sandbox/containerd/ShimRuntime"
 import { Snapshots } from "@fast-sandbox/containerd/Snapshots"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
 import { InstanceState, type WatchResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
+import * as NullDevice from "@fast-sandbox/testkit/NullDevice"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Clock, Effect, Fiber, Layer, Stream } from "effect"
@@ -17,7 +18,8 @@ import * as Fixture from "./AgentFixture.ts"
 
 const node = Layer.effectDiscard(Fixture.prepareNode).pipe(
   Layer.provideMerge(privateContainerd()),
-  Layer.provideMerge(NodeServices.layer)
+  Layer.provideMerge(NodeServices.layer),
+  Layer.provide(NullDevice.unchanged)
 )
 
 const { EXITED, RUNNING, STOPPING } = InstanceState
