@@ -765,6 +765,11 @@ describe("what is wrong is one line", () => {
       args: "ls --endpoint nowhere",
       says: "fsb-ctl: endpoint: \"nowhere\" must be unix:/path or host:port, such as 10.0.0.7:9090"
     },
+    {
+      what: "an endpoint that is none, for the configuration",
+      args: "config set contexts.prod.endpoint nowhere",
+      says: "fsb-ctl: endpoint: \"nowhere\" must be unix:/path or host:port, such as 10.0.0.7:9090"
+    },
     { what: "a file that is not there", args: "run -f nope.yaml", says: "fsb-ctl: there is no file nope.yaml" },
     { what: "an archive that is not there", args: "image load nope.tar", says: "fsb-ctl: there is no file nope.tar" },
     {

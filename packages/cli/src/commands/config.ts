@@ -1,6 +1,7 @@
 /**
  * `fsb-ctl config`
  */
+import * as Endpoint from "@fast-sandbox/client/Endpoint"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -142,7 +143,10 @@ const set = Command.make(
   Effect.fnUntraced(function*({ key, local, value }) {
     const screen = yield* Screen
     const file = yield* target(local)
-    yield* ConfigStore.change(file, (config) => Effect.succeed(ConfigStore.withKey(config, pathOf(key), value)))
+    const path = pathOf(key)
+    // what is in a file already is refused only where it is used, so that it can be set right here
+    if (path.at(-1) === "endpoint") yield* Effect.fromResult(Endpoint.parse(value))
+    yield* ConfigStore.change(file, (config) => Effect.succeed(ConfigStore.withKey(config, path, value)))
     yield* screen.talk(`${key} is set in ${file}\n`)
   })
 ).pipe(
