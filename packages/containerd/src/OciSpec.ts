@@ -303,13 +303,14 @@ const sysfs: SpecMount = {
 
 /**
  * A sysfs shows the network namespace of whoever mounts it, so who does not own that namespace may not mount one. Then
- * the host's is shown, without its devices of the network.
+ * the host's is shown, without its devices of the network. It is said to be private, as crun before 1.9 leaves it in the
+ * host's peer group: under systemd, whose mounts are shared, the cgroup mount on it would come up on the host, too.
  */
 const hostSysfs: SpecMount = {
   destination: "/sys",
   type: "bind",
   source: "/sys",
-  options: ["rbind", "nosuid", "noexec", "nodev", "ro"]
+  options: ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]
 }
 const hostNetworkPaths: ReadonlyArray<string> = ["/sys/class/net", "/sys/devices/virtual/net"]
 

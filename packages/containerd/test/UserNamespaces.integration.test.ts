@@ -62,8 +62,43 @@ const questions = [
   "ls -d /dev/null /dev/pts /dev/shm /dev/mqueue"
 ].join("; ")
 
+/** Has the machine's /sys propagate what is mounted on it, as systemd has everything, until the scope closes. */
+const sharedSys = Effect.acquireRelease(
+  Effect.sync(() => {
+    const [before = ""] = execFileSync("findmnt", ["-no", "PROPAGATION", "/sys"], { encoding: "utf8" }).split("\n")
+    execFileSync("mount", ["--make-rshared", "/sys"])
+    return before
+  }),
+  (before) => Effect.sync(() => execFileSync("mount", [`--make-r${before}`, "/sys"]))
+)
+
 layer(Loaded, { excludeTestServices: true, timeout: "60 seconds" })("UserNamespaces", (it) => {
   for (const name of ["crun", "runc"] as const) {
+    it.effect(`mounts nothing on the machine for a sandbox of ${name}, though what is mounted there propagates`, () =>
+      Effect.gen(function*() {
+        const userNamespaces = yield* make()
+        const runtime = yield* runtimeOf(name)
+        const netns = `userns-sys-${name}`
+        yield* Effect.acquireRelease(
+          Effect.sync(() => execFileSync("ip", ["netns", "add", netns])),
+          () => Effect.sync(() => execFileSync("ip", ["netns", "delete", netns]))
+        )
+        yield* sharedSys
+        const mounts = Effect.map(
+          Proc.mounts,
+          (all) => all.map(({ path }) => path).filter((path) => path.startsWith("/sys"))
+        )
+        const before = yield* mounts
+        const { errors, output } = yield* run({
+          runtime,
+          userNamespaces,
+          netnsPath: `/run/netns/${netns}`,
+          args: ["sh", "-c", "[ -r /sys/fs/cgroup ] && echo cgroup"]
+        })
+        assert.strictEqual(output, "cgroup\n", errors)
+        assert.deepStrictEqual(yield* mounts, before)
+      }).pipe(Effect.scoped))
+
     it.effect(`gives a sandbox of ${name} its files, with a network of its own or a given one`, () =>
       Effect.gen(function*() {
         const userNamespaces = yield* make()
