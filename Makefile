@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart build images executable release-dry-run test test-contract lint coverage format generate bench bench-peers soak clean
+.PHONY: help quickstart build images executable release-dry-run test test-contract test-machine lint coverage format generate bench bench-peers soak clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -36,6 +36,10 @@ test: ## Set up what the tests need and run all of them
 
 test-contract: build ## Run the Kubernetes contract suite, against FSB_TEST_KUBECONFIG where it is set
 	@npx vitest run --project integration packages/local/test/contract
+
+test-machine: build ## Take the first steps on a Debian just installed, with systemd and cgroup v2, in a virtual machine
+	@infra/setup/debian.sh machine
+	@infra/machine/run.sh
 
 lint: node_modules/.package-lock.json ## Check format, lint rules, types and the direction of imports
 	@npm run --silent check

@@ -3,6 +3,7 @@
 #   debian.sh [-y] run      what a sandbox needs
 #   debian.sh [-y] build    also what a build needs
 #   debian.sh [-y] test     also what the tests need
+#   debian.sh [-y] machine  also what a virtual machine needs
 #   debian.sh [-y] peers    also what the benchmark compares with
 set -euo pipefail
 
@@ -16,15 +17,17 @@ fi
 run=(node:nodejs npm:npm containerd:containerd runc:runc crun:crun /usr/sbin/nft:nftables)
 build=("${run[@]}" cc:gcc make:make)
 test=("${build[@]}" /usr/include/stdio.h:libc6-dev busybox:busybox-static unzip:unzip runsc:runsc ip:iproute2 tmux:tmux ps:procps git:git nix:nix-bin patchelf:patchelf perl:perl-base /usr/bin/python3:python3)
+machine=("${build[@]}" debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
 peers=("${test[@]}" podman:podman dockerd:docker.io)
 
 case ${1-run} in
   run) wanted=("${run[@]}") ;;
   build) wanted=("${build[@]}") ;;
   test) wanted=("${test[@]}") ;;
+  machine) wanted=("${machine[@]}") ;;
   peers) wanted=("${peers[@]}") ;;
   *)
-    echo "debian.sh: unknown set '$1': run, build, test or peers" >&2
+    echo "debian.sh: unknown set '$1': run, build, test, machine or peers" >&2
     exit 125
     ;;
 esac

@@ -35,7 +35,7 @@ const streamOwners: ReadonlySet<OciRuntime["name"]> = new Set(["crun", "runsc"])
 
 /**
  * The runtime that sandboxes should be run with. Those that leave the null device alone are used as they are; so are the others
- * where `fsb-runtime` is not there.
+ * where `fsb-runtime` is not there, with a warning.
  */
 export const guard = Effect.fn("RuntimeStreams.guard")(function*(
   runtime: OciRuntime,
@@ -43,7 +43,11 @@ export const guard = Effect.fn("RuntimeStreams.guard")(function*(
 ): Effect.fn.Return<OciRuntime, PlatformError.PlatformError, FileSystem.FileSystem> {
   const files = yield* FileSystem.FileSystem
   const { name, path, problem } = runtime
-  if (!streamOwners.has(name) || problem !== undefined || !(yield* files.exists(binary))) {
+  if (!streamOwners.has(name) || problem !== undefined) {
+    return runtime
+  }
+  if (!(yield* files.exists(binary))) {
+    yield* Effect.logWarning(`${binary} is not there: ${name} may give the node's null device to the user of a program`)
     return runtime
   }
   const own = `${directory}/${createHash("sha256").update(path).digest("hex").slice(0, keyLength)}`
