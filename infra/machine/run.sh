@@ -48,4 +48,8 @@ timeout "$boot_within" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 
   -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet systemd.show_status=0" \
   -drive "file=$directory/disk,format=raw,if=virtio,cache=unsafe" </dev/null |
   tee "$directory/console" | grep --line-buffered -aE '^(ok|not ok|  )' || true
-grep -aq '^ok all' "$directory/console"
+grep -aq '^ok all' "$directory/console" || {
+  echo "Its console ended so:" >&2
+  tail -n 40 "$directory/console" >&2
+  exit 1
+}
