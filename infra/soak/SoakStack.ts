@@ -46,9 +46,12 @@ const janitorGrace = "5 seconds"
 /** Runs a janitor beside the stack for as long as the scope is open, again and again; gives the current one's process. */
 const keepJanitor = Effect.fnUntraced(function*(home: Home.Home, build: string, containerdSocket: string) {
   const current = yield* Ref.make(Option.none<number>())
+  const program = `${build}/janitor.cjs`
+  // Started again and again, one that is not there would be missed by nobody.
+  yield* FileSystem.FileSystem.use((files) => files.access(program))
   yield* AgentProcess.start({
     file: process.execPath,
-    args: [`${build}/janitor.mjs`],
+    args: [program],
     environment: {
       NODE_NAME: hostname(),
       KUBECONFIG: home.kubeconfig,
