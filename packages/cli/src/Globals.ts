@@ -11,27 +11,25 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Config from "./Config.ts"
 import { LocalError } from "./Failure.ts"
+import * as Flags from "./Flags.ts"
 import * as KubernetesTarget from "./KubernetesTarget.ts"
 import { type Format, formats, parseFormat } from "./Output.ts"
 import { Screen } from "./Screen.ts"
 import * as Trace from "./Trace.ts"
 
-const optionalText = (name: string, metavar: string, description: string) =>
-  Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description), Flag.optional)
-
 /** `--config` */
 export const ConfigPath = GlobalFlag.Setting("config")({
-  flag: optionalText("config", "FILE", "Read this configuration file instead of ./.fsb and ~/.fsb")
+  flag: Flags.optionalText("config", "FILE", "Read this configuration file instead of ./.fsb and ~/.fsb")
 })
 
 /** `--endpoint` */
 export const Endpoint = GlobalFlag.Setting("endpoint")({
-  flag: optionalText("endpoint", "ADDRESS", "The server: unix:/path or host:port (FSB_ENDPOINT)")
+  flag: Flags.optionalText("endpoint", "ADDRESS", "The server: unix:/path or host:port (FSB_ENDPOINT)")
 })
 
 /** `--namespace` */
 export const Namespace = GlobalFlag.Setting("namespace")({
-  flag: optionalText("namespace", "NAME", "The namespace; 'default' by default (FSB_NAMESPACE)").pipe(
+  flag: Flags.optionalText("namespace", "NAME", "The namespace; 'default' by default (FSB_NAMESPACE)").pipe(
     Flag.withAlias("n")
   )
 })
@@ -49,7 +47,7 @@ export const OutputFormat = GlobalFlag.Setting("output")({
 
 /** `--context` */
 const ContextName = GlobalFlag.Setting("context")({
-  flag: optionalText("context", "NAME", "A context of the configuration (FSB_CONTEXT)")
+  flag: Flags.optionalText("context", "NAME", "A context of the configuration (FSB_CONTEXT)")
 })
 
 /** What `-o` says, for commands that print things: a table where it says nothing. */
@@ -58,22 +56,19 @@ export const format: Effect.Effect<Format, never, GlobalFlag.Setting.Identifier<
   Option.getOrElse((): Format => "table")
 )
 
-const presence = (name: string, description: string) =>
-  Flag.Boolean(name).pipe(Flag.withDescription(description), Flag.withDefault(false), Flag.withoutNegation)
-
 /** `--quiet`; `Screen` obeys it. */
 const Quiet = GlobalFlag.Setting("quiet")({
-  flag: presence("quiet", "Say nothing but errors; of lists just the names").pipe(Flag.withAlias("q"))
+  flag: Flags.presence("quiet", "Say nothing but errors; of lists just the names").pipe(Flag.withAlias("q"))
 })
 
 /** `--no-color`; `Screen` obeys it. */
 const NoColor = GlobalFlag.Setting("no-color")({
-  flag: presence("no-color", "No bold and no colours (NO_COLOR)")
+  flag: Flags.presence("no-color", "No bold and no colours (NO_COLOR)")
 })
 
 /** `--trace` */
 export const Traced = GlobalFlag.Setting("trace")({
-  flag: presence("trace", "Tell on stderr where the time of this call went")
+  flag: Flags.presence("trace", "Tell on stderr where the time of this call went")
 })
 
 /** All of them, in the order of the help. */
@@ -81,12 +76,7 @@ export const all = [ConfigPath, Endpoint, Namespace, OutputFormat, ContextName, 
 
 /** `--all-namespaces` of the commands that list. */
 export const allNamespaces = (description: string): Flag.Flag<boolean> =>
-  Flag.Boolean("all-namespaces").pipe(
-    Flag.withAlias("A"),
-    Flag.withDescription(description),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  )
+  Flags.presence("all-namespaces", description).pipe(Flag.withAlias("A"))
 
 /** `--selector` of the commands that choose many. An empty one, as of a variable that is not set, would choose all. */
 export const selector = (description: string): Flag.Flag<Option.Option<string>> =>

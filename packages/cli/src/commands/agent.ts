@@ -4,10 +4,10 @@
 import { type AgentInfo, Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -20,11 +20,7 @@ const list = Command.make(
   "list",
   {
     allNamespaces: Globals.allNamespaces("The agents of all namespaces"),
-    pool: Flag.String("pool").pipe(
-      Flag.withMetavar("POOL"),
-      Flag.withDescription("Only the agents of this pool"),
-      Flag.optional
-    )
+    pool: Flags.optionalText("pool", "POOL", "Only the agents of this pool")
   },
   Effect.fnUntraced(function*({ allNamespaces, pool }) {
     const { agents } = yield* Sandboxes

@@ -4,13 +4,13 @@
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import * as Core from "@fast-sandbox/core/Sandbox"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Attachment from "../Attachment.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { Ended } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as SandboxOperand from "../SandboxOperand.ts"
@@ -18,11 +18,7 @@ import { Screen } from "../Screen.ts"
 
 const flags = {
   name: SandboxOperand.make(),
-  noStdin: Flag.Boolean("no-stdin").pipe(
-    Flag.withDescription("Only look"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  )
+  noStdin: Flags.presence("no-stdin", "Only look")
 }
 
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Core.Sandbox))

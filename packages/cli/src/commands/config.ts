@@ -4,12 +4,12 @@
 import * as Endpoint from "@fast-sandbox/client/Endpoint"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Config from "../Config.ts"
 import * as ConfigStore from "../ConfigStore.ts"
 import { LocalError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as KubernetesTarget from "../KubernetesTarget.ts"
@@ -112,11 +112,7 @@ const getContexts = Command.make(
   Command.annotate(Operands, "")
 )
 
-const local = Flag.Boolean("local").pipe(
-  Flag.withDescription(`Change ./${Config.FILE} instead of ~/${Config.FILE}`),
-  Flag.withDefault(false),
-  Flag.withoutNegation
-)
+const local = Flags.presence("local", `Change ./${Config.FILE} instead of ~/${Config.FILE}`)
 
 /** The file that is changed. */
 const target = Effect.fnUntraced(function*(isLocal: boolean) {

@@ -11,6 +11,7 @@ import * as Stream from "effect/Stream"
 import * as Pack from "../copy/Pack.ts"
 import * as Unpack from "../copy/Unpack.ts"
 import { UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Progress from "../Progress.ts"
@@ -22,18 +23,8 @@ const flags = {
     Argument.withDescription("A path here, or NAME:PATH in a sandbox, or - for a tar archive")
   ),
   target: Argument.String("TARGET").pipe(Argument.withDescription("The same; one of the two is in a sandbox")),
-  archive: Flag.Boolean("archive").pipe(
-    Flag.withAlias("a"),
-    Flag.withDescription("Keep the owners"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  followLink: Flag.Boolean("follow-link").pipe(
-    Flag.withAlias("L"),
-    Flag.withDescription("Copy what SOURCE links to, not the link"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  )
+  archive: Flags.presence("archive", "Keep the owners").pipe(Flag.withAlias("a")),
+  followLink: Flags.presence("follow-link", "Copy what SOURCE links to, not the link").pipe(Flag.withAlias("L"))
 }
 
 /** A tar archive on stdin or stdout. */

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ExitCode from "../ExitCode.ts"
 import { describe, Ended, UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as SandboxOperand from "../SandboxOperand.ts"
@@ -23,11 +24,7 @@ const CONCURRENCY = 16
 const flags = {
   selector: Globals.selector("Those with these labels: key=value,..."),
   allNamespaces: Globals.allNamespaces("Those of all namespaces, with --all or -l"),
-  force: Flag.Boolean("force").pipe(
-    Flag.withDescription("Kill at once; don't wait for an agent that is silent"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
+  force: Flags.presence("force", "Kill at once; don't wait for an agent that is silent"),
   wait: Flag.Boolean("wait").pipe(
     Flag.withDescription("Return when they are gone; --no-wait: when it is certain that they go"),
     Flag.withDefault(true)
@@ -75,11 +72,7 @@ export const remove = Command.make(
   {
     ...flags,
     names: SandboxOperand.make("The sandboxes").pipe(Argument.variadic()),
-    all: Flag.Boolean("all").pipe(
-      Flag.withDescription("All sandboxes of the namespace"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    )
+    all: Flags.presence("all", "All sandboxes of the namespace")
   },
   Effect.fnUntraced(function*({ all, allNamespaces, force, names, selector, wait }) {
     const isQuery = all || Option.isSome(selector)
@@ -121,16 +114,8 @@ export const prune = Command.make(
   {
     selector: flags.selector,
     allNamespaces: flags.allNamespaces.pipe(Flag.withDescription("Those of all namespaces")),
-    olderThan: Flag.String("older-than").pipe(
-      Flag.withMetavar("TIME"),
-      Flag.withDescription("Only those that ended before this time: 1h, 2d"),
-      Flag.optional
-    ),
-    dryRun: Flag.Boolean("dry-run").pipe(
-      Flag.withDescription("Print what would be deleted, and delete nothing"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    )
+    olderThan: Flags.optionalText("older-than", "TIME", "Only those that ended before this time: 1h, 2d"),
+    dryRun: Flags.presence("dry-run", "Print what would be deleted, and delete nothing")
   },
   Effect.fnUntraced(function*({ allNamespaces, dryRun, olderThan, selector }) {
     const screen = yield* Screen

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as EventView from "../EventView.ts"
 import { UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -38,12 +39,7 @@ export const events = Command.make(
       Argument.optional
     ),
     allNamespaces: Globals.allNamespaces("The events of all namespaces"),
-    watch: Flag.Boolean("watch").pipe(
-      Flag.withAlias("w"),
-      Flag.withDescription("Go on with every event until interrupted"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    )
+    watch: Flags.presence("watch", "Go on with every event until interrupted").pipe(Flag.withAlias("w"))
   },
   Effect.fnUntraced(function*({ allNamespaces, object, watch }) {
     const sandboxes = yield* Sandboxes

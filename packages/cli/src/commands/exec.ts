@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as ExitCode from "../ExitCode.ts"
 import { Ended, UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import { TrailingOperands } from "../Operands.ts"
@@ -25,36 +26,18 @@ const flags = {
     Argument.withDescription("The sandbox, then -- and the program with its arguments"),
     Argument.variadic()
   ),
-  interactive: Flag.Boolean("interactive").pipe(
-    Flag.withAlias("i"),
-    Flag.withDescription("Give it what comes on stdin"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  tty: Flag.Boolean("tty").pipe(
-    Flag.withAlias("t"),
-    Flag.withDescription("Give it a terminal"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
+  interactive: Flags.presence("interactive", "Give it what comes on stdin").pipe(Flag.withAlias("i")),
+  tty: Flags.presence("tty", "Give it a terminal").pipe(Flag.withAlias("t")),
   env: Flag.String("env").pipe(
     Flag.withAlias("e"),
     Flag.withMetavar("KEY[=VALUE]"),
     Flag.withDescription("An environment variable; KEY alone takes the value from here"),
     Flag.atLeast(0)
   ),
-  user: Flag.String("user").pipe(
-    Flag.withAlias("u"),
-    Flag.withMetavar("USER"),
-    Flag.withDescription("uid, uid:gid, name or name:group, by the sandbox's own files"),
-    Flag.optional
+  user: Flags.optionalText("user", "USER", "uid, uid:gid, name or name:group, by the sandbox's own files").pipe(
+    Flag.withAlias("u")
   ),
-  workdir: Flag.String("workdir").pipe(
-    Flag.withAlias("w"),
-    Flag.withMetavar("DIR"),
-    Flag.withDescription("The directory that it starts in"),
-    Flag.optional
-  )
+  workdir: Flags.optionalText("workdir", "DIR", "The directory that it starts in").pipe(Flag.withAlias("w"))
 }
 
 const refuse = (problem: string): UsageError => new UsageError({ command: "exec", problem })

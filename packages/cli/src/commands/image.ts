@@ -4,12 +4,12 @@
 import { type ImageProgress, Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { LocalError, UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -18,11 +18,7 @@ import * as SandboxView from "../SandboxView.ts"
 import { Screen } from "../Screen.ts"
 import * as Terminal from "../Terminal.ts"
 
-const pool = Flag.String("pool").pipe(
-  Flag.withMetavar("POOL"),
-  Flag.withDescription("Only the nodes of this pool"),
-  Flag.optional
-)
+const pool = Flags.optionalText("pool", "POOL", "Only the nodes of this pool")
 
 const image = Argument.String("IMAGE").pipe(Argument.withDescription("The image, such as alpine:3"))
 
@@ -107,11 +103,7 @@ const load = Command.make(
       Argument.withDescription("An OCI or docker archive; - is stdin"),
       Argument.withDefault(STDIN)
     ),
-    name: Flag.String("name").pipe(
-      Flag.withMetavar("IMAGE"),
-      Flag.withDescription("The image's name, where the archive does not say one"),
-      Flag.optional
-    ),
+    name: Flags.optionalText("name", "IMAGE", "The image's name, where the archive does not say one"),
     pool
   },
   Effect.fnUntraced(function*({ file, name, pool }) {

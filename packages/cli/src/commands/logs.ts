@@ -9,6 +9,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Relay from "../Relay.ts"
@@ -27,11 +28,7 @@ const flags = {
     Flag.withDescription("Only the last N lines"),
     Flag.optional
   ),
-  since: Flag.String("since").pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription("Only what came after: 10m (ago), or an RFC 3339 time"),
-    Flag.optional
-  ),
+  since: Flags.optionalText("since", "TIME", "Only what came after: 10m (ago), or an RFC 3339 time"),
   timestamps: Flag.Boolean("timestamps").pipe(
     Flag.withDescription("Begin each line with its time"),
     Flag.withDefault(false)

@@ -11,6 +11,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { LocalError, UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Manifest from "../Manifest.ts"
@@ -237,11 +238,7 @@ const remove = Command.make(
   "delete",
   {
     name,
-    force: Flag.Boolean("force").pipe(
-      Flag.withDescription("Although it holds sandboxes, which are lost then"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    )
+    force: Flags.presence("force", "Although it holds sandboxes, which are lost then")
   },
   Effect.fnUntraced(function*({ force, name }) {
     const { pools } = yield* Sandboxes

@@ -19,6 +19,7 @@ import * as Attachment from "../Attachment.ts"
 import * as Editor from "../Editor.ts"
 import * as ExitCode from "../ExitCode.ts"
 import { Declined, describe, Ended, LocalError, UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Manifest from "../Manifest.ts"
@@ -41,16 +42,8 @@ const flags = {
     Argument.withDescription("The sandbox's name, then -- and the program with its arguments"),
     Argument.variadic()
   ),
-  image: Flag.String("image").pipe(
-    Flag.withMetavar("IMAGE"),
-    Flag.withDescription("The container image"),
-    Flag.optional
-  ),
-  pool: Flag.String("pool").pipe(
-    Flag.withMetavar("POOL"),
-    Flag.withDescription("The pool that runs it; 'default-pool' by default"),
-    Flag.optional
-  ),
+  image: Flags.optionalText("image", "IMAGE", "The container image"),
+  pool: Flags.optionalText("pool", "POOL", "The pool that runs it; 'default-pool' by default"),
   mode: Flag.Literals("mode", Sandbox.ConsistencyMode.literals).pipe(
     Flag.withMetavar("MODE"),
     Flag.withDescription("fast: start first, then record it; strong: the other way round"),
@@ -67,79 +60,32 @@ const flags = {
     Flag.withDescription("An environment variable; KEY alone takes the value from here"),
     Flag.atLeast(0)
   ),
-  workdir: Flag.String("workdir").pipe(
-    Flag.withAlias("w"),
-    Flag.withMetavar("DIR"),
-    Flag.withDescription("The directory that the program starts in"),
-    Flag.optional
+  workdir: Flags.optionalText("workdir", "DIR", "The directory that the program starts in").pipe(Flag.withAlias("w")),
+  user: Flags.optionalText("user", "UID[:GID]", "Who the program is, by number; the image's user by default").pipe(
+    Flag.withAlias("u")
   ),
-  user: Flag.String("user").pipe(
-    Flag.withAlias("u"),
-    Flag.withMetavar("UID[:GID]"),
-    Flag.withDescription("Who the program is, by number; the image's user by default"),
-    Flag.optional
-  ),
-  cpus: Flag.String("cpus").pipe(
-    Flag.withMetavar("CORES"),
-    Flag.withDescription("At most this much of the processors: 0.5, 500m, 2"),
-    Flag.optional
-  ),
-  memory: Flag.String("memory").pipe(
-    Flag.withAlias("m"),
-    Flag.withMetavar("SIZE"),
-    Flag.withDescription("At most this much memory: 512Mi, 2Gi"),
-    Flag.optional
-  ),
+  cpus: Flags.optionalText("cpus", "CORES", "At most this much of the processors: 0.5, 500m, 2"),
+  memory: Flags.optionalText("memory", "SIZE", "At most this much memory: 512Mi, 2Gi").pipe(Flag.withAlias("m")),
   label: Flag.String("label").pipe(
     Flag.withAlias("l"),
     Flag.withMetavar("KEY=VALUE"),
     Flag.withDescription("A label, for list -l and delete -l"),
     Flag.atLeast(0)
   ),
-  readOnly: Flag.Boolean("read-only").pipe(
-    Flag.withDescription("Let it write to /tmp only, which is in memory then"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
+  readOnly: Flags.presence("read-only", "Let it write to /tmp only, which is in memory then"),
+  file: Flags.optionalText("file", "FILE", "Read a YAML file, or stdin (-); flags go before it").pipe(
+    Flag.withAlias("f")
   ),
-  file: Flag.String("file").pipe(
-    Flag.withAlias("f"),
-    Flag.withMetavar("FILE"),
-    Flag.withDescription("Read a YAML file, or stdin (-); flags go before it"),
-    Flag.optional
-  ),
-  ttl: Flag.String("ttl").pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription("Stop it after this time: 90s, 15m, 1h30m"),
-    Flag.optional
-  ),
+  ttl: Flags.optionalText("ttl", "TIME", "Stop it after this time: 90s, 15m, 1h30m"),
   failurePolicy: Flag.Literals("failure-policy", Sandbox.FailurePolicy.literals).pipe(
     Flag.withMetavar("POLICY"),
     Flag.withDescription("Manual: leave it when it fails; AutoRecreate: start it again"),
     Flag.optional
   ),
-  remove: Flag.Boolean("rm").pipe(
-    Flag.withDescription("Delete the sandbox when its program ends"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  interactive: Flag.Boolean("interactive").pipe(
-    Flag.withAlias("i"),
-    Flag.withDescription("Give it what comes on stdin"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  tty: Flag.Boolean("tty").pipe(
-    Flag.withAlias("t"),
-    Flag.withDescription("Give it a terminal; Ctrl-P Ctrl-Q leaves it running"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  ),
-  detach: Flag.Boolean("detach").pipe(
-    Flag.withAlias("d"),
-    Flag.withDescription("Print the name and leave it running"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  )
+  remove: Flags.presence("rm", "Delete the sandbox when its program ends"),
+  interactive: Flags.presence("interactive", "Give it what comes on stdin").pipe(Flag.withAlias("i")),
+  tty: Flags.presence("tty", "Give it a terminal; Ctrl-P Ctrl-Q leaves it running").pipe(Flag.withAlias("t")),
+  detach: Flags.presence("detach", "Print the name and leave it running").pipe(Flag.withAlias("d"))
 }
 
 type Flags = Command.Command.Config.Infer<typeof flags>

@@ -5,11 +5,11 @@ import { Sandboxes, type Stats } from "@fast-sandbox/client/Sandboxes"
 import { NotFound } from "@fast-sandbox/core/Errors"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -20,11 +20,7 @@ import * as Table from "../Table.ts"
 
 const flags = {
   names: SandboxOperand.make("The sandboxes; all that run where none is given").pipe(Argument.variadic()),
-  noStream: Flag.Boolean("no-stream").pipe(
-    Flag.withDescription("Print once and end"),
-    Flag.withDefault(false),
-    Flag.withoutNegation
-  )
+  noStream: Flags.presence("no-stream", "Print once and end")
 }
 
 /** Long enough for a share of the processor that means something, short enough to wait for. */

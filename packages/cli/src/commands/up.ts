@@ -13,6 +13,7 @@ import { spawn } from "node:child_process"
 import { closeSync, openSync } from "node:fs"
 import * as Config from "../Config.ts"
 import { LocalError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import { type LocalStack, readyFdVariable, type UpOptions } from "../LocalStack.ts"
@@ -25,10 +26,10 @@ const containerd = Flag.String("containerd").pipe(
   Flag.withDefault("auto")
 )
 
-const listen = Flag.String("listen").pipe(
-  Flag.withMetavar("HOST:PORT"),
-  Flag.withDescription("Also take calls there: TLS, for who has a token; see client.json in the home"),
-  Flag.optional
+const listen = Flags.optionalText(
+  "listen",
+  "HOST:PORT",
+  "Also take calls there: TLS, for who has a token; see client.json in the home"
 )
 
 /** Where to listen beside the socket: what a client would connect to. */
@@ -123,12 +124,7 @@ const startDetached = Effect.fnUntraced(function*(
 export const up = Command.make(
   "up",
   {
-    detach: Flag.Boolean("detach").pipe(
-      Flag.withAlias("d"),
-      Flag.withDescription("Return when it takes calls, and leave it running"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    ),
+    detach: Flags.presence("detach", "Return when it takes calls, and leave it running").pipe(Flag.withAlias("d")),
     home: Globals.home,
     containerd,
     listen
@@ -162,11 +158,7 @@ export const up = Command.make(
 export const down = Command.make(
   "down",
   {
-    wipe: Flag.Boolean("wipe").pipe(
-      Flag.withDescription("Remove sandboxes, images, logs and resources too"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    ),
+    wipe: Flags.presence("wipe", "Remove sandboxes, images, logs and resources too"),
     home: Globals.home
   },
   Effect.fnUntraced(function*({ home, wipe }) {

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { UsageError } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Pairs from "../Pairs.ts"
@@ -22,25 +23,17 @@ const NEVER = "never"
 
 const flags = {
   name: SandboxOperand.make(),
-  ttl: Flag.String("ttl").pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription("Stop it this long from now: 15m, 1h30m; 'never' removes the expiry"),
-    Flag.optional
-  ),
-  expireTime: Flag.String("expire-time").pipe(
-    Flag.withMetavar("DATE"),
-    Flag.withDescription("Stop it then: an RFC 3339 time"),
-    Flag.optional
-  ),
+  ttl: Flags.optionalText("ttl", "TIME", "Stop it this long from now: 15m, 1h30m; 'never' removes the expiry"),
+  expireTime: Flags.optionalText("expire-time", "DATE", "Stop it then: an RFC 3339 time"),
   failurePolicy: Flag.Literals("failure-policy", Sandbox.FailurePolicy.literals).pipe(
     Flag.withMetavar("POLICY"),
     Flag.withDescription("Manual: leave it when it fails; AutoRecreate: start it again"),
     Flag.optional
   ),
-  recoveryTimeout: Flag.String("recovery-timeout").pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription("Its agent counts as lost after a silence of this time"),
-    Flag.optional
+  recoveryTimeout: Flags.optionalText(
+    "recovery-timeout",
+    "TIME",
+    "Its agent counts as lost after a silence of this time"
   ),
   labels: Flag.String("label").pipe(
     Flag.withAlias("l"),

@@ -4,11 +4,11 @@
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import { version as own } from "@fast-sandbox/core/Version"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as ExitCode from "../ExitCode.ts"
 import { describe, Ended } from "../Failure.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as Output from "../Output.ts"
@@ -28,11 +28,7 @@ const ask = Sandboxes.use(({ serverVersion }) => serverVersion({ deadline: DEADL
 export const version = Command.make(
   "version",
   {
-    client: Flag.Boolean("client").pipe(
-      Flag.withDescription("Only that of fsb-ctl; ask no server"),
-      Flag.withDefault(false),
-      Flag.withoutNegation
-    )
+    client: Flags.presence("client", "Only that of fsb-ctl; ask no server")
   },
   Effect.fnUntraced(function*(flags) {
     const screen = yield* Screen

@@ -9,6 +9,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ExitCode from "../ExitCode.ts"
+import * as Flags from "../Flags.ts"
 import * as Globals from "../Globals.ts"
 import { Operands } from "../Help.ts"
 import * as SandboxOperand from "../SandboxOperand.ts"
@@ -44,11 +45,7 @@ const flags = {
     Flag.withDescription("ended (the default), delete, phase=PHASE, or condition=TYPE[=STATUS]"),
     Flag.withDefault<Goal>({ _tag: "Ended" })
   ),
-  timeout: Flag.String("timeout").pipe(
-    Flag.withMetavar("TIME"),
-    Flag.withDescription("Give up after this time: 30s, 5m"),
-    Flag.optional
-  )
+  timeout: Flags.optionalText("timeout", "TIME", "Give up after this time: 30s, 5m")
 }
 
 /** `fsb-ctl wait` */
