@@ -53,15 +53,24 @@ const unmountedControllers = Effect.gen(function*() {
   return [...onV2.split(/\s+/).filter((name) => name !== ""), ...onV1]
 })
 
+/** Whether the kernel has overlayfs by now. */
+export const hasOverlay: Effect.Effect<boolean, never, FileSystem.FileSystem> = FileSystem.FileSystem.use((
+  fileSystem
+) =>
+  fileSystem.readFileString("/proc/filesystems").pipe(
+    Effect.orElseSucceed(() => ""),
+    Effect.map((known) => /\boverlay$/m.test(known))
+  )
+)
+
 /**
  * Has the kernel load overlayfs, as containerd's own unit does before it starts. A kernel that cannot is told by whoever
  * mounts one.
  */
-export const loadOverlay = Effect.gen(function*() {
-  const fileSystem = yield* FileSystem.FileSystem
-  if (/\boverlay$/m.test(yield* fileSystem.readFileString("/proc/filesystems"))) return
+export const loadOverlay: Effect.Effect<void, never, System> = Effect.gen(function*() {
+  if (yield* hasOverlay) return
   yield* run("modprobe", "overlay").pipe(
-    Effect.catchTag("CommandError", (error) => Effect.logWarning("overlayfs could not be loaded", error.message))
+    Effect.catch((error) => Effect.logWarning("overlayfs could not be loaded", error.message))
   )
 })
 

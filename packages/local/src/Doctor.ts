@@ -5,7 +5,7 @@
 import * as ContainerdClient from "@fast-sandbox/containerd/ContainerdClient"
 import * as ContainerdDaemon from "@fast-sandbox/containerd/ContainerdDaemon"
 import { Introspection } from "@fast-sandbox/containerd/Introspection"
-import type { System } from "@fast-sandbox/containerd/MachineSetup"
+import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -49,18 +49,10 @@ const program = (name: string, purpose: string, state: "missing" | "slow", debia
       onSome: (path) => ({ check: name, state: "ok", detail: path })
     }))
 
-const overlay = Effect.gen(function*() {
-  const files = yield* FileSystem.FileSystem
-  const known = yield* files.readFileString("/proc/filesystems").pipe(Effect.orElseSucceed(() => ""))
-  return known.includes("overlay")
-    ? { check: "overlayfs", state: "ok", detail: "the kernel has it" } satisfies Finding
-    : {
-      check: "overlayfs",
-      state: "missing",
-      detail: "the kernel does not have it",
-      fix: "modprobe overlay"
-    } satisfies Finding
-})
+const overlay = Effect.map(MachineSetup.hasOverlay, (hasOverlay): Finding =>
+  hasOverlay
+    ? { check: "overlayfs", state: "ok", detail: "the kernel has it" }
+    : { check: "overlayfs", state: "missing", detail: "the kernel does not have it", fix: "modprobe overlay" })
 
 const cgroups = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
@@ -136,7 +128,7 @@ const containerd = Effect.fnUntraced(function*(home: Home.Home) {
 })
 
 /** Everything that was looked at, in the order in which a person would. */
-export const report = (home: Home.Home): Effect.Effect<ReadonlyArray<Finding>, never, System> =>
+export const report = (home: Home.Home): Effect.Effect<ReadonlyArray<Finding>, never, MachineSetup.System> =>
   Effect.gen(function*() {
     const findings: ReadonlyArray<Finding> = [
       yield* root,

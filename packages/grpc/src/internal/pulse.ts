@@ -9,9 +9,8 @@ import type { PulseOptions } from "../GrpcConnection.ts"
 import { type Cancellable, type Channel, codeNumbers, type Settle, type Status } from "./channel.ts"
 import * as Wire from "./wire.ts"
 
-interface Pending {
-  readonly call: Cancellable
-  readonly settle: (failure: Status) => void
+interface Pending extends Cancellable {
+  readonly settle: Settle
 }
 
 const emptyMessage = Buffer.alloc(0)
@@ -41,9 +40,9 @@ export const withPulse = (channel: Channel, { method, patienceMillis, retryMilli
       // a connection that breaks fails its calls by itself
       hangs = failure?.code === codeNumbers.deadlineExceeded
       if (!hangs) return
-      for (const { call, settle } of pending) {
+      for (const { cancel, settle } of pending) {
         settle(silence())
-        call.cancel()
+        cancel()
       }
       next = setTimeout(ask, retryMillis)
       next.unref()
@@ -60,20 +59,23 @@ export const withPulse = (channel: Channel, { method, patienceMillis, retryMilli
       }
       const doubt = setInterval(ask, patienceMillis)
       doubt.unref()
-      const once: Settle = (failure, response) => {
+      /** Whether it was still under way: a call ends once. */
+      const leave = (): boolean => {
         clearInterval(doubt)
-        if (pending.delete(entry)) settle(failure, response)
+        return pending.delete(entry)
       }
-      const entry: Pending = { call: { cancel: () => call.cancel() }, settle: once }
-      pending.add(entry)
-      const call = channel.unary(opening, message, once)
-      return {
+      const entry: Pending = {
         cancel: () => {
-          clearInterval(doubt)
-          pending.delete(entry)
+          leave()
           call.cancel()
+        },
+        settle: (failure, response) => {
+          if (leave()) settle(failure, response)
         }
       }
+      pending.add(entry)
+      const call = channel.unary(opening, message, entry.settle)
+      return entry
     },
     close: () => {
       clearTimeout(next)
