@@ -4,8 +4,7 @@
  * the agent's namespace but for the time of one MAKE. It ends with its standard input, and holds nothing open that would
  * keep a namespace alive.
  *
- * A request on standard input:  u32 operation, u32 length of the name, u32 length of the messages, name, messages.
- * An answer on standard output: i32 error (an errno, 0: done), u32 value. In the machine's own byte order.
+ * Requests (see resident.h) have a name, and messages as their body:
  *
  *   MAKE       makes a namespace that the file `name` holds; the rtnetlink messages are sent inside. All or nothing.
  *   ROUTE      sends rtnetlink messages in the agent's namespace.
@@ -16,7 +15,7 @@
  *
  * A message that fails makes the request fail; the value then is its position, counted in acknowledgements.
  */
-#include "sys.h"
+#include "resident.h"
 
 enum {
   MAKE = 1,
@@ -28,9 +27,6 @@ enum {
 };
 
 enum {
-  NAME_BYTES = 4096,
-  /* What one sandbox's network takes is below 1 KiB; a crowd of elements comes in several requests. */
-  MESSAGES_BYTES = 1 << 16,
   ANSWERS_BYTES = 1 << 16,
   LINK_NAME_BYTES = 16
 };
@@ -38,7 +34,6 @@ enum {
 /* Numbers of the Linux ABI: include/uapi/linux/{sched,mount,netlink,socket,sockios}.h, asm-generic/{fcntl,errno}.h */
 enum {
   O_EXCL = 0200,
-  EIO = 5,
   CLONE_NEWNET = 0x40000000,
   MS_BIND = 4096,
   AF_INET = 2,
@@ -53,17 +48,6 @@ enum {
   SIOCGIFINDEX = 0x8933
 };
 
-struct request {
-  u32 operation;
-  u32 name_length;
-  u32 messages_length;
-};
-
-struct answer {
-  int error;
-  u32 value;
-};
-
 struct message {
   u32 length;
   unsigned short type;
@@ -73,10 +57,6 @@ struct message {
   int error;
 };
 
-static struct request request;
-static struct answer answer;
-static char name[NAME_BYTES + 1];
-static u8 messages[MESSAGES_BYTES];
 static u8 answers[ANSWERS_BYTES];
 static int home;
 static int route;
@@ -93,40 +73,12 @@ static const struct {
   { "/proc/sys/net/ipv4/ping_group_range", "0 2147483647" }
 };
 
-static int read_all(void *to, usize wanted) {
-  u8 *at = to;
-  while (wanted > 0) {
-    isize n = call(SYS_read, 0, at, wanted, 0);
-    if (n == -EINTR) continue;
-    if (n <= 0) return 0;
-    at += n;
-    wanted -= (usize)n;
-  }
-  return 1;
-}
-
-static void write_all(const void *from, usize wanted) {
-  const u8 *at = from;
-  while (wanted > 0) {
-    isize n = call(SYS_write, 1, at, wanted, 0);
-    if (n == -EINTR) continue;
-    if (n <= 0) leave(0);
-    at += n;
-    wanted -= (usize)n;
-  }
-}
-
-static int fail(isize result) {
-  answer.error = (int)-result;
-  return 0;
-}
-
 static u32 aligned(u32 length) { return (length + 3) & ~3u; }
 
 static u32 acknowledgements(void) {
   u32 count = 0;
-  for (u32 at = 0; at + 16 <= request.messages_length;) {
-    const struct message *one = (const struct message *)(messages + at);
+  for (u32 at = 0; at + 16 <= request.body_length;) {
+    const struct message *one = (const struct message *)(body + at);
     if (one->length < 16) break;
     if (one->flags & NLM_F_ACK) count++;
     at += aligned(one->length);
@@ -137,13 +89,13 @@ static u32 acknowledgements(void) {
 /* The kernel carries messages out within the call that sends them, so that all its answers are there afterwards. */
 static int exchange(int socket) {
   u32 heard = 0;
-  isize sent = call6(SYS_sendto, socket, (isize)messages, request.messages_length, 0, 0, 0);
-  if (sent < 0) return fail(sent);
+  isize sent = call6(SYS_sendto, socket, (isize)body, request.body_length, 0, 0, 0);
+  if (sent < 0) return refuse(sent);
   for (;;) {
     isize n = call6(SYS_recvfrom, socket, (isize)answers, ANSWERS_BYTES, MSG_DONTWAIT, 0, 0);
     if (n == -EINTR) continue;
     if (n == -EAGAIN) break;
-    if (n <= 0) return fail(n < 0 ? n : -EIO);
+    if (n <= 0) return refuse(n < 0 ? n : -EIO);
     for (u32 at = 0; at + 16 <= (u32)n;) {
       const struct message *one = (const struct message *)(answers + at);
       if (one->length < 16) break;
@@ -175,7 +127,7 @@ static void set(const char *path, const char *value) {
 
 static int hold_own_namespace(void) {
   isize result = call6(SYS_mount, (isize)own_namespace, (isize)name, (isize) "none", MS_BIND, 0, 0);
-  return result < 0 ? fail(result) : 1;
+  return result < 0 ? refuse(result) : 1;
 }
 
 static int fill_namespace(void) {
@@ -184,7 +136,7 @@ static int fill_namespace(void) {
   if (!hold_own_namespace()) return 0;
   for (usize i = 0; i < sizeof settings / sizeof settings[0]; i++) set(settings[i].path, settings[i].value);
   inside = netlink(NETLINK_ROUTE);
-  if (inside < 0) return fail(inside);
+  if (inside < 0) return refuse(inside);
   done = exchange(inside);
   call(SYS_close, inside, 0, 0, 0);
   return done;
@@ -210,7 +162,7 @@ static int make_file(void) {
     make_folder();
     file = create_file();
   }
-  if (file < 0) return fail(file);
+  if (file < 0) return refuse(file);
   call(SYS_close, file, 0, 0, 0);
   return 1;
 }
@@ -225,7 +177,7 @@ static void make(void) {
   isize result;
   if (!make_file()) return;
   result = call(SYS_unshare, CLONE_NEWNET, 0, 0, 0);
-  done = result < 0 ? fail(result) : fill_namespace();
+  done = result < 0 ? refuse(result) : fill_namespace();
   /* In the wrong namespace nothing may be done any more. */
   if (result >= 0 && call(SYS_setns, home, CLONE_NEWNET, 0, 0) < 0) leave(1);
   if (!done) drop_file();
@@ -239,11 +191,11 @@ static void drop(void) {
   isize result = call(SYS_umount2, name, MNT_DETACH, 0, 0);
   /* EINVAL: a file that is no mount, the rest of a MAKE that was cut short. */
   if (result < 0 && result != -EINVAL && result != -ENOENT) {
-    fail(result);
+    refuse(result);
     return;
   }
   result = call(SYS_unlinkat, AT_FDCWD, name, 0, 0);
-  if (result < 0 && result != -ENOENT) fail(result);
+  if (result < 0 && result != -ENOENT) refuse(result);
 }
 
 static void find_index(void) {
@@ -255,14 +207,14 @@ static void find_index(void) {
   isize result;
   int socket = (int)call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0);
   if (socket < 0) {
-    fail(socket);
+    refuse(socket);
     return;
   }
   memset(&link, 0, sizeof link);
   memcpy(link.name, name, request.name_length < LINK_NAME_BYTES ? request.name_length : LINK_NAME_BYTES - 1);
   result = call(SYS_ioctl, socket, SIOCGIFINDEX, &link, 0);
   call(SYS_close, socket, 0, 0, 0);
-  if (result < 0) fail(result);
+  if (result < 0) refuse(result);
   answer.value = (u32)link.index;
 }
 
@@ -286,14 +238,9 @@ __attribute__((used)) void start(void) {
   route = netlink(NETLINK_ROUTE);
   netfilter = netlink(NETLINK_NETFILTER);
   if (home < 0 || route < 0 || netfilter < 0) leave(1);
-  while (read_all(&request, sizeof request)) {
-    if (request.name_length > NAME_BYTES || request.messages_length > MESSAGES_BYTES) leave(1);
-    if (!read_all(name, request.name_length) || !read_all(messages, request.messages_length)) break;
-    name[request.name_length] = 0;
-    answer.error = 0;
-    answer.value = 0;
+  while (next_request()) {
     carry_out();
-    write_all(&answer, sizeof answer);
+    give_answer();
   }
   leave(0);
 }

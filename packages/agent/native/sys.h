@@ -34,6 +34,7 @@ enum {
   SYS_connect = 42,
   SYS_execve = 59,
   SYS_chdir = 80,
+  SYS_fchdir = 81,
   SYS_setpriority = 141,
   SYS_fchown = 93,
   SYS_umask = 95,
@@ -69,6 +70,7 @@ enum {
   SYS_sendto = 44,
   SYS_recvfrom = 45,
   SYS_mount = 165,
+  SYS_pivot_root = 155,
   SYS_unshare = 272
 };
 
@@ -108,6 +110,7 @@ enum {
   SYS_connect = 203,
   SYS_execve = 221,
   SYS_chdir = 49,
+  SYS_fchdir = 50,
   SYS_setpriority = 140,
   SYS_fchown = 55,
   SYS_umask = 166,
@@ -143,6 +146,7 @@ enum {
   SYS_sendto = 206,
   SYS_recvfrom = 207,
   SYS_mount = 40,
+  SYS_pivot_root = 41,
   SYS_unshare = 97
 };
 
@@ -168,6 +172,10 @@ __asm__(".globl _start\n_start:\n  mov x29, #0\n  mov x0, sp\n  bl start\n");
 enum {
   SYS_open_tree = 428,
   SYS_move_mount = 429,
+  SYS_fsopen = 430,
+  SYS_fsconfig = 431,
+  SYS_fsmount = 432,
+  SYS_openat2 = 437,
   SYS_mount_setattr = 442
 };
 

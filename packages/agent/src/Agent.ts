@@ -33,7 +33,9 @@ import { LogDirectory } from "./LogDirectory.ts"
 import * as NativePrograms from "./NativePrograms.ts"
 import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { NodeEvents } from "./NodeEvents.ts"
+import { BlankSlots } from "./parked/BlankSlots.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
+import { RootExchange } from "./parked/RootExchange.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import { Traffic } from "./parked/Traffic.ts"
 import * as ProcessorShare from "./ProcessorShare.ts"
@@ -141,7 +143,8 @@ export const runtime = Layer.mergeAll(SandboxRuntime.layer, SessionServer.layer)
   Layer.provideMerge(Layer.mergeAll(Creations.layer, DiskWatch.layer, NodeEvents.layer, ProcessorShare.layer)),
   Layer.provideMerge(Layer.mergeAll(Endings.layer, ParkedSlots.layer)),
   Layer.provideMerge(Traffic.layer),
-  Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, SandboxContainer.layer, Slots.layer)),
+  Layer.provideMerge(BlankSlots.layer),
+  Layer.provideMerge(Layer.mergeAll(ImageCatalog.layer, RootExchange.layer, SandboxContainer.layer, Slots.layer)),
   Layer.provideMerge(Layer.mergeAll(Instances.layer, LogDirectory.layer, SandboxNetwork.layer)),
   Layer.provideMerge(SlotFiles.layer),
   Layer.provideMerge(Inside.layer),

@@ -25,6 +25,9 @@ const maxSlots = 1000
 /** Few enough to share their cost, enough that the death of one is not the death of all. */
 const defaultShimGroups = 4
 
+/** One for who asks next, while the one before is replaced in 50 ms; about a MiB each. */
+const defaultBlankSlots = 2
+
 /** More shims than this no longer share anything. */
 const maxShimGroups = 64
 
@@ -102,6 +105,8 @@ export interface Settings {
   readonly hostUsers: boolean
   /** Absolute path of `fsb-init`. No slots are parked when it is not there. */
   readonly initBinary: string | undefined
+  /** Slots without an image that wait for those of which nothing is parked. */
+  readonly blankSlots: number
   /** Images of which slots wait parked until the controller says otherwise. Without any, what was asked for lately. */
   readonly warmImages: ReadonlyArray<KeptWarm>
   /** What sandboxes share with others: nothing but rules (private), the agent's network (pod), nothing at all (none). */
@@ -179,6 +184,11 @@ const WarmImagesText = Schema.fromJsonString(Schema.Array(
   })
 ))
 
+const BlankText = Schema.FiniteFromString.check(
+  Schema.isInt(),
+  Schema.isBetween({ minimum: 0, maximum: maxSlots })
+)
+
 const GroupsText = Schema.FiniteFromString.check(
   Schema.isInt(),
   Schema.isBetween({ minimum: 0, maximum: maxShimGroups })
@@ -216,6 +226,7 @@ const variables = Config.all({
   idmapBinary: optionalPath("FSB_IDMAP_BINARY"),
   hostUsers: Config.Boolean("FSB_HOST_USERS").pipe(Config.withDefault(false)),
   initBinary: optionalPath("FSB_INIT_BINARY"),
+  blankSlots: Config.schema(BlankText, "FSB_BLANK_SLOTS").pipe(Config.withDefault(defaultBlankSlots)),
   warmImages: Config.schema(WarmImagesText, "FSB_WARM_IMAGES").pipe(Config.withDefault([])),
   network: Config.Literals(["private", "pod", "none"], "FSB_NETWORK").pipe(Config.withDefault("private")),
   networkBinary: optionalPath("FSB_NETWORK_BINARY"),

@@ -27,6 +27,7 @@ import { LogDirectory } from "./LogDirectory.ts"
 import * as LogFile from "./logs/LogFile.ts"
 import type { LogRecord, LogStreamName } from "./logs/LogRecord.ts"
 import { SandboxNetwork } from "./network/SandboxNetwork.ts"
+import { BlankSlots } from "./parked/BlankSlots.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
 import { SandboxRuntime } from "./SandboxRuntime.ts"
 import { Slots } from "./Slots.ts"
@@ -185,7 +186,7 @@ const loadImage = (requests: Stream.Stream<LoadImageRequest, BoundaryError>) =>
 const identity: Effect.Effect<
   Identity,
   never,
-  AgentConfig | LogDirectory | RuntimeProfile.RuntimeProfile | SandboxNetwork | UserNamespaces
+  AgentConfig | BlankSlots | LogDirectory | RuntimeProfile.RuntimeProfile | SandboxNetwork | UserNamespaces
 > = Effect.gen(
   function*() {
     const settings = yield* AgentConfig
@@ -204,6 +205,7 @@ const identity: Effect.Effect<
         runtime.problem ?? `${runtime.name} ${runtime.version} at ${runtime.path}`,
         ...optimisations.map(({ isOn, name, reason }) => `${name} ${isOn ? "on" : "off"}: ${reason}`),
         `userNamespace ${range === undefined ? "off" : "on"}: ${reason}`,
+        yield* (yield* BlankSlots).note,
         `logger ${format === "records" ? "on" : "off: output goes to plain files"}`,
         ...notes
       ]

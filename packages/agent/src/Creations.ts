@@ -239,15 +239,15 @@ const make = Effect.gen(function*() {
       const found = yield* restore(catalog.prepare(entry.instance.spec?.image ?? "")).pipe(measure(steps, "image"))
       tier = found.tier
       entry.stopSignal = found.prepared.stopSignal
-      const isServed = yield* parked.claim(entry, found.prepared, (step) => measure(steps, step)).pipe(
+      const served = yield* parked.claim(entry, found.prepared, (step) => measure(steps, step)).pipe(
         Effect.tapError(() =>
           Effect.sync(() => {
             hasContainer = entry.containerId !== entry.id
           })
         )
       )
-      if (isServed) {
-        tier = "parked"
+      if (served !== undefined) {
+        tier = served === "parked" ? served : tier
         hasContainer = true
       } else {
         yield* makeContainer(found.prepared)

@@ -52,12 +52,13 @@ export const isSlot = (container: Container): boolean =>
 /** Reads what a container remembers; of a slot, what `claim` says that it does not know yet. */
 export const read = Effect.fnUntraced(function*(
   container: Container,
-  claim: Instance | undefined
+  claim: Recorded | undefined
 ): Effect.fn.Return<Recorded, OwnedContainer.UnreadableInstance> {
   const fail = (problem: string) => new OwnedContainer.UnreadableInstance({ containerId: container.id, problem })
-  const instance = claim !== undefined && isSlot(container)
-    ? claim
-    : yield* Effect.fromResult(OwnedContainer.instanceOf(container))
+  if (claim !== undefined && isSlot(container)) {
+    return claim
+  }
+  const instance = yield* Effect.fromResult(OwnedContainer.instanceOf(container))
   const stopSignal = Number(container.labels[stopSignalLabel])
   if (!Number.isInteger(stopSignal)) {
     return yield* fail(`its label ${stopSignalLabel} is no number`)

@@ -14,6 +14,7 @@ export const slotsUsed = Instruments.gauge("fsb_agent_slots_used", "Slots that i
 
 /** Containers that wait to become a sandbox, beside the slots. */
 export const slotsParked = Instruments.gauge("fsb_agent_slots_parked", "Parked slots that are ready")
+export const slotsBlank = Instruments.gauge("fsb_agent_slots_blank", "Slots without an image that are ready")
 
 /** Known instances, with the attribute `state`. */
 export const instances = Instruments.gauge("fsb_agent_instances", "Instances by state")

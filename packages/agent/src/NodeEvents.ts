@@ -152,7 +152,7 @@ const make = Effect.gen(function*() {
     yield* Effect.forEach(
       unknown.filter((container) => !isUnclaimed(container)),
       (container) =>
-        InstanceRecord.read(container, claims.get(container.id)?.instance).pipe(
+        InstanceRecord.read(container, claims.get(container.id)).pipe(
           Effect.flatMap((record) =>
             takeUp(
               container.id,

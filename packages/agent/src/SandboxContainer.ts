@@ -18,7 +18,7 @@ import * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import * as RuntimeProfile from "@fast-sandbox/containerd/RuntimeProfile"
 import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { ShimGroups } from "@fast-sandbox/containerd/ShimGroups"
-import { Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
+import { type Mount, Snapshots, volatile } from "@fast-sandbox/containerd/Snapshots"
 import { type ProcessStatus, Tasks } from "@fast-sandbox/containerd/Tasks"
 import { UserNamespaces } from "@fast-sandbox/containerd/UserNamespaces"
 import { AlreadyExists, type BoundaryError, Internal, Unavailable } from "@fast-sandbox/core/Errors"
@@ -41,6 +41,7 @@ import * as ExecFilter from "./parked/ExecFilter.ts"
 import { SlotFiles } from "./parked/SlotFiles.ts"
 import * as SandboxSecurity from "./SandboxSecurity.ts"
 import { fromStart } from "./StartFailure.ts"
+import { defaultStopSignal } from "./StopSignal.ts"
 
 /** 20, 40 ... 640 ms: the kernel needs a moment to bury processes; containerd may be busy. */
 const reclaimPolicy = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 6 }))
@@ -81,25 +82,36 @@ export interface Observed {
   readonly exitedAtMillis: number
 }
 
+/** A slot's container. */
+export interface MadeSlot {
+  /** What it serves. */
+  readonly served: OciSpec.Spec
+  /** Its first process, as the node sees it. */
+  readonly pid: number
+}
+
 /**
  * - `specOf` is what an instance's container is like.
  * - `make` makes and starts a sandbox. After a failure (but ALREADY_EXISTS, where something else has the id) or an
  *   interruption `reclaim` and `forget` must follow.
  * - `makeSlot` makes and starts a container that serves an instance later, and answers what it serves: `toSlot` makes its
- *   spec from the one of an instance that asks for nothing. After a failure `reclaim` and `forget` must follow.
+ *   spec from the one of an instance that asks for nothing. Without an image its root file system is empty. After a failure
+ *   `reclaim` and `forget` must follow.
+ * - `rootOf` prepares the root file system of a container that has a record but no root of an image yet.
  * - `limit` sets a container's limits at once, in the kernel itself.
  * - `signal` and `kill` (every process) succeed also when there is nobody left to hear them.
  * - `reclaim` removes task, snapshot, cgroup and network, and has proof of it.
  * - `forget` removes the log, the record and, of a slot, its claim.
  */
 export class SandboxContainer extends Context.Service<SandboxContainer, {
-  readonly specOf: (instance: Instance, image: PreparedImage) => Effect.Effect<OciSpec.Spec, BoundaryError>
+  readonly specOf: (instance: Instance, image: RunImage) => Effect.Effect<OciSpec.Spec, BoundaryError>
   readonly make: (instance: Instance, image: PreparedImage, around: Around) => Effect.Effect<void, BoundaryError>
   readonly makeSlot: (
     slotId: string,
-    image: PreparedImage,
+    image: PreparedImage | undefined,
     toSlot: (spec: OciSpec.Spec) => OciSpec.Spec
-  ) => Effect.Effect<OciSpec.Spec, BoundaryError>
+  ) => Effect.Effect<MadeSlot, BoundaryError>
+  readonly rootOf: (containerId: string, image: PreparedImage) => Effect.Effect<ReadonlyArray<Mount>, BoundaryError>
   readonly limit: (
     containerId: string,
     resources: OciSpec.LinuxResources
@@ -127,6 +139,25 @@ export class SandboxContainer extends Context.Service<SandboxContainer, {
     | UserNamespaces
   > = Layer.effect(SandboxContainer, Effect.suspend(() => make))
 }
+
+/** What of an image decides what a container is like. */
+type RunImage = Pick<PreparedImage, "user"> & { readonly image: Pick<PreparedImage["image"], "config"> }
+
+/** Of a container without one. */
+const noImage: RunImage = {
+  image: { config: { entrypoint: [], cmd: [], env: [], workingDir: "", user: "", stopSignal: "" } },
+  user: { uid: 0, gid: 0 }
+}
+
+/** Room for the mount points of a root file system that has nothing else. */
+const emptyRootBytes = 64 * 1024
+
+/** A root file system with nothing in it, whose root may make mount points there. */
+const emptyRoot = (users: OciSpec.IdRange | undefined): ReadonlyArray<Mount> => [{
+  type: "tmpfs",
+  source: "tmpfs",
+  options: [`size=${emptyRootBytes}`, "mode=755", ...(users === undefined ? [] : [`uid=${users.hostId}`, `gid=${users.hostId}`])]
+}]
 
 /** The longest name that Linux takes as a host name. */
 const maxHostnameLength = 63
@@ -178,7 +209,7 @@ const make = Effect.gen(function*() {
 
   const specOf = Effect.fnUntraced(function*(
     instance: Instance,
-    { image, user }: PreparedImage
+    { image, user }: RunImage
   ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
     if (seccompProfile === undefined) {
       return yield* new Internal({ problem: `there is no seccomp profile for ${process.arch}` })
@@ -205,16 +236,27 @@ const make = Effect.gen(function*() {
   const settle = (containerId: string, { linux: { resources: { cpu } } }: OciSpec.Spec) =>
     Effect.ignore(Cgroups.limit(cgroupOf(containerId), { cpu: { shares: cpu?.shares } }), { log: "Debug" })
 
+  const rootOf = Effect.fn("SandboxContainer.rootOf")((id: string, { image }: PreparedImage) =>
+    snapshots.prepare(id, image.chainId, { snapshotter }).pipe(
+      Effect.mapError((error) => error.isNotFound ? imageVanished(image.name) : toBoundary(error)),
+      Effect.flatMap((mounts) =>
+        Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
+      ),
+      Effect.map(asVolatile)
+    )
+  )
+
   const makeContainer = Effect.fnUntraced(
-    function*({ around, hasStdin, id, image: { image }, ports, record, spec: bare }: {
+    function*({ around, hasStdin, id, image, ports, record, root, spec: bare }: {
       readonly id: string
       readonly record: Pick<NewContainer, "labels" | "extensions">
       readonly spec: OciSpec.Spec
       readonly hasStdin: boolean
-      readonly image: PreparedImage
+      readonly image: string | undefined
+      readonly root: Effect.Effect<ReadonlyArray<Mount>, BoundaryError>
       readonly ports: ReadonlyArray<number>
       readonly around: Around
-    }): Effect.fn.Return<void, BoundaryError, Scope.Scope> {
+    }): Effect.fn.Return<number, BoundaryError, Scope.Scope> {
       const scope = yield* Effect.scope
       const runtime = yield* shims.next
       const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
@@ -223,7 +265,7 @@ const make = Effect.gen(function*() {
       yield* containers.create({
         id,
         ...record,
-        image: image.name,
+        image,
         runtime,
         spec: OciSpec.whileStarting({ ...spec, annotations: { ...spec.annotations, ...runtime.annotations } }),
         snapshotter
@@ -245,20 +287,16 @@ const make = Effect.gen(function*() {
             (error) => Effect.fail(new Internal({ problem: `the log directory could not be made: ${error.message}` }))
           )
         ),
-        snapshots.prepare(id, image.chainId, { snapshotter }).pipe(
-          Effect.mapError((error) => error.isNotFound ? imageVanished(image.name) : toBoundary(error)),
-          Effect.flatMap((mounts) =>
-            Effect.mapError(users.rootfs(mounts), ({ message }) => new Internal({ problem: message }))
-          )
-        ),
+        root,
         network.publish(id, ports).pipe(Effect.mapError(noNetwork))
       ], { concurrency: 3 }).pipe(around("snapshot"))
-      yield* tasks.create({ containerId: id, rootfs: asVolatile(mounts), runtime, stdio }).pipe(
+      const pid = yield* tasks.create({ containerId: id, rootfs: mounts, runtime, stdio }).pipe(
         Effect.mapError(startFailure),
-        Effect.andThen(settle(id, spec)),
+        Effect.tap(settle(id, spec)),
         around("task")
       )
       yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
+      return pid
     },
     Effect.scoped
   )
@@ -272,22 +310,24 @@ const make = Effect.gen(function*() {
     const hasStdin = instance.spec?.stdin ?? false
     const spec = yield* specOf(instance, image)
     const ports = instance.spec?.exposedPorts ?? []
-    yield* makeContainer({ id: instance.instanceId, record, spec, hasStdin, image, ports, around })
+    const id = instance.instanceId
+    yield* makeContainer({ id, record, spec, hasStdin, image: image.image.name, root: rootOf(id, image), ports, around })
   })
 
   const makeSlot = Effect.fn("SandboxContainer.makeSlot")(function*(
     id: string,
-    image: PreparedImage,
+    image: PreparedImage | undefined,
     toSlot: (spec: OciSpec.Spec) => OciSpec.Spec
-  ): Effect.fn.Return<OciSpec.Spec, BoundaryError> {
-    const served = yield* specOf(parkedInstance(id), image)
-    const record = { labels: InstanceRecord.slotLabelsOf(settings, image.stopSignal) }
-    yield* makeContainer({
+  ): Effect.fn.Return<MadeSlot, BoundaryError> {
+    const served = yield* specOf(parkedInstance(id), image ?? noImage)
+    const record = { labels: InstanceRecord.slotLabelsOf(settings, image?.stopSignal ?? defaultStopSignal) }
+    const pid = yield* makeContainer({
       id,
       record,
       spec: toSlot(served),
       hasStdin: false,
-      image,
+      image: image?.image.name,
+      root: image === undefined ? Effect.succeed(emptyRoot(users.range)) : rootOf(id, image),
       ports: [],
       around: () => identity
     })
@@ -300,7 +340,7 @@ const make = Effect.gen(function*() {
       // What is executed there may then call what its capabilities refuse it anyway.
       Effect.ignore({ log: "Warn" })
     )
-    return served
+    return { served, pid }
   })
 
   const observe = Effect.fn("SandboxContainer.observe")((containerId: string) =>
@@ -325,6 +365,7 @@ const make = Effect.gen(function*() {
     specOf,
     make: makeSandbox,
     makeSlot,
+    rootOf,
     limit: (containerId, resources) => Cgroups.limit(cgroupOf(containerId), resources),
     observe,
     signal: Effect.fn("SandboxContainer.signal")((containerId, signal) =>

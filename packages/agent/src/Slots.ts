@@ -32,7 +32,7 @@ export interface Reservation {
  * - `release` gives back what an instance holds; safe to repeat.
  * - `drain` refuses everybody from now on.
  * - `room` is how many more instances could be admitted.
- * - `park` shows what waits ready; parked slots are none of these slots.
+ * - `park` shows what waits ready: slots of images, and how many without one. Parked slots are none of these slots.
  */
 export class Slots extends Context.Service<Slots, {
   readonly admit: (
@@ -44,7 +44,7 @@ export class Slots extends Context.Service<Slots, {
   readonly drain: Effect.Effect<void>
   readonly capacity: Effect.Effect<Capacity>
   readonly room: Effect.Effect<number>
-  readonly park: (parked: ReadonlyArray<Omit<ParkedImage, "$typeName">>) => Effect.Effect<void>
+  readonly park: (parked: ReadonlyArray<Omit<ParkedImage, "$typeName">>, blank: number) => Effect.Effect<void>
 }>()("@fast-sandbox/agent/Slots") {
   static readonly layer: Layer.Layer<Slots, never, AgentConfig | RuntimeProfile | WatchHub> = Layer.effect(
     Slots,
@@ -57,6 +57,7 @@ export class Slots extends Context.Service<Slots, {
       const ports = new Map<number, string>()
       let isDraining = false
       let parked: ReadonlyArray<Omit<ParkedImage, "$typeName">> = []
+      let parkedBlank = 0
 
       const capacity = (): Capacity =>
         create(CapacitySchema, {
@@ -64,12 +65,14 @@ export class Slots extends Context.Service<Slots, {
           slotsUsed: holders.size,
           portsUsed: [...ports.keys()].toSorted((a, b) => a - b),
           draining: isDraining,
-          parked: [...parked]
+          parked: [...parked],
+          parkedBlank
         })
 
       const changed = (): void => {
         Metrics.slotsUsed.updateUnsafe(holders.size, context)
         Metrics.slotsParked.updateUnsafe(parked.reduce((sum, { ready }) => sum + ready, 0), context)
+        Metrics.slotsBlank.updateUnsafe(parkedBlank, context)
         hub.publishUnsafe({ case: "capacityChanged", value: capacity() })
       }
 
@@ -146,9 +149,10 @@ export class Slots extends Context.Service<Slots, {
         }),
         capacity: Effect.sync(capacity),
         room: Effect.sync(() => isDraining ? 0 : Math.max(0, slots - holders.size)),
-        park: (images) =>
+        park: (images, blank) =>
           Effect.sync(() => {
             parked = images
+            parkedBlank = blank
             changed()
           })
       })

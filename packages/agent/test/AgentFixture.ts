@@ -72,6 +72,7 @@ export const environmentOf = Effect.fnUntraced(function*(changes: Environment) {
     FSB_NETWORK_BINARY: `${directory}/bin/fsb-network`,
     FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/crun`,
     FSB_SHIM_GROUPS: "1",
+    FSB_BLANK_SLOTS: "0",
     ...changes
   }
 })
@@ -259,10 +260,7 @@ export const watch = Effect.fnUntraced(function*(client: AgentClient) {
 })
 
 /** Waits for a capacity, at once or later. */
-export const untilCapacity = Effect.fnUntraced(function*(
-  client: AgentClient,
-  isWanted: (parked: Capacity["parked"]) => boolean
-) {
+const untilTold = Effect.fnUntraced(function*(client: AgentClient, isWanted: (capacity: Capacity) => boolean) {
   const watched = yield* watch(client)
   return yield* watched.until((event) => {
     const capacity = event.case === "capacityChanged"
@@ -270,9 +268,17 @@ export const untilCapacity = Effect.fnUntraced(function*(
       : event.case === "state"
       ? event.value.capacity
       : undefined
-    return capacity !== undefined && isWanted(capacity.parked) ? capacity.parked : undefined
+    return capacity !== undefined && isWanted(capacity) ? capacity : undefined
   })
 }, Effect.scoped)
+
+/** Waits until what is parked is as wanted. */
+export const untilCapacity = (client: AgentClient, isWanted: (parked: Capacity["parked"]) => boolean) =>
+  Effect.map(untilTold(client, ({ parked }) => isWanted(parked)), ({ parked }) => parked)
+
+/** Waits until so many slots without an image are parked. */
+export const untilBlank = (client: AgentClient, count: number) =>
+  untilTold(client, ({ parkedBlank }) => parkedBlank === count)
 
 /** Waits until so many slots of an image are parked. */
 export const untilParked = (client: AgentClient, count: number, image = "busybox") =>

@@ -57,7 +57,7 @@ const createParked = Effect.fnUntraced(function*(
 const describeMyself = `
   grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNewPrivs|Seccomp:|SigPnd|SigBlk|SigIgn|SigCgt|Shd|NSpid|PPid)' /proc/self/status
   echo pid $$; pwd; id; env | sort; hostname; ulimit -a; ls /proc/self/fd 2>/dev/null | wc -l; cat /proc/self/oom_score_adj
-  cut -d' ' -f5- /proc/self/mountinfo | sed 's/lowerdir=.*//'
+  cut -d' ' -f5- /proc/self/mountinfo | sed 's/lowerdir=.*//' | sort
   ls -lan / /dev | grep -vE 'total|proc|null'
   cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us
   cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/devices/devices.list
@@ -68,10 +68,13 @@ const withoutTimes = (line: string) => line.replace(/ [A-Z][a-z]{2} [ \d]\d \d\d
 const said = Effect.fnUntraced(function*(
   client: Fixture.AgentClient,
   tier: "parked" | "prepared",
+  step: string,
   spec: Parameters<typeof Fixture.request>[1]
 ) {
   const request = Fixture.request(["sh", "-c", describeMyself], spec)
-  assert.strictEqual(tierOf(yield* client.create(request)), tier)
+  const answer = yield* client.create(request)
+  assert.strictEqual(tierOf(answer), tier)
+  assert.include(answer.instance?.startup?.steps.map(({ name }) => name), step)
   const lines = yield* Fixture.logsOf(client, request.instanceId, true)
   yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
   return lines.map(withoutTimes)
@@ -89,17 +92,27 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
         { image: "as-app", workingDir: "/tmp", memoryBytes: 67_108_864n, cpuMillis: 250n, pids: 33n }
       ]
       const expected = yield* Fixture.start(identity).pipe(
-        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "prepared", wish))),
+        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "prepared", "task", wish))),
         Effect.scoped
       )
       const found = yield* withInit({ busybox: 1, "as-app": 2 }).pipe(
         Effect.flatMap((environment) => Fixture.start({ ...environment, ...identity })),
         Effect.tap((client) => Fixture.untilParked(client, 2, "as-app")),
-        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "parked", wish))),
+        Effect.flatMap((client) => Effect.forEach(wishes, (wish) => said(client, "parked", "exec", wish))),
+        Effect.scoped
+      )
+      // The list, of nothing to be parked, keeps what is asked for here from being parked next.
+      const blank = yield* withInit({ busybox: 0 }).pipe(
+        Effect.flatMap((environment) => Fixture.start({ ...environment, ...identity, FSB_BLANK_SLOTS: "1" })),
+        Effect.flatMap((client) =>
+          Effect.forEach(wishes, (wish) =>
+            Effect.andThen(Fixture.untilBlank(client, 1), said(client, "prepared", "rootfs", wish)))
+        ),
         Effect.scoped
       )
       for (const [index, lines] of found.entries()) {
         assert.deepStrictEqual(lines, expected[index])
+        assert.deepStrictEqual(blank[index], expected[index])
       }
       assert.include(expected[1] ?? [], "pwd: /made/here".slice(5))
       assert.deepStrictEqual(yield* Fixture.world, before)

@@ -33,6 +33,7 @@ import { type LeftBehind, SandboxContainer } from "../SandboxContainer.ts"
 import { Slots } from "../Slots.ts"
 import { fromReport } from "../StartFailure.ts"
 import { WatchHub } from "../WatchHub.ts"
+import { BlankSlots } from "./BlankSlots.ts"
 import * as Orders from "./Orders.ts"
 import * as SlotChannel from "./SlotChannel.ts"
 import { SlotFiles } from "./SlotFiles.ts"
@@ -65,12 +66,16 @@ const closesWithin = "10 seconds"
 
 /** Measures a step of a create under its name. */
 export type Measure = (
-  name: "claim" | "limits" | "network" | "exec"
+  name: "claim" | "limits" | "network" | "exec" | "snapshot" | "rootfs"
 ) => <A, E>(self: Effect.Effect<A, E>) => Effect.Effect<A, E>
 
+/** What served: a slot of the image, or one without an image. */
+export type Served = "parked" | "blank"
+
 /**
- * - `claim` makes a slot of the image an instance's container and answers true when its program was executed; false when
- *   there was no slot that could serve. A failure is the program's: the instance's container is then to be unmade.
+ * - `claim` makes a slot of the image an instance's container, or one without an image where none of the image's waits,
+ *   and answers which when its program was executed; `undefined` when there was no slot that could serve. A failure is the
+ *   program's: the instance's container is then to be unmade.
  * - `keepWarm` says what the pool wants ready from now on; what was parked for something else is given up.
  * - `expect` says that an image was brought here, which is done for those who will ask for it.
  * - `imagesChanged` says that an image that could not be parked may be another one now.
@@ -79,7 +84,7 @@ export type Measure = (
  * - `close` parks no more and clears all slots away.
  */
 export class ParkedSlots extends Context.Service<ParkedSlots, {
-  readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<boolean, BoundaryError>
+  readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<Served | undefined, BoundaryError>
   readonly keepWarm: (images: ReadonlyArray<KeptWarm>) => Effect.Effect<void>
   readonly expect: (image: string) => Effect.Effect<void>
   readonly imagesChanged: Effect.Effect<void>
@@ -89,13 +94,25 @@ export class ParkedSlots extends Context.Service<ParkedSlots, {
   static readonly layer: Layer.Layer<
     ParkedSlots,
     never,
-    AgentConfig | ImageCatalog | Instances | SandboxContainer | SandboxNetwork | SlotFiles | Slots | Traffic | WatchHub
+    | AgentConfig
+    | BlankSlots
+    | ImageCatalog
+    | Instances
+    | SandboxContainer
+    | SandboxNetwork
+    | SlotFiles
+    | Slots
+    | Traffic
+    | WatchHub
   > = Layer.effect(ParkedSlots, Effect.suspend(() => make))
 }
 
 interface Slot {
   readonly id: string
-  readonly image: PreparedImage
+  /** The first process, as the agent sees it. */
+  readonly pid: number
+  /** Without one, it becomes a sandbox of any. */
+  readonly image: PreparedImage | undefined
   readonly fixedPart: string
   readonly resources: OciSpec.LinuxResources
   readonly cgroupsPath: string
@@ -103,7 +120,11 @@ interface Slot {
   readonly scope: Scope.Closeable
 }
 
+/** Slots are kept by this name. */
+const nameOf = (image: PreparedImage | undefined): string => image?.image.name ?? Warmth.blank
+
 const make = Effect.gen(function*() {
+  const blanks = yield* BlankSlots
   const catalog = yield* ImageCatalog
   const files = yield* SlotFiles
   const hub = yield* WatchHub
@@ -114,7 +135,7 @@ const make = Effect.gen(function*() {
   const traffic = yield* Traffic
   const scope = yield* Effect.scope
 
-  // By the image's name, the oldest first.
+  // By the image's name, those without one by `Warmth.blank`; the oldest first.
   const parked = new Map<string, Array<Slot>>()
   const problems = new Map<string, { readonly problem: string; readonly retryAtMillis: number }>()
   const burials = yield* FiberSet.make()
@@ -143,7 +164,7 @@ const make = Effect.gen(function*() {
 
   /** Takes the slot out of the pool. False when somebody else has. */
   const withdraw = (slot: Slot): boolean => {
-    const all = parked.get(slot.image.image.name) ?? []
+    const all = parked.get(nameOf(slot.image)) ?? []
     const at = all.indexOf(slot)
     if (at >= 0) {
       all.splice(at, 1)
@@ -163,16 +184,17 @@ const make = Effect.gen(function*() {
       Effect.forkIn(scope)
     )
 
-  const park = Effect.fn("ParkedSlots.park")((image: PreparedImage) =>
+  const park = Effect.fn("ParkedSlots.park")((image: PreparedImage | undefined) =>
     Effect.gen(function*() {
       const id = yield* Effect.sync(() => randomUUID())
       const slotScope = yield* Scope.make()
       const directory = yield* files.make(id)
       yield* Effect.gen(function*() {
         const init = yield* SlotChannel.listen(directory)
-        const served = yield* sandboxes.makeSlot(id, image, (spec) => Orders.parkedSpec(spec, directory))
+        const { pid, served } = yield* sandboxes.makeSlot(id, image, (spec) => Orders.parkedSpec(spec, directory))
         const slot: Slot = {
           id,
+          pid,
           image,
           fixedPart: Orders.fixedPart(served),
           resources: served.linux.resources,
@@ -180,7 +202,7 @@ const make = Effect.gen(function*() {
           channel: yield* init,
           scope: slotScope
         }
-        parked.set(image.image.name, [...(parked.get(image.image.name) ?? []), slot])
+        parked.set(nameOf(image), [...(parked.get(nameOf(image)) ?? []), slot])
         yield* watch(slot)
       }).pipe(
         Scope.provide(slotScope),
@@ -198,13 +220,14 @@ const make = Effect.gen(function*() {
       ready: parked.get(image)?.length ?? 0,
       wanted: wanted.get(image) ?? 0,
       problem: files.parking?.message ?? problems.get(image)?.problem ?? ""
-    })).filter(({ ready, wanted }) => ready > 0 || wanted > 0)
-    const text = JSON.stringify(images)
+    })).filter(({ image, ready, wanted }) => image !== Warmth.blank && (ready > 0 || wanted > 0))
+    const blank = parked.get(Warmth.blank)?.length ?? 0
+    const text = JSON.stringify([images, blank])
     if (text === shown) {
       return Effect.void
     }
     shown = text
-    return slots.park(images)
+    return slots.park(images, blank)
   }
 
   const showWarm = (): void => hub.publishUnsafe({ case: "warmChanged", value: { images: [...warmImages] } })
@@ -218,19 +241,23 @@ const make = Effect.gen(function*() {
   const wantedNow = Effect.gen(function*() {
     const nowMillis = yield* Clock.currentTimeMillis
     const room = freemem() < memoryReserveBytes ? 0 : yield* slots.room
-    return Warmth.wanted({ warmImages, asked, nowMillis, room })
+    return Warmth.wanted({ warmImages, asked, nowMillis, room, blanks: blanks.wanted() })
   })
 
   const tryToPark = Effect.fnUntraced(function*(name: string) {
     yield* traffic.quiet
-    const exit = yield* Effect.exit(Effect.flatMap(catalog.prepare(name), ({ prepared }) => park(prepared)))
+    const exit = yield* Effect.exit(
+      name === Warmth.blank
+        ? park(undefined)
+        : Effect.flatMap(catalog.prepare(name), ({ prepared }) => park(prepared))
+    )
     if (Exit.isSuccess(exit)) {
       problems.delete(name)
       return
     }
     const problem = Cause.pretty(exit.cause)
     problems.set(name, { problem, retryAtMillis: (yield* Clock.currentTimeMillis) + retryMillis })
-    yield* Effect.logInfo("no slot could be parked", { image: name }, problem)
+    yield* Effect.logInfo("no slot could be parked", { image: name === Warmth.blank ? "none" : name }, problem)
   })
 
   /** Moves what is there one step towards what is wanted; false when nothing is to be done now. */
@@ -258,11 +285,11 @@ const make = Effect.gen(function*() {
     Effect.forever
   )
 
-  /** A slot that can be what the spec describes. */
+  /** A slot that can be what the spec describes: one of the image, else one that can take its root. */
   const take = (image: PreparedImage, fixedPart: string): Slot | undefined => {
     const slot = parked.get(image.image.name)?.find((slot) =>
-      slot.image.image.chainId === image.image.chainId && slot.fixedPart === fixedPart
-    )
+      slot.image?.image.chainId === image.image.chainId && slot.fixedPart === fixedPart
+    ) ?? (blanks.suits(image) ? parked.get(Warmth.blank)?.find((slot) => slot.fixedPart === fixedPart) : undefined)
     return slot !== undefined && withdraw(slot) ? slot : undefined
   }
 
@@ -273,19 +300,25 @@ const make = Effect.gen(function*() {
   const serve = Effect.fnUntraced(function*(
     slot: Slot,
     entry: Entry,
+    image: PreparedImage,
     spec: OciSpec.Spec,
     measure: Measure
   ): Effect.fn.Return<boolean, BoundaryError> {
     // Before the claim: of a slot that nobody claimed nothing is taken up.
+    const furnished = slot.image === undefined
+      ? yield* Effect.forkChild(blanks.furnish(slot, image, measure), { startImmediately: true })
+      : undefined
     const isConnected = yield* network.rename(slot.id, spec.hostname).pipe(
       Effect.andThen(network.publish(slot.id, entry.instance.spec?.exposedPorts ?? [])),
       Effect.isSuccess,
       measure("network")
     )
-    if (!isConnected) {
+    const isFurnished = furnished === undefined || (yield* Fiber.join(furnished))
+    if (!isConnected || !isFurnished) {
       return false
     }
-    yield* files.claim(slot.id, { instance: entry.instance, spec: entry.spec ?? spec }).pipe(measure("claim"))
+    const { instance, stopSignal } = entry
+    yield* files.claim(slot.id, { instance, stopSignal, spec: entry.spec ?? spec }).pipe(measure("claim"))
     if (!sameLimits(slot.resources, spec.linux.resources)) {
       const isSet = yield* Effect.isSuccess(sandboxes.limit(slot.id, spec.linux.resources)).pipe(measure("limits"))
       if (!isSet) {
@@ -312,9 +345,9 @@ const make = Effect.gen(function*() {
     entry: Entry,
     image: PreparedImage,
     measure: Measure
-  ): Effect.fn.Return<boolean, BoundaryError> {
+  ): Effect.fn.Return<Served | undefined, BoundaryError> {
     // a slot's init has no stdin to hand on
-    if (entry.instance.spec?.stdin === true) return false
+    if (entry.instance.spec?.stdin === true) return undefined
     yield* ask(image.image.name)
     const spec = yield* sandboxes.specOf(entry.instance, image)
     const fixedPart = Orders.fixedPart(spec)
@@ -324,19 +357,19 @@ const make = Effect.gen(function*() {
         break
       }
       instances.place(entry, slot.id, { ...spec, linux: { ...spec.linux, cgroupsPath: slot.cgroupsPath } })
-      const isServed = yield* serve(slot, entry, spec, measure)
+      const isServed = yield* serve(slot, entry, image, spec, measure)
       yield* Scope.close(slot.scope, Exit.void)
       if (isServed) {
         yield* Effect.forkIn(files.remove(slot.id), scope)
         yield* wake
-        return true
+        return slot.image === undefined ? "blank" : "parked"
       }
       instances.place(entry, entry.id)
       yield* Effect.logInfo("a parked slot could not serve; the next one is tried", { slot: slot.id })
       yield* buryLater(slot.id)
     }
     yield* wake
-    return false
+    return undefined
   })
 
   const keeper = yield* Effect.forkScoped(

@@ -39,15 +39,16 @@ export class NoParking extends Schema.TaggedError<NoParking>()("NoParking", { pr
 /** Whose a slot is, and what it becomes. */
 export interface Claim {
   readonly instance: Instance
+  readonly stopSignal: number
   readonly spec: OciSpec.Spec
 }
 
-/** The instance's bytes, preceded by their number, then the spec as JSON. */
-const encodeClaim = ({ instance, spec }: Claim): Uint8Array => {
+/** The instance's bytes, preceded by their number, then the rest as JSON. */
+const encodeClaim = ({ instance, ...rest }: Claim): Uint8Array => {
   const bytes = toBinary(InstanceSchema, instance)
   const length = Buffer.alloc(lengthBytes)
   length.writeUInt32LE(bytes.length)
-  return Buffer.concat([length, bytes, Buffer.from(JSON.stringify(spec))])
+  return Buffer.concat([length, bytes, Buffer.from(JSON.stringify(rest))])
 }
 
 const lengthBytes = 4
@@ -56,7 +57,7 @@ const decodeClaim = (record: Buffer): Claim => {
   const end = lengthBytes + record.readUInt32LE()
   return {
     instance: fromBinary(InstanceSchema, record.subarray(lengthBytes, end)),
-    spec: JSON.parse(record.subarray(end).toString())
+    ...JSON.parse(record.subarray(end).toString())
   }
 }
 

@@ -21,6 +21,9 @@ export const maxParkedLately = 16
 /** Images that were asked for lately and are kept parked, the latest first. */
 const maxLately = 4
 
+/** The name under which slots without an image are counted among the others; no image has it. */
+export const blank = ""
+
 /** Remembers that an image was asked for, and forgets what is too old to matter. */
 export const ask = (asked: Asked, image: string, nowMillis: number): Asked => {
   const times = [...(asked.get(image) ?? []), nowMillis].slice(-maxParkedLately)
@@ -38,13 +41,15 @@ const lately = (asked: Asked, nowMillis: number): ReadonlyArray<KeptWarm> =>
 
 /**
  * How many slots of which image should be parked: what the pool names, and when it names nothing, what was asked for
- * lately; no more in all than there is room for further instances.
+ * lately; no more in all than there is room for further instances. What is left of that room is for slots without an
+ * image, up to `blanks`.
  */
-export const wanted = ({ asked, nowMillis, room, warmImages }: {
+export const wanted = ({ asked, blanks, nowMillis, room, warmImages }: {
   readonly warmImages: ReadonlyArray<KeptWarm>
   readonly asked: Asked
   readonly nowMillis: number
   readonly room: number
+  readonly blanks: number
 }): ReadonlyMap<string, number> => {
   const all = new Map<string, number>()
   let left = room
@@ -52,6 +57,9 @@ export const wanted = ({ asked, nowMillis, room, warmImages }: {
     const count = Math.min(parked, left)
     all.set(image, (all.get(image) ?? 0) + count)
     left -= count
+  }
+  if (blanks > 0 && left > 0) {
+    all.set(blank, Math.min(blanks, left))
   }
   return all
 }

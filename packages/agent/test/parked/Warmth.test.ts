@@ -8,7 +8,7 @@ const asked = (...all: ReadonlyArray<readonly [string, number]>): Warmth.Asked =
   all.reduce<Warmth.Asked>((before, [image, at]) => Warmth.ask(before, image, at * minute), new Map())
 
 const wanted = (options: Partial<Parameters<typeof Warmth.wanted>[0]>) =>
-  Object.fromEntries(Warmth.wanted({ warmImages: [], asked: new Map(), nowMillis: 0, room: 100, ...options }))
+  Object.fromEntries(Warmth.wanted({ warmImages: [], asked: new Map(), nowMillis: 0, room: 100, blanks: 0, ...options }))
 
 describe("Warmth", () => {
   it("keeps what the pool names, as far as there is room", () => {
@@ -17,6 +17,14 @@ describe("Warmth", () => {
     assert.deepStrictEqual(wanted({ warmImages, room: 5 }), { a: 3, b: 2 })
     assert.deepStrictEqual(wanted({ warmImages, room: 0 }), { a: 0, b: 0 })
     assert.deepStrictEqual(wanted({ warmImages, asked: asked(["c", 0]) }), { a: 3, b: 4 })
+  })
+
+  it("leaves to slots without an image what room is left", () => {
+    const warmImages = [{ image: "a", parked: 3 }]
+    assert.deepStrictEqual(wanted({ warmImages, blanks: 2 }), { a: 3, [Warmth.blank]: 2 })
+    assert.deepStrictEqual(wanted({ warmImages, blanks: 2, room: 4 }), { a: 3, [Warmth.blank]: 1 })
+    assert.deepStrictEqual(wanted({ warmImages, blanks: 2, room: 3 }), { a: 3 })
+    assert.deepStrictEqual(wanted({ blanks: 2, room: 0 }), {})
   })
 
   it("else keeps what was asked for lately, the more the oftener, and forgets it", () => {
