@@ -88,6 +88,8 @@ export interface MadeSlot {
   readonly served: OciSpec.Spec
   /** Its first process, as the node sees it. */
   readonly pid: number
+  /** Its own, also the network's, which is no part of what it serves. */
+  readonly namespaces: ReadonlyArray<OciSpec.Namespace>
 }
 
 /**
@@ -156,7 +158,11 @@ const emptyRootBytes = 64 * 1024
 const emptyRoot = (users: OciSpec.IdRange | undefined): ReadonlyArray<Mount> => [{
   type: "tmpfs",
   source: "tmpfs",
-  options: [`size=${emptyRootBytes}`, "mode=755", ...(users === undefined ? [] : [`uid=${users.hostId}`, `gid=${users.hostId}`])]
+  options: [
+    `size=${emptyRootBytes}`,
+    "mode=755",
+    ...(users === undefined ? [] : [`uid=${users.hostId}`, `gid=${users.hostId}`])
+  ]
 }]
 
 /** The longest name that Linux takes as a host name. */
@@ -256,7 +262,7 @@ const make = Effect.gen(function*() {
       readonly root: Effect.Effect<ReadonlyArray<Mount>, BoundaryError>
       readonly ports: ReadonlyArray<number>
       readonly around: Around
-    }): Effect.fn.Return<number, BoundaryError, Scope.Scope> {
+    }): Effect.fn.Return<Omit<MadeSlot, "served">, BoundaryError, Scope.Scope> {
       const scope = yield* Effect.scope
       const runtime = yield* shims.next
       const attachment = yield* network.take(id, bare.hostname).pipe(Effect.mapError(noNetwork), around("network"))
@@ -296,7 +302,7 @@ const make = Effect.gen(function*() {
         around("task")
       )
       yield* tasks.start({ containerId: id }).pipe(Effect.mapError(startFailure), around("start"))
-      return pid
+      return { pid, namespaces: spec.linux.namespaces }
     },
     Effect.scoped
   )
@@ -311,7 +317,16 @@ const make = Effect.gen(function*() {
     const spec = yield* specOf(instance, image)
     const ports = instance.spec?.exposedPorts ?? []
     const id = instance.instanceId
-    yield* makeContainer({ id, record, spec, hasStdin, image: image.image.name, root: rootOf(id, image), ports, around })
+    yield* makeContainer({
+      id,
+      record,
+      spec,
+      hasStdin,
+      image: image.image.name,
+      root: rootOf(id, image),
+      ports,
+      around
+    })
   })
 
   const makeSlot = Effect.fn("SandboxContainer.makeSlot")(function*(
@@ -321,7 +336,7 @@ const make = Effect.gen(function*() {
   ): Effect.fn.Return<MadeSlot, BoundaryError> {
     const served = yield* specOf(parkedInstance(id), image ?? noImage)
     const record = { labels: InstanceRecord.slotLabelsOf(settings, image?.stopSignal ?? defaultStopSignal) }
-    const pid = yield* makeContainer({
+    const made = yield* makeContainer({
       id,
       record,
       spec: toSlot(served),
@@ -340,7 +355,7 @@ const make = Effect.gen(function*() {
       // What is executed there may then call what its capabilities refuse it anyway.
       Effect.ignore({ log: "Warn" })
     )
-    return { served, pid }
+    return { served, ...made }
   })
 
   const observe = Effect.fn("SandboxContainer.observe")((containerId: string) =>

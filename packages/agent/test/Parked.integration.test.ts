@@ -4,9 +4,11 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
+import { Containers } from "@fast-sandbox/containerd/Containers"
 import { Images } from "@fast-sandbox/containerd/Images"
 import * as OciArchive from "@fast-sandbox/containerd/OciArchive"
 import { Tasks } from "@fast-sandbox/containerd/Tasks"
+import { containerLabels } from "@fast-sandbox/core/Names"
 import { type CreateResponse, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
@@ -74,7 +76,7 @@ const said = Effect.fnUntraced(function*(
   const request = Fixture.request(["sh", "-c", describeMyself], spec)
   const answer = yield* client.create(request)
   assert.strictEqual(tierOf(answer), tier)
-  assert.include(answer.instance?.startup?.steps.map(({ name }) => name), step)
+  assert.include(answer.instance?.startup?.steps.map(({ name }) => name) ?? [], step)
   const lines = yield* Fixture.logsOf(client, request.instanceId, true)
   yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
   return lines.map(withoutTimes)
@@ -340,6 +342,12 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of
         const found = yield* Fixture.listed(next.client, request.instanceId)
         assert.strictEqual(found?.state, InstanceState.RUNNING)
         assert.strictEqual(found?.claim?.sandboxName, "box")
+        if (life === 1) {
+          const [container] = yield* Containers.use(({ list }) =>
+            list(`labels."${containerLabels.id}"==${request.instanceId}`)
+          )
+          assert.include((yield* Fixture.world).networks, container?.id)
+        }
         yield* next.client.bind({ instanceId: request.instanceId, resourceUid: "r-1" })
         yield* Fixture.kill(next, "SIGKILL")
       }

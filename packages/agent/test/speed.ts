@@ -89,6 +89,17 @@ const program = Effect.gen(function*() {
     FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/${runtime}`,
     FSB_SHIM_GROUPS: "4"
   })
+  const blank = yield* Fixture.startProcess({
+    POD_UID: "blank",
+    FSB_STATE_DIR: `${directory}/blank-agent`,
+    FSB_AGENT_LISTEN: `unix:${directory}/blank-agent/agent.sock`,
+    FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+    // A list, so that what is asked for is not parked from then on.
+    FSB_WARM_IMAGES: JSON.stringify([{ image: "busybox", parked: 0 }]),
+    FSB_BLANK_SLOTS: "1",
+    FSB_RUNTIME_BINARY: `${daemon.runtimeDirectory}/${runtime}`,
+    FSB_SHIM_GROUPS: "4"
+  })
   yield* Effect.sleep("1 second")
   const calls = yield* bare
   const ctr = (...args: ReadonlyArray<string>) =>
@@ -97,6 +108,7 @@ const program = Effect.gen(function*() {
     )
   const samples = {
     parked: { create: Array<number>(), delete: Array<number>() },
+    blank: { create: Array<number>(), delete: Array<number>() },
     agent: { create: Array<number>(), delete: Array<number>() },
     bare: { create: Array<number>(), delete: Array<number>() },
     ctr: { create: Array<number>(), delete: Array<number>() }
@@ -116,6 +128,11 @@ const program = Effect.gen(function*() {
       samples.parked.delete,
       parked.client.delete({ instanceId: waiting.instanceId, gracePeriodSeconds: 0 })
     )
+    yield* Fixture.untilBlank(blank.client, 1)
+    const any = Fixture.request(Fixture.sleeper)
+    const served = yield* timed(samples.blank.create, blank.client.create(any))
+    add("blank", served.instance?.startup)
+    yield* timed(samples.blank.delete, blank.client.delete({ instanceId: any.instanceId, gracePeriodSeconds: 0 }))
     const request = Fixture.request(Fixture.sleeper)
     const { instance } = yield* timed(samples.agent.create, client.create(request))
     add("prepared", instance?.startup)
@@ -144,8 +161,8 @@ const program = Effect.gen(function*() {
       Effect.andThen(ctr("task", "rm", "-f", name), ctr("container", "rm", name))
     )
   }
-  // Killed, it would leave the memory of its slots mounted.
-  yield* Fixture.kill(parked, "SIGTERM")
+  // Killed, they would leave the memory of their slots mounted.
+  yield* Effect.forEach([parked, blank], (agent) => Fixture.kill(agent, "SIGTERM"), { discard: true })
   yield* Console.log(`${runtime}, ${runs} runs, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`)
   for (const [who, { create, delete: remove }] of Object.entries(samples)) {
     yield* Console.log(

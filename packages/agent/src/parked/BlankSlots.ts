@@ -15,6 +15,7 @@ import { AgentConfig } from "../AgentConfig.ts"
 import type { PreparedImage } from "../ImageCatalog.ts"
 import { SandboxContainer } from "../SandboxContainer.ts"
 import { RootExchange, type RootNotExchanged, type Slot, type Step } from "./RootExchange.ts"
+import { SlotFiles } from "./SlotFiles.ts"
 
 /** Images that are known not to be served so. Who has more of them pays a millisecond for each forgotten one. */
 const maxOdd = 1000
@@ -42,18 +43,20 @@ export class BlankSlots extends Context.Service<BlankSlots, {
   readonly furnish: (slot: Slot, image: PreparedImage, measure: Measure) => Effect.Effect<boolean>
   readonly note: Effect.Effect<string>
 }>()("@fast-sandbox/agent/parked/BlankSlots") {
-  static readonly layer: Layer.Layer<BlankSlots, never, AgentConfig | RootExchange | SandboxContainer> = Layer.effect(
-    BlankSlots,
-    Effect.suspend(() => make)
-  )
+  static readonly layer: Layer.Layer<BlankSlots, never, AgentConfig | RootExchange | SandboxContainer | SlotFiles> =
+    Layer.effect(
+      BlankSlots,
+      Effect.suspend(() => make)
+    )
 }
 
 const make = Effect.gen(function*() {
   const { blankSlots } = yield* AgentConfig
+  const { parking } = yield* SlotFiles
   const roots = yield* RootExchange
   const sandboxes = yield* SandboxContainer
   const odd = new RecentSet<string>(maxOdd)
-  let problem = roots.isThere ? undefined : "fsb-rootfs is not there"
+  let problem = parking?.message ?? (roots.isThere ? undefined : "fsb-rootfs is not there")
 
   const learn = Effect.fnUntraced(function*({ image }: PreparedImage, error: RootNotExchanged | BoundaryError) {
     if (error._tag !== "RootNotExchanged") {

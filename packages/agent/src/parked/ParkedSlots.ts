@@ -84,7 +84,11 @@ export type Served = "parked" | "blank"
  * - `close` parks no more and clears all slots away.
  */
 export class ParkedSlots extends Context.Service<ParkedSlots, {
-  readonly claim: (entry: Entry, image: PreparedImage, measure: Measure) => Effect.Effect<Served | undefined, BoundaryError>
+  readonly claim: (
+    entry: Entry,
+    image: PreparedImage,
+    measure: Measure
+  ) => Effect.Effect<Served | undefined, BoundaryError>
   readonly keepWarm: (images: ReadonlyArray<KeptWarm>) => Effect.Effect<void>
   readonly expect: (image: string) => Effect.Effect<void>
   readonly imagesChanged: Effect.Effect<void>
@@ -115,7 +119,8 @@ interface Slot {
   readonly image: PreparedImage | undefined
   readonly fixedPart: string
   readonly resources: OciSpec.LinuxResources
-  readonly cgroupsPath: string
+  /** What of the container's spec is its own, whomever it serves. */
+  readonly own: Pick<OciSpec.Spec["linux"], "cgroupsPath" | "namespaces">
   readonly channel: SlotChannel.SlotChannel
   readonly scope: Scope.Closeable
 }
@@ -191,14 +196,15 @@ const make = Effect.gen(function*() {
       const directory = yield* files.make(id)
       yield* Effect.gen(function*() {
         const init = yield* SlotChannel.listen(directory)
-        const { pid, served } = yield* sandboxes.makeSlot(id, image, (spec) => Orders.parkedSpec(spec, directory))
+        const { namespaces, pid, served } = yield* sandboxes.makeSlot(id, image, (spec) =>
+          Orders.parkedSpec(spec, directory))
         const slot: Slot = {
           id,
           pid,
           image,
           fixedPart: Orders.fixedPart(served),
           resources: served.linux.resources,
-          cgroupsPath: served.linux.cgroupsPath,
+          own: { cgroupsPath: served.linux.cgroupsPath, namespaces },
           channel: yield* init,
           scope: slotScope
         }
@@ -206,7 +212,9 @@ const make = Effect.gen(function*() {
         yield* watch(slot)
       }).pipe(
         Scope.provide(slotScope),
-        Effect.onError(() => Effect.andThen(Scope.close(slotScope, Exit.void), buryLater(id)))
+        Effect.onError(() =>
+          Effect.andThen(Scope.close(slotScope, Exit.void), buryLater(id))
+        )
       )
     }).pipe(Effect.uninterruptible)
   )
@@ -289,7 +297,11 @@ const make = Effect.gen(function*() {
   const take = (image: PreparedImage, fixedPart: string): Slot | undefined => {
     const slot = parked.get(image.image.name)?.find((slot) =>
       slot.image?.image.chainId === image.image.chainId && slot.fixedPart === fixedPart
-    ) ?? (blanks.suits(image) ? parked.get(Warmth.blank)?.find((slot) => slot.fixedPart === fixedPart) : undefined)
+    ) ?? (blanks.suits(image)
+      ? parked.get(Warmth.blank)?.find((slot) =>
+        slot.fixedPart === fixedPart
+      )
+      : undefined)
     return slot !== undefined && withdraw(slot) ? slot : undefined
   }
 
@@ -356,7 +368,7 @@ const make = Effect.gen(function*() {
       if (slot === undefined) {
         break
       }
-      instances.place(entry, slot.id, { ...spec, linux: { ...spec.linux, cgroupsPath: slot.cgroupsPath } })
+      instances.place(entry, slot.id, { ...spec, linux: { ...spec.linux, ...slot.own } })
       const isServed = yield* serve(slot, entry, image, spec, measure)
       yield* Scope.close(slot.scope, Exit.void)
       if (isServed) {

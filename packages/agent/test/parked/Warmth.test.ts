@@ -8,7 +8,9 @@ const asked = (...all: ReadonlyArray<readonly [string, number]>): Warmth.Asked =
   all.reduce<Warmth.Asked>((before, [image, at]) => Warmth.ask(before, image, at * minute), new Map())
 
 const wanted = (options: Partial<Parameters<typeof Warmth.wanted>[0]>) =>
-  Object.fromEntries(Warmth.wanted({ warmImages: [], asked: new Map(), nowMillis: 0, room: 100, blanks: 0, ...options }))
+  Object.fromEntries(
+    Warmth.wanted({ warmImages: [], asked: new Map(), nowMillis: 0, room: 100, blanks: 0, ...options })
+  )
 
 describe("Warmth", () => {
   it("keeps what the pool names, as far as there is room", () => {
