@@ -50,7 +50,11 @@ const parkedCrowd = 200
 
 const parkedPool = "bench-parked"
 const preparedPool = "bench-prepared"
+const classicPool = "bench-classic"
 const crowdPool = "bench-crowd"
+
+/** Slots without an image that an agent keeps unless it is told otherwise. */
+const blankSlots = 2
 
 /** Docker Engine takes longer than all others together. */
 const engineEveryRounds = 5
@@ -109,26 +113,43 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       warmImages: [{ image: common.image, parked: burst }]
     })
     yield* Stack.makePool(preparedPool, { maxSandboxesPerPod: burst, warmImages: unparked })
+    // A container made for each, as where slots without an image are used up.
+    yield* Stack.makePool(classicPool, {
+      maxSandboxesPerPod: burst,
+      warmImages: unparked,
+      agentTemplate: { spec: { containers: [{ name: "agent", env: [{ name: "FSB_BLANK_SLOTS", value: "0" }] }] } }
+    })
     // To the agents' one node: not before one of them answers.
     yield* Command.run(fsbCtl, ["--endpoint", endpoint, "image", "load", common.archive])
     const gauge = yield* ParkedGauge.make(home, parkedPool)
     const background: Ours.Background = { ready: gauge.until, settled: gauge.until(burst) }
 
-    const addSteps = ({ startup }: Created) => {
+    const addSteps = (start: string) => ({ startup }: Created) => {
       for (const { millis, name } of startup?.steps ?? []) {
-        recorder.add(`step.${startup?.tier}.${name}`, "within the agent", millis)
+        recorder.add(`step.${start}.${name}`, "within the agent", millis)
       }
     }
     const ours = { tier: "parked", pool: parkedPool, ...background } as const
-    const parked = yield* Ours.requests(common, { ...ours, consistencyMode: "fast", onCreated: addSteps })
+    const parked = yield* Ours.requests(common, { ...ours, consistencyMode: "fast", onCreated: addSteps("parked") })
     const strong = yield* Ours.requests(common, { ...ours, consistencyMode: "strong", onCreated: () => undefined })
+    const blanks = yield* ParkedGauge.make(home, preparedPool)
     const prepared = yield* Ours.requests(common, {
       tier: "prepared",
       pool: preparedPool,
+      // More at once than there are take what there is, as a user's would.
+      ready: (count) => blanks.untilBlank(Math.min(count, blankSlots)),
+      settled: blanks.untilBlank(blankSlots),
+      consistencyMode: "fast",
+      onCreated: addSteps("prepared")
+    })
+    const classic = yield* Ours.requests(common, {
+      tier: "prepared",
+      called: "classic",
+      pool: classicPool,
       ready: () => Effect.void,
       settled: Effect.void,
       consistencyMode: "fast",
-      onCreated: addSteps
+      onCreated: addSteps("classic")
     })
     const bare = yield* BareContainerd.make(common, `${home.cgroupParent}/bench`)
     const engines = yield* ifInstalled("dockerd", DockerEngine.make(common))
@@ -136,7 +157,7 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       ...DockerEngine.contender(engine, common),
       everyRounds: engineEveryRounds
     }))
-    const requests: ReadonlyArray<Contender> = [parked, prepared, bare, ...engineApis]
+    const requests: ReadonlyArray<Contender> = [parked, prepared, classic, bare, ...engineApis]
     const processes: ReadonlyArray<Contender> = [
       yield* Ours.command(common, { fsbCtl, endpoint, pool: parkedPool, ...background }),
       ...engines.map(({ socket }) => Commands.docker(common, socket)),

@@ -15,9 +15,16 @@ import { ContenderFailed } from "./contenders/Contender.ts"
 /** A hundred slots take some seconds; a machine that is busy with others longer. */
 const parkedWithin = "1 minute"
 
-/** Waits until so many slots are parked. */
+/** Waits until so many slots of images are parked, or so many without an image. */
 export interface ParkedGauge {
   readonly until: (count: number) => Effect.Effect<void, ContenderFailed>
+  readonly untilBlank: (count: number) => Effect.Effect<void, ContenderFailed>
+}
+
+/** What waits ready. */
+interface Ready {
+  readonly parked: number
+  readonly blank: number
 }
 
 const capacityOf = ({ event }: WatchResponse) =>
@@ -27,7 +34,7 @@ const capacityOf = ({ event }: WatchResponse) =>
 export const make = Effect.fnUntraced(function*(home: Home.Home, pool: string) {
   const kube = yield* KubeClient
   const { items } = yield* kube.list(Kinds.Pod, { namespace: "default", labelSelector: `${poolLabel}=${pool}` })
-  const parked = yield* SubscriptionRef.make(0)
+  const ready = yield* SubscriptionRef.make<Ready>({ parked: 0, blank: 0 })
   yield* Effect.forEach(
     items,
     ({ metadata }) =>
@@ -38,7 +45,10 @@ export const make = Effect.fnUntraced(function*(home: Home.Home, pool: string) {
               const capacity = capacityOf(response)
               return capacity === undefined
                 ? Effect.void
-                : SubscriptionRef.set(parked, capacity.parked.reduce((sum, { ready }) => sum + ready, 0))
+                : SubscriptionRef.set(ready, {
+                  parked: capacity.parked.reduce((sum, { ready }) => sum + ready, 0),
+                  blank: capacity.parkedBlank
+                })
             }),
             Effect.forkScoped
           )
@@ -46,22 +56,21 @@ export const make = Effect.fnUntraced(function*(home: Home.Home, pool: string) {
       ),
     { discard: true }
   )
-  return {
-    until: (count) =>
-      SubscriptionRef.changes(parked).pipe(
-        Stream.filter((ready) => ready >= count),
-        Stream.take(1),
-        Stream.runDrain,
-        Effect.timeoutOrElse({
-          duration: parkedWithin,
-          orElse: () =>
-            Effect.fail(
-              new ContenderFailed({
-                contender: pool,
-                problem: `${SubscriptionRef.getUnsafe(parked)} of ${count} slots were parked within ${parkedWithin}`
-              })
-            )
-        })
-      )
-  } satisfies ParkedGauge
+  const until = (kind: keyof Ready) => (count: number) =>
+    SubscriptionRef.changes(ready).pipe(
+      Stream.filter((now) => now[kind] >= count),
+      Stream.take(1),
+      Stream.runDrain,
+      Effect.timeoutOrElse({
+        duration: parkedWithin,
+        orElse: () =>
+          Effect.fail(
+            new ContenderFailed({
+              contender: pool,
+              problem: `${SubscriptionRef.getUnsafe(ready)[kind]} of ${count} slots were ${kind} within ${parkedWithin}`
+            })
+          )
+      })
+    )
+  return { until: until("parked"), untilBlank: until("blank") } satisfies ParkedGauge
 })

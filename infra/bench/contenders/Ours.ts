@@ -28,6 +28,8 @@ export const requests = Effect.fnUntraced(function*(
     readonly pool: string
     /** `strong` writes the resource first; then that is the metric's name. */
     readonly consistencyMode: ConsistencyMode
+    /** What the metric is called where another contender has the same tier. */
+    readonly called?: string | undefined
     /** Hears of every answer. */
     readonly onCreated: (created: Created) => void
   }
@@ -36,7 +38,11 @@ export const requests = Effect.fnUntraced(function*(
   const { consistencyMode, pool, ready, settled, tier } = options
   const prefix = consistencyMode === "strong" ? "create.strong" : "create"
   const nameOf = (served: string | undefined) =>
-    consistencyMode === "strong" && served === tier ? prefix : `${prefix}.${served ?? "unknown"}`
+    served !== tier
+      ? `${prefix}.${served ?? "unknown"}`
+      : consistencyMode === "strong"
+      ? prefix
+      : `${prefix}.${options.called ?? served}`
   const name = nameOf(tier)
   return {
     name,

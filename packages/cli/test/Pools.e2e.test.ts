@@ -2,7 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Sandboxes, terminal } from "@fast-sandbox/client/Sandboxes"
 import * as Home from "@fast-sandbox/local/Home"
 import { Effect } from "effect"
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { leavesNothing } from "./e2e/Census.ts"
 import { eventually } from "./e2e/Eventually.ts"
 import * as LocalStack from "./e2e/LocalStack.ts"
@@ -160,7 +160,7 @@ describe("pools", () => {
         // 60 MiB in one process, which is the sandbox's first; each may have 512.
         const taking = "mknod /tmp/p p; sleep 600 < /tmp/p & exec dd if=/dev/zero of=/tmp/p bs=60M count=1"
         const greedy = { ...sleeper, pool: "limited", args: ["sh", "-c", taking] }
-        const first = yield* sandboxes.create({ ...greedy, name: "greedy-1" })
+        yield* sandboxes.create({ ...greedy, name: "greedy-1" })
         const [pod] = yield* Resources.agentPods("limited")
         const { cgroupParent } = yield* Home.make(home)
         const own = `${cgroupParent}/pod${pod?.metadata.uid}`
@@ -169,8 +169,13 @@ describe("pools", () => {
             .filter((file) => existsSync(file)).map((file) => readFileSync(file, "utf8").split(/\s/)[0])
         assert.deepStrictEqual(limitOf("memory.limit_in_bytes", "memory.max", own), [String(96 * 2 ** 20)])
         assert.deepStrictEqual(limitOf("cpu.cfs_quota_us", "cpu.max", own), ["50000"])
-        // A sandbox's default is a whole core: it gets what there is.
-        assert.deepStrictEqual(limitOf("cpu.cfs_quota_us", "cpu.max", `${own}/${first.instanceId}`), ["50000"])
+        // A sandbox's default is a whole core: it gets what there is, and so does what waits to become one.
+        const cgroup = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map((root) => `${root}${own}`).find(existsSync) ?? ""
+        const held = readdirSync(cgroup, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+        assert.isNotEmpty(held)
+        for (const { name } of held) {
+          assert.deepStrictEqual(limitOf("cpu.cfs_quota_us", "cpu.max", `${own}/${name}`), ["50000"])
+        }
         yield* sandboxes.create({ ...greedy, name: "greedy-2" })
         yield* eventually(Effect.gen(function*() {
           const found = [yield* sandboxes.get("greedy-1"), yield* sandboxes.get("greedy-2")]
