@@ -75,7 +75,15 @@ const resume = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced
 /** The typed calls that the service is made of. */
 type Api = GrpcConnection.GrpcClient<typeof FastPathService, BoundaryError>
 
-const newRequestId = Effect.sync(() => crypto.randomUUID())
+const REQUEST_ID_BYTES = 16
+
+/**
+ * Not `randomUUID`: Node keeps the numbers of its next UUIDs in stock, and a program that starts from a snapshot, as
+ * fsb-ctl does, would take the same ones every time.
+ */
+const newRequestId = Effect.sync(() =>
+  Buffer.from(crypto.getRandomValues(new Uint8Array(REQUEST_ID_BYTES))).toString("hex")
+)
 
 const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcConnection.CallOptions => ({
   deadline: options?.deadline ?? deadline

@@ -1,13 +1,13 @@
 /**
- * Calls over Node's own HTTP/2, without grpc-js: that library costs a program some 30 ms before its first call, and every
- * call of a process that has slept meanwhile half a millisecond. One connection at a time; no load balancing, no
+ * Calls over an HTTP/2 of our own, without grpc-js: that library costs a program some 30 ms before its first call, and
+ * every call of a process that has slept meanwhile half a millisecond. One connection at a time; no load balancing, no
  * compression.
  *
  * The protocol: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
  */
 import * as Redacted from "effect/Redacted"
-import * as Http2 from "node:http2"
 import * as Net from "node:net"
+import * as Tls from "node:tls"
 import {
   CONNECT_TIMEOUT_MILLIS,
   type Credentials,
@@ -27,21 +27,14 @@ import {
   type Settle,
   type Status
 } from "./channel.ts"
+import type { Headers } from "./hpack.ts"
+import { Http2Connection, resets, type Stream, type StreamListener } from "./http2Connection.ts"
 
 /** Before each message: one byte that says whether it is compressed, four with its length. */
 const FRAME_HEADER_BYTES = 5
 
-/** Bytes that may be under way to this side, of one call and of the whole connection: a round trip at a gigabyte a second. */
-const WINDOW_BYTES = 4 * 1024 * 1024
-
-/** Memory of a connection, in megabytes: some calls whose windows are full. */
-const SESSION_MEMORY_MEGABYTES = 64
-
 /** The largest `grpc-timeout`: it has eight digits. */
 const MAX_TIMEOUT_MILLIS = 99_999_999
-
-/** Error codes of RFC 9113, section 7. */
-const resets = { refusedStream: 0x7, cancel: 0x8, enhanceYourCalm: 0xb, inadequateSecurity: 0xc } as const
 
 /** What gRPC's specification says that a reset means; any other is an internal error. */
 const codesOfResets: Readonly<Record<number, number>> = {
@@ -52,7 +45,7 @@ const codesOfResets: Readonly<Record<number, number>> = {
 }
 
 /** What gRPC's specification says that the answer of something that is no gRPC server means. */
-const codesOfHttp: Readonly<Record<number, number>> = {
+const codesOfHttp: Readonly<Record<string, number>> = {
   400: codeNumbers.internal,
   401: codeNumbers.unauthenticated,
   403: codeNumbers.permissionDenied,
@@ -63,12 +56,7 @@ const codesOfHttp: Readonly<Record<number, number>> = {
   504: codeNumbers.unavailable
 }
 
-const HTTP_OK = 200
-
-type Headers = Http2.IncomingHttpHeaders
-
-const one = (value: string | ReadonlyArray<string> | undefined): string | undefined =>
-  typeof value === "object" ? value[0] : value
+const HTTP_OK = "200"
 
 /** Texts of statuses are percent-encoded. */
 const decodeText = (text: string): string => {
@@ -82,16 +70,16 @@ const decodeText = (text: string): string => {
 /** Values whose names end with `-bin` are bytes. */
 const metadataOf = (headers: Headers): NonNullable<Status["metadata"]> => ({
   get: (key) => {
-    const value = one(headers[key])
+    const value = headers.get(key)
     return value === undefined ? [] : [key.endsWith("-bin") ? Buffer.from(value, "base64") : value]
   }
 })
 
 const statusOf = (headers: Headers): Status | undefined => {
-  const code = one(headers["grpc-status"])
+  const code = headers.get("grpc-status")
   return code === undefined
     ? undefined
-    : { code: Number(code), details: decodeText(one(headers["grpc-message"]) ?? ""), metadata: metadataOf(headers) }
+    : { code: Number(code), details: decodeText(headers.get("grpc-message") ?? ""), metadata: metadataOf(headers) }
 }
 
 const frame = (message: Buffer): Buffer => {
@@ -122,75 +110,81 @@ class Waiters {
 }
 
 /** One call, of whatever kind. */
-class Call implements Incoming, Outgoing {
-  readonly #stream: Http2.ClientHttp2Stream
+class Call implements Incoming, Outgoing, StreamListener {
+  readonly #connection: Http2Connection
+  readonly #stream: Stream
   readonly #maxMessageBytes: number
+  readonly #onClosed: () => void
   readonly #readers = new Waiters()
   readonly #writers = new Waiters()
   readonly #statusListeners: Array<(status: Status) => void> = []
   readonly #deadline: NodeJS.Timeout | undefined
   #chunks: Array<Buffer> = []
   #buffered = 0
+  #needsDrain = false
   #status: Status | undefined
+  /** The stream is over; what came before may still be read. */
+  #isClosed = false
   /** What else comes does not count: this side has ended the call. */
   #isAbandoned = false
 
-  constructor(
-    stream: Http2.ClientHttp2Stream,
-    options: {
-      readonly deadline: number | undefined
-      readonly maxMessageBytes: number
-      readonly lost: Session["lost"]
-    }
-  ) {
-    this.#stream = stream
+  constructor(connection: Http2Connection, options: {
+    readonly headers: Readonly<Record<string, string>>
+    readonly deadline: number | undefined
+    readonly maxMessageBytes: number
+    readonly onClosed: () => void
+  }) {
+    this.#connection = connection
     this.#maxMessageBytes = options.maxMessageBytes
+    this.#onClosed = options.onClosed
     if (options.deadline !== undefined) {
       this.#deadline = setTimeout(() => {
         this.#abandon({ code: codeNumbers.deadlineExceeded, details: "the deadline has passed" })
       }, Math.max(0, options.deadline - Date.now()))
     }
-    stream.on("response", (headers) => {
-      const http = headers[":status"]
-      const status = statusOf(headers)
-      if (status !== undefined) this.#settle(status)
-      else if (http !== HTTP_OK) {
-        this.#abandon({
-          code: codesOfHttp[http ?? 0] ?? codeNumbers.unknown,
-          details: `the answer is HTTP ${http}, not gRPC`
-        })
-      }
-    })
-    stream.on("trailers", (headers) => {
-      const status = statusOf(headers)
-      if (status !== undefined) this.#settle(status)
-    })
-    stream.on("readable", () => this.#readers.wake())
-    stream.on("drain", () => this.#writers.wake())
-    stream.on("end", () => {
-      // the server has said everything, so nobody reads what is still to be sent
-      if (!stream.writableEnded) stream.close(resets.cancel)
-      this.#readers.wake()
-    })
-    // "close" follows, with what it means
-    let failure: string | undefined
-    stream.on("error", ({ message }) => {
-      failure = message
-    })
-    stream.on("close", () => {
-      const lost = options.lost(failure)
-      this.#settle(
-        lost === undefined
-          ? {
-            code: codesOfResets[stream.rstCode ?? 0] ?? codeNumbers.internal,
-            details: stream.rstCode === 0
-              ? "the server ended the call without a status"
-              : `the server reset the call with code ${stream.rstCode}`
-          }
-          : { code: codeNumbers.unavailable, details: lost }
-      )
-      this.#readers.wake()
-    })
+    this.#stream = connection.open(options.headers, this)
+  }
+
+  onHeaders(headers: Headers): void {
+    const http = headers.get(":status")
+    const status = statusOf(headers)
+    if (status !== undefined) this.#settle(status)
+    else if (http !== undefined && http !== HTTP_OK) {
+      this.#abandon({
+        code: codesOfHttp[http] ?? codeNumbers.unknown,
+        details: `the answer is HTTP ${http}, not gRPC`
+      })
+    }
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#isAbandoned) return
+    this.#chunks.push(chunk)
+    this.#buffered += chunk.length
+    this.#readers.wake()
+  }
+
+  onEnd(): void {
+    this.#settle({ code: codeNumbers.internal, details: "the server ended the call without a status" })
+  }
+
+  onDrain(): void {
+    this.#needsDrain = false
+    this.#writers.wake()
+  }
+
+  onClose(reset: number | undefined): void {
+    this.#isClosed = true
+    this.#settle(
+      reset === undefined
+        ? { code: codeNumbers.unavailable, details: this.#connection.problem ?? "the connection was lost" }
+        : {
+          code: codesOfResets[reset] ?? codeNumbers.internal,
+          details: `the server reset the call with code ${reset}`
+        }
+    )
+    this.#readers.wake()
+    this.#onClosed()
   }
 
   get status(): Status | undefined {
@@ -198,41 +192,39 @@ class Call implements Incoming, Outgoing {
   }
 
   get readableEnded(): boolean {
-    return this.#status !== undefined &&
-      (this.#isAbandoned || this.#stream.readableEnded || this.#stream.destroyed)
+    return this.#status !== undefined && (this.#isAbandoned || this.#isClosed)
   }
 
   get destroyed(): boolean {
-    return this.#status !== undefined && (this.#isAbandoned || this.#stream.closed || this.#stream.destroyed)
+    return this.readableEnded
   }
 
   get writableNeedDrain(): boolean {
-    return this.#stream.writableNeedDrain && !this.destroyed
+    return this.#needsDrain && !this.destroyed
   }
 
   read(): Buffer | null {
-    while (!this.#isAbandoned) {
-      const message = this.#message()
-      if (message !== undefined) return message
-      const chunk: Buffer | null = this.#isAbandoned ? null : this.#stream.read()
-      if (chunk === null) return null
-      this.#chunks.push(chunk)
-      this.#buffered += chunk.length
-    }
+    if (this.#isAbandoned) return null
+    const message = this.#message()
+    if (message !== undefined) return message
+    // the rest of the next one may be larger than the window
+    this.#stream.consume()
     return null
   }
 
   write(message: Buffer): boolean {
-    return this.#fits(message) && this.#stream.writable ? this.#stream.write(frame(message)) : true
+    if (!this.#fits(message)) return true
+    this.#needsDrain = !this.#stream.write(frame(message))
+    return !this.#needsDrain
   }
 
   end(): void {
-    if (this.#stream.writable) this.#stream.end()
+    this.#stream.end()
   }
 
   /** The only request. Its end travels with it. */
   writeOnly(message: Buffer): void {
-    if (this.#fits(message) && this.#stream.writable) this.#stream.end(frame(message))
+    if (this.#fits(message)) this.#stream.end(frame(message))
   }
 
   cancel(): void {
@@ -254,7 +246,7 @@ class Call implements Incoming, Outgoing {
     this.#writers.remove(listener)
   }
 
-  /** The next whole message of what was read, if there is one. */
+  /** The next whole message of what was received, if there is one. */
   #message(): Buffer | undefined {
     if (this.#buffered < FRAME_HEADER_BYTES) return undefined
     const [first = Buffer.alloc(0)] = this.#chunks
@@ -274,8 +266,9 @@ class Call implements Incoming, Outgoing {
       return undefined
     }
     if (this.#buffered < end) return undefined
-    const all = this.#joined()
-    this.#chunks = all.length === end ? [] : [all.subarray(end)]
+    const all = first.length >= end ? first : this.#joined()
+    if (all.length === end) this.#chunks.shift()
+    else this.#chunks[0] = all.subarray(end)
     this.#buffered -= end
     return all.subarray(FRAME_HEADER_BYTES, end)
   }
@@ -299,10 +292,10 @@ class Call implements Incoming, Outgoing {
   }
 
   #abandon(status: Status): void {
-    if (this.#status !== undefined && this.#stream.closed) return
+    if (this.readableEnded) return
     this.#isAbandoned = true
     this.#settle(status)
-    this.#stream.close(resets.cancel)
+    this.#stream.reset(resets.cancel)
     this.#readers.wake()
   }
 
@@ -346,92 +339,91 @@ const timeoutHeader = (deadline: number | undefined) =>
     ? {}
     : { "grpc-timeout": `${Math.min(MAX_TIMEOUT_MILLIS, Math.max(1, Math.ceil(deadline - Date.now())))}m` }
 
-/** A connection, and why it was lost. */
-interface Session {
-  readonly session: Http2.ClientHttp2Session
-  /** Why it was lost, if it was; `failure` is what a call on it failed with. */
-  readonly lost: (failure: string | undefined) => string | undefined
-  readonly giveUp: (why: string) => void
+/** Where the server is: a host's name is what its certificate must carry. */
+const targetOf = (address: string): { readonly host: string; readonly port: number } => {
+  const at = address.lastIndexOf(":")
+  return { host: address.slice(0, at).replace(/^\[(.*)\]$/, "$1"), port: Number(address.slice(at + 1)) }
 }
 
-const connect = ({ address, credentials = {} }: Options): Session => {
-  let problem: string | undefined
-  const scheme = credentials.tls === undefined ? "http" : "https"
+/** A socket that connects, and the event that says that it has. */
+const dial = ({ address, credentials = {} }: Options): { readonly socket: Net.Socket; readonly opened: string } => {
   const path = unixPathOf(address)
-  const session = Http2.connect(path === undefined ? `${scheme}://${address}` : "http://localhost", {
-    settings: { enablePush: false, initialWindowSize: WINDOW_BYTES },
-    maxSessionMemory: SESSION_MEMORY_MEGABYTES,
-    ...tlsOptions(credentials),
-    ...(path === undefined ? {} : { createConnection: () => Net.connect({ path }) })
-  })
-  const limit = setTimeout(
-    () => session.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MILLIS} ms`)),
-    CONNECT_TIMEOUT_MILLIS
-  )
-  session.once("connect", () => {
-    clearTimeout(limit)
-    session.setLocalWindowSize(WINDOW_BYTES)
-  })
-  session.on("error", ({ message }) => {
-    problem ??= message
-  })
-  session.once("close", () => {
-    clearTimeout(limit)
-    problem ??= "the connection was closed"
-  })
+  if (path !== undefined) return { socket: Net.connect({ path }), opened: "connect" }
+  const { host, port } = targetOf(address)
+  if (credentials.tls === undefined) {
+    return { socket: Net.connect({ host, port, noDelay: true }), opened: "connect" }
+  }
+  const named = Net.isIP(host) === 0 ? { servername: host } : {}
   return {
-    session,
-    lost: (failure) => session.destroyed ? problem ?? failure ?? "the connection was lost" : undefined,
-    giveUp: (why) => {
-      problem ??= why
-      session.destroy()
-    }
+    socket: Tls.connect({ host, port, ALPNProtocols: ["h2"], ...named, ...tlsOptions(credentials) }).setNoDelay(),
+    opened: "secureConnect"
   }
 }
 
+const connect = (options: Options, onClose: () => void): Http2Connection => {
+  const { opened, socket } = dial(options)
+  const connection = new Http2Connection(socket, () => {
+    clearTimeout(limit)
+    onClose()
+  })
+  const limit = setTimeout(
+    () => connection.destroy(`no connection within ${CONNECT_TIMEOUT_MILLIS} ms`),
+    CONNECT_TIMEOUT_MILLIS
+  )
+  socket.once(opened, () => clearTimeout(limit))
+  return connection
+}
+
 /** Gives up a connection whose peer hangs or vanished without a word, while there are calls on it. */
-const keepAlive = ({ giveUp: end, session }: Session, everyMillis: number, isBusy: () => boolean): void => {
-  const giveUp = () => end("the server does not answer")
+const keepAlive = (connection: Http2Connection, everyMillis: number, isBusy: () => boolean): NodeJS.Timeout => {
   const timer = setInterval(() => {
-    if (!isBusy() || session.destroyed || session.connecting) return
-    const limit = setTimeout(giveUp, KEEPALIVE_TIMEOUT_MILLIS)
-    session.ping(() => clearTimeout(limit))
+    if (!isBusy()) return
+    const limit = setTimeout(() => connection.destroy("the server does not answer"), KEEPALIVE_TIMEOUT_MILLIS)
+    connection.ping(() => clearTimeout(limit))
   }, everyMillis)
   timer.unref()
-  session.once("close", () => clearInterval(timer))
+  return timer
 }
 
 /** A channel to the server of these options. */
 export const make = (options: Options): Channel => {
   const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
-  const probeMillis = options.probeMillis ??
-    (unixPathOf(options.address) === undefined ? KEEPALIVE_TIME_MILLIS : undefined)
-  let current: Session | undefined
+  const isLocal = unixPathOf(options.address) !== undefined
+  const probeMillis = options.probeMillis ?? (isLocal ? undefined : KEEPALIVE_TIME_MILLIS)
+  const base = {
+    ":method": "POST",
+    ":scheme": options.credentials?.tls === undefined ? "http" : "https",
+    ":authority": isLocal ? "localhost" : options.address
+  }
+  let current: Http2Connection | undefined
   let busy = 0
 
-  const sessionNow = (): Session => {
-    if (current !== undefined && !current.session.closed && !current.session.destroyed) return current
-    current = connect(options)
-    if (probeMillis !== undefined) keepAlive(current, probeMillis, () => busy > 0)
-    return current
+  const connectionNow = (): Http2Connection => {
+    if (current?.isUsable === true) return current
+    const connection = connect(options, () => clearInterval(probe))
+    const probe = probeMillis === undefined ? undefined : keepAlive(connection, probeMillis, () => busy > 0)
+    current = connection
+    return connection
   }
 
   const open = ({ deadline, headers, path }: Opening): Call => {
-    const { lost, session } = sessionNow()
-    const stream = session.request({
-      ":method": "POST",
-      ":path": path,
-      "content-type": "application/grpc+proto",
-      te: "trailers",
-      "user-agent": "fast-sandbox",
-      ...timeoutHeader(deadline),
-      ...headers
-    })
     busy += 1
-    stream.once("close", () => {
-      busy -= 1
+    return new Call(connectionNow(), {
+      headers: {
+        ...base,
+        ":path": path,
+        "content-type": "application/grpc+proto",
+        te: "trailers",
+        "user-agent": "fast-sandbox",
+        ...timeoutHeader(deadline),
+        ...headers
+      },
+      deadline,
+      maxMessageBytes,
+      onClosed: () => {
+        busy -= 1
+      }
     })
-    return new Call(stream, { deadline, maxMessageBytes, lost })
   }
 
   return {
@@ -452,6 +444,6 @@ export const make = (options: Options): Channel => {
       return call
     },
     bidiStreaming: open,
-    close: () => current?.session.destroy()
+    close: () => current?.destroy("the channel was closed")
   }
 }

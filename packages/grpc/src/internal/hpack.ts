@@ -1,0 +1,279 @@
+/**
+ * Header blocks of HTTP/2 (RFC 7541), without a dynamic table: a peer that is told that the table has no room
+ * ({@link TABLE_BYTES}) sends every header either by its number in the static table or spelled out, so that blocks do not
+ * depend on each other, and those of calls that were left need not be read.
+ */
+
+/** What the peer is told about the size of the dynamic table. */
+export const TABLE_BYTES = 0
+
+/** Names are in lower case. Of a header that comes twice, the first counts. */
+export type Headers = ReadonlyMap<string, string>
+
+/** The block is none, or the peer uses the table that it was told not to use. */
+export class MalformedBlock extends Error {
+  override readonly name = "MalformedBlock"
+}
+
+/** Appendix A: names and values, `name` or `name: value`, from number 1 on. */
+const staticTable = [
+  ":authority",
+  ":method: GET",
+  ":method: POST",
+  ":path: /",
+  ":path: /index.html",
+  ":scheme: http",
+  ":scheme: https",
+  ...["200", "204", "206", "304", "400", "404", "500"].map((status) => `:status: ${status}`),
+  "accept-charset",
+  "accept-encoding: gzip, deflate",
+  "accept-language",
+  "accept-ranges",
+  "accept",
+  "access-control-allow-origin",
+  "age",
+  "allow",
+  "authorization",
+  "cache-control",
+  "content-disposition",
+  "content-encoding",
+  "content-language",
+  "content-length",
+  "content-location",
+  "content-range",
+  "content-type",
+  "cookie",
+  "date",
+  "etag",
+  "expect",
+  "expires",
+  "from",
+  "host",
+  "if-match",
+  "if-modified-since",
+  "if-none-match",
+  "if-range",
+  "if-unmodified-since",
+  "last-modified",
+  "link",
+  "location",
+  "max-forwards",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "range",
+  "referer",
+  "refresh",
+  "retry-after",
+  "server",
+  "set-cookie",
+  "strict-transport-security",
+  "transfer-encoding",
+  "user-agent",
+  "vary",
+  "via",
+  "www-authenticate"
+].map((entry) => {
+  const [name = "", value = ""] = entry.split(": ")
+  return { name, value }
+})
+
+const numbers = {
+  /** Of whole headers. */
+  headers: new Map(staticTable.map(({ name, value }, at) => [`${name}: ${value}`, at + 1])),
+  /** Of names; the first of several. */
+  names: new Map(staticTable.map(({ name }, at) => [name, at + 1] as const).toReversed())
+}
+
+/** Section 6: how an entry of a block begins, and how many bits of its first byte belong to a number. */
+const forms = {
+  indexed: { pattern: 0x80, bits: 7 },
+  withIndexing: { pattern: 0x40, bits: 6 },
+  tableSize: { pattern: 0x20, bits: 5 },
+  /** A value that nobody on the way may put into a table either: a secret. */
+  neverIndexed: { pattern: 0x10, bits: 4 },
+  withoutIndexing: { pattern: 0x00, bits: 4 }
+} as const
+
+const HUFFMAN = 0x80
+const LENGTH_BITS = 7
+
+/** Numbers of more bits do not occur in a block that fits into memory. */
+const MAX_NUMBER_BITS = 28
+
+/** The length of each symbol's code in appendix B, of the end of a text the last: the code is canonical. */
+const codeLengths = [
+  [13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28],
+  [28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28],
+  [6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6],
+  [5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10],
+  [13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7],
+  [7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6],
+  [15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5],
+  [6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13, 28],
+  [20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23],
+  [24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24],
+  [22, 21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23],
+  [21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23],
+  [26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25],
+  [19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27],
+  [20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23],
+  [26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26],
+  [30]
+].flat()
+
+const END_OF_TEXT = 256
+
+/** A text ends with fewer bits than this of its last byte's unused ones. */
+const PADDING_BITS = 8
+
+/** For each length: the first code, and the symbols of the codes from there on. */
+const codesByLength = (() => {
+  const groups: Array<{ readonly first: number; readonly symbols: ReadonlyArray<number> }> = []
+  let first = 0
+  for (let length = 0; length <= Math.max(...codeLengths); length++) {
+    const symbols = codeLengths.flatMap((symbolLength, symbol) => symbolLength === length ? [symbol] : [])
+    groups.push({ first, symbols })
+    first = (first + symbols.length) * 2
+  }
+  return groups
+})()
+
+const decodeHuffman = (bytes: Buffer): string => {
+  const symbols: Array<number> = []
+  let code = 0
+  let length = 0
+  for (const byte of bytes) {
+    for (let bit = 7; bit >= 0; bit--) {
+      code = code * 2 + (byte >> bit & 1)
+      length += 1
+      const group = codesByLength[length]
+      if (group === undefined) throw new MalformedBlock("no such code")
+      const symbol = group.symbols[code - group.first]
+      if (symbol === END_OF_TEXT) throw new MalformedBlock("the end of the text within it")
+      if (symbol !== undefined) {
+        symbols.push(symbol)
+        code = 0
+        length = 0
+      }
+    }
+  }
+  // what is left of the last byte is the beginning of the code for the end: ones
+  if (length >= PADDING_BITS || code !== 2 ** length - 1) throw new MalformedBlock("no such padding")
+  return Buffer.from(symbols).toString("latin1")
+}
+
+/** Reads a block from its beginning to its end. */
+class Reader {
+  readonly #block: Buffer
+  #at = 0
+
+  constructor(block: Buffer) {
+    this.#block = block
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at >= this.#block.length
+  }
+
+  peek(): number {
+    return this.#block[this.#at] ?? 0
+  }
+
+  /** Section 5.1: a number that begins in the last bits of a byte. */
+  number(bits: number): number {
+    const most = 2 ** bits - 1
+    let value = this.#byte() & most
+    if (value < most) return value
+    for (let shift = 0; shift < MAX_NUMBER_BITS; shift += 7) {
+      const byte = this.#byte()
+      value += (byte & 0x7f) * 2 ** shift
+      if (byte < 0x80) return value
+    }
+    throw new MalformedBlock("a number is too large")
+  }
+
+  text(): string {
+    const isHuffman = (this.peek() & HUFFMAN) !== 0
+    const length = this.number(LENGTH_BITS)
+    const bytes = this.#block.subarray(this.#at, this.#at + length)
+    if (bytes.length < length) throw new MalformedBlock("it ends within a text")
+    this.#at += length
+    return isHuffman ? decodeHuffman(bytes) : bytes.toString("latin1")
+  }
+
+  #byte(): number {
+    const byte = this.#block[this.#at++]
+    if (byte === undefined) throw new MalformedBlock("it ends within a number")
+    return byte
+  }
+}
+
+const entry = (number: number): { readonly name: string; readonly value: string } => {
+  const found = staticTable[number - 1]
+  if (found === undefined) throw new MalformedBlock(`there is no entry ${number}`)
+  return found
+}
+
+/** The headers of a block. Throws a {@link MalformedBlock}. */
+export const decode = (block: Buffer): Headers => {
+  const reader = new Reader(block)
+  const headers = new Map<string, string>()
+  const add = (name: string, value: string) => {
+    if (!headers.has(name)) headers.set(name, value)
+  }
+  while (!reader.isAtEnd) {
+    const first = reader.peek()
+    if ((first & forms.indexed.pattern) !== 0) {
+      const { name, value } = entry(reader.number(forms.indexed.bits))
+      add(name, value)
+    } else if ((first & forms.withIndexing.pattern) === 0 && (first & forms.tableSize.pattern) !== 0) {
+      if (reader.number(forms.tableSize.bits) > TABLE_BYTES) {
+        throw new MalformedBlock("the table is larger than it may be")
+      }
+    } else {
+      // to be put into a table without room: that empties it, and it is empty already
+      const { bits } = (first & forms.withIndexing.pattern) === 0 ? forms.withoutIndexing : forms.withIndexing
+      const number = reader.number(bits)
+      add(number === 0 ? reader.text() : entry(number).name, reader.text())
+    }
+  }
+  return headers
+}
+
+const encodeNumber = (bytes: Array<number>, { bits, pattern }: { bits: number; pattern: number }, number: number) => {
+  const most = 2 ** bits - 1
+  if (number < most) {
+    bytes.push(pattern | number)
+    return
+  }
+  bytes.push(pattern | most)
+  let rest = number - most
+  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes.push(rest % 0x80 + 0x80)
+  bytes.push(rest)
+}
+
+const encodeText = (bytes: Array<number>, text: string) => {
+  encodeNumber(bytes, { bits: LENGTH_BITS, pattern: 0 }, text.length)
+  for (let at = 0; at < text.length; at++) bytes.push(text.charCodeAt(at) & 0xff)
+}
+
+/** The values of these are secrets. */
+const secrets = new Set(["authorization", "cookie"])
+
+/** The block of some headers, in their order: those whose names begin with a colon must come first. */
+export const encode = (headers: Readonly<Record<string, string>>): Buffer => {
+  const bytes: Array<number> = []
+  for (const [key, value] of Object.entries(headers)) {
+    const name = key.toLowerCase()
+    const number = numbers.headers.get(`${name}: ${value}`)
+    if (number !== undefined && value !== "") {
+      encodeNumber(bytes, forms.indexed, number)
+      continue
+    }
+    const named = numbers.names.get(name)
+    encodeNumber(bytes, secrets.has(name) ? forms.neverIndexed : forms.withoutIndexing, named ?? 0)
+    if (named === undefined) encodeText(bytes, name)
+    encodeText(bytes, value)
+  }
+  return Buffer.from(bytes)
+}
