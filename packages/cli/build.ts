@@ -13,12 +13,12 @@
  * it and no other, so the launcher takes it with the Node of this repository only.
  */
 import * as esbuild from "esbuild"
-import { execFile } from "node:child_process"
 import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import { lazyBuiltins } from "./build/lazyBuiltins.ts"
+import { runSnapshotBuilder } from "./build/snapshotBuilder.ts"
+import { TUNABLES } from "./src/Malloc.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const dist = join(root, "dist")
@@ -87,11 +87,7 @@ const buildSnapshot = async () => {
   const entry = join(dist, SNAPSHOT_ENTRY)
   const blob = join(dist, SNAPSHOT)
   await copyFile(join(root, "packages/cli/build/snapshotEntry.cjs"), entry)
-  await promisify(execFile)(process.execPath, ["--snapshot-blob", `${blob}.new`, "--build-snapshot", entry], {
-    // neither the user's configuration nor other variables of the build belong into it
-    cwd: dist,
-    env: { PATH: process.env.PATH, FSB_BUILD_DIRECTORY: dist }
-  })
+  await runSnapshotBuilder(["--snapshot-blob", `${blob}.new`, "--build-snapshot", entry], { chunks: dist, cwd: dist })
   await rename(`${blob}.new`, blob)
 }
 
@@ -136,6 +132,10 @@ const buildServices = async () => {
  * written by the same hands as the rest of `dist/`; that its checksum is not verified saves a tenth of the start. Asked
  * for nothing but its version, fsb-ctl is quicker without. What a copy of many small files leaves behind is garbage at
  * once, and no reason to let the space for new objects grow to 32 MB twice, as V8 does by itself.
+ *
+ * That V8 does not make its hash tables anew with a seed of this process saves a fifteenth. The seed keeps strangers from
+ * choosing keys that collide, so the server of this machine (\`up\`) keeps it; it is also no short program, for which
+ * {@link TUNABLES} are.
  */
 const launcher = `#!/bin/sh
 self=$0
@@ -149,7 +149,11 @@ if [ -n "$FSB_NODE" ] || [ ! -x "$node" ]; then snapshot=; fi
 case $#$1 in 1--version | 1-v) snapshot= ;; esac
 case $1 in cp) young=--max-semi-space-size=4 ;; *) young= ;; esac
 if [ -n "$snapshot" ] && [ -r "$snapshot" ]; then
-  exec "$node" $young --no-verify-snapshot-checksum --snapshot-blob "$snapshot" "$root/dist/fsb-ctl.cjs" "$@"
+  case " $* " in
+    *" up "*) seed= ;;
+    *) seed=--no-rehash-snapshot; [ -n "$GLIBC_TUNABLES" ] || export GLIBC_TUNABLES=${TUNABLES} ;;
+  esac
+  exec "$node" $young $seed --no-verify-snapshot-checksum --snapshot-blob "$snapshot" "$root/dist/fsb-ctl.cjs" "$@"
 fi
 if [ -n "$HOME" ] && [ -z "$NODE_COMPILE_CACHE" ]; then
   export NODE_COMPILE_CACHE="\${XDG_CACHE_HOME:-$HOME/.cache}/fsb-ctl"

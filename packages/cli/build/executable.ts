@@ -11,6 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { runSnapshotBuilder } from "./snapshotBuilder.ts"
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL("../../..", import.meta.url))
@@ -38,15 +39,11 @@ try {
       output: blob,
       disableExperimentalSEAWarning: true,
       useSnapshot: true,
-      execArgv: ["--no-verify-snapshot-checksum"],
+      execArgv: ["--no-verify-snapshot-checksum", "--no-rehash-snapshot"],
       assets: Object.fromEntries(chunks.map((name) => [name, join(dist, name)]))
     })
   )
-  // neither the user's configuration nor other variables of the build belong into it
-  await run(process.execPath, ["--experimental-sea-config", configuration], {
-    cwd: scratch,
-    env: { PATH: process.env["PATH"], FSB_BUILD_DIRECTORY: dist }
-  })
+  await runSnapshotBuilder(["--experimental-sea-config", configuration], { chunks: dist, cwd: scratch })
   const executable = join(scratch, "fsb-ctl")
   await copyFile(process.execPath, executable)
   await run(join(root, "node_modules/.bin/postject"), [executable, RESOURCE, blob, "--sentinel-fuse", FUSE])

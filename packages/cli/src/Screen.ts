@@ -6,6 +6,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { PipeClosed } from "./Failure.ts"
+import { hasKeyboard } from "./Terminal.ts"
 
 /** Width that is assumed where the terminal does not tell its own. */
 const DEFAULT_COLUMNS = 80
@@ -43,7 +44,7 @@ export class Screen extends Context.Service<Screen, {
 }>()("@fast-sandbox/cli/Screen") {
   /** The process's own streams. */
   static readonly layer: Layer.Layer<Screen> = Layer.sync(Screen, () => {
-    const { env, stderr, stdin, stdout } = process
+    const { env, stderr, stdout } = process
     // a closed pipe is told by the callback of a write; without a listener it would end the process with a stack trace
     stdout.on("error", () => {})
     stderr.on("error", () => {})
@@ -54,7 +55,7 @@ export class Screen extends Context.Service<Screen, {
       talk: (text) => Effect.ignore(write(stderr, text)),
       complain: (text) => Effect.ignore(write(stderr, text)),
       isQuiet: false,
-      canAsk: stdin.isTTY && stderr.isTTY,
+      canAsk: hasKeyboard() && stderr.isTTY,
       isTalkTerminal: stderr.isTTY && !isDumb,
       isDataTerminal: stdout.isTTY,
       hasColors: stdout.isTTY && !isDumb && (env.NO_COLOR ?? "") === "",

@@ -6,13 +6,16 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { isatty } from "node:tty"
 import { LocalError } from "./Failure.ts"
 
 /** Where nobody tells the size: what programs take for granted. */
 const DEFAULT_SIZE: TerminalSize = { columns: 80, rows: 24 }
 
-/** Whether stdin is a terminal. */
-export const hasKeyboard = (): boolean => process.stdin.isTTY
+const STDIN = 0
+
+/** Whether stdin is a terminal; asked so, because Node's stream of stdin loads much that most commands do not need. */
+export const hasKeyboard = (): boolean => isatty(STDIN)
 
 /** The size of the window now. */
 export const size = (): TerminalSize => {

@@ -6,8 +6,10 @@
  */
 import { version } from "@fast-sandbox/core/Version"
 import { startupSnapshot } from "node:v8"
+import { forget } from "./Malloc.ts"
 
 const start = (): void => {
+  forget()
   const args = process.argv.slice(2)
   const [first, ...rest] = args
   if (rest.length === 0 && (first === "--version" || first === "-v")) {
@@ -19,7 +21,7 @@ const start = (): void => {
 
 if (startupSnapshot.isBuildingSnapshot()) {
   startupSnapshot.setDeserializeMainFunction(start)
-  void import("./rehearsal.ts").then(({ rehearse }) => rehearse())
+  void import("./rehearsal.ts").then(({ rehearse }) => rehearse(process.env.FSB_REHEARSAL_ENDPOINT ?? ""))
 } else {
   start()
 }

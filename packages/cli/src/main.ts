@@ -1,7 +1,10 @@
 /**
  * fsb-ctl: puts the commands together and runs the one that the command line names.
  */
-import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as NodeChildProcessSpawner from "@effect/platform-node/NodeChildProcessSpawner"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as NodePath from "@effect/platform-node/NodePath"
+import * as NodeStdio from "@effect/platform-node/NodeStdio"
 import * as Version from "@fast-sandbox/core/Version"
 import * as Collector from "@fast-sandbox/telemetry/Collector"
 import * as CliConfig from "effect/cli/CliConfig"
@@ -9,6 +12,7 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { Terminal } from "effect/Terminal"
 import { agents } from "./commands/agent.ts"
 import { attach } from "./commands/attach.ts"
 import { complete, completion } from "./commands/completion.ts"
@@ -56,10 +60,16 @@ const fsbCtl = Command.make("fsb-ctl").pipe(
   Command.withGlobalFlags(Globals.all)
 )
 
+/**
+ * Without a terminal of Effect's: the commands have prompts of their own, and it would open stdin, which costs every call
+ * some milliseconds.
+ */
 const services = Layer.mergeAll(
   Help.layer,
   CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
-  NodeServices.layer
+  NodeStdio.layer,
+  Layer.mock(Terminal)({ "~effect/Terminal": "~effect/Terminal" }),
+  NodeChildProcessSpawner.layer.pipe(Layer.provideMerge(Layer.merge(NodeFileSystem.layer, NodePath.layer)))
 )
 
 /** What the scripts of the shells ask; its words are no command line yet. */
