@@ -12,6 +12,7 @@ import { type CreateResponse, InstanceState } from "@fast-sandbox/grpc/gen/agent
 import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/testkit/PrivateContainerd"
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, Layer, Stream } from "effect"
+import { execFileSync } from "node:child_process"
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs"
 import * as Fixture from "./AgentFixture.ts"
 
@@ -218,6 +219,45 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("slots without a
         yield* Fixture.untilBlank(client, 0)
       }).pipe(Effect.scoped)
     }))
+})
+
+/** A directory whose mounts are seen by all mount namespaces, as a kubelet shares one with a Pod. */
+const sharedDirectory = Effect.flatMap(PrivateContainerd, ({ directory }) => {
+  const shared = `${directory}/pod`
+  return Effect.acquireRelease(
+    Effect.sync(() => {
+      mkdirSync(shared)
+      execFileSync("mount", ["--bind", shared, shared])
+      execFileSync("mount", ["--make-shared", shared])
+      return shared
+    }),
+    () => Effect.sync(() => execFileSync("umount", ["--recursive", "--lazy", shared]))
+  )
+})
+
+layer(node, { excludeTestServices: true, timeout: "1 minute" })("slots without an image of an agent in a Pod", (it) => {
+  it.effect("take the root of an image whose layers only the node sees", () =>
+    Effect.gen(function*() {
+      const shared = yield* sharedDirectory
+      const { daemon } = yield* PrivateContainerd
+      const environment = {
+        ...(yield* withBlanks(1)),
+        FSB_STATE_DIR: shared,
+        FSB_AGENT_LISTEN: `unix:${shared}/agent.sock`,
+        FSB_HOST_ROOT: "/proc/1/root",
+        // Named networks are mounts, too, of a directory that is not shared here.
+        FSB_NETWORK: "none"
+      }
+      const hidden = `mount -t tmpfs none ${daemon.directory}/root && exec "$@"`
+      const apart = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hidden, "sh"]
+      const { client, ...agent } = yield* Fixture.startProcess(environment, apart)
+      yield* Fixture.untilBlank(client, 1).pipe(Effect.tapCause(() => Effect.logError(agent.output())))
+      const request = Fixture.request(["cat", "/etc/passwd"])
+      assert.isTrue(isBlank(yield* client.create(request)), agent.output())
+      assert.lengthOf(yield* Fixture.logsOf(client, request.instanceId, true), 3)
+      yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+      assert.strictEqual(yield* Fixture.kill({ client, ...agent }, "SIGTERM"), 0)
+    }).pipe(Effect.scoped))
 })
 
 layer(node, { excludeTestServices: true, timeout: "1 minute" })(

@@ -75,7 +75,7 @@ describe("the images", () => {
           assert.isDefined(traceId)
           assert.isTrue(isPart("fast-sandbox-controller", create))
           assert.isTrue(isPart("fast-sandbox-agent", "/agent.v1.AgentService/Create"))
-          assert.isTrue(isPart("fast-sandbox-agent", "/containerd.services.tasks.v1.Tasks/Start"))
+          assert.isTrue(isPart("fast-sandbox-agent", "/containerd.services.snapshots.v1.Snapshots/Prepare"))
         }))
         assert.strictEqual(yield* userOf(controller.pid), 65532)
       }).pipe(Installation.explained))
