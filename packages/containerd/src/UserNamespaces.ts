@@ -16,6 +16,7 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { createHash } from "node:crypto"
+import { chownSync, statSync } from "node:fs"
 import { type CommandError, run } from "./internal/command.ts"
 import { Leases } from "./Leases.ts"
 import * as MachineSetup from "./MachineSetup.ts"
@@ -153,27 +154,27 @@ const make = Effect.fnUntraced(function*(options: UserNamespacesOptions) {
     }
   })
 
-  /** The folder belongs to the user inside that it belonged to outside. */
-  const give = Effect.fnUntraced(function*(path: string) {
-    const { gid, uid } = yield* fileSystem.stat(path)
-    const inside = (id: number) => range.hostId + (id < range.size ? id : 0)
-    yield* fileSystem.chown(
-      path,
-      inside(uid._tag === "Some" ? uid.value : 0),
-      inside(gid._tag === "Some" ? gid.value : 0)
-    )
-  })
+  /** The folder belongs to the user inside that it belonged to outside. At once, without threads in between: a start waits for it. */
+  const give = (path: string) =>
+    Effect.try({
+      try: () => {
+        const { gid, uid } = statSync(path)
+        const inside = (id: number) => range.hostId + (id < range.size ? id : 0)
+        chownSync(path, inside(uid), inside(gid))
+      },
+      catch: (cause) => new RootfsNotMapped({ problem: String(cause) })
+    })
 
   const map = Effect.fnUntraced(function*(
     mount: Mount
-  ): Effect.fn.Return<Mount, CommandError | PlatformError.PlatformError, MachineSetup.System> {
+  ): Effect.fn.Return<Mount, CommandError | PlatformError.PlatformError | RootfsNotMapped, MachineSetup.System> {
     if (mount.type !== "overlay") {
       yield* give(mount.source)
       return mount
     }
     const layers = optionOf(mount, "lowerdir")?.split(":") ?? []
     const own = [optionOf(mount, "upperdir"), optionOf(mount, "workdir")].filter((path) => path !== undefined)
-    yield* Effect.forEach(own, give, { concurrency: 2, discard: true })
+    yield* Effect.forEach(own, give, { discard: true })
     if (layers.some((layer) => !mounted.has(layer))) {
       yield* one.withPermits(1)(mountLayers(layers))
     }
@@ -186,7 +187,9 @@ const make = Effect.fnUntraced(function*(options: UserNamespacesOptions) {
 
   const rootfs = Effect.fn("UserNamespaces.rootfs")((mounts: ReadonlyArray<Mount>) =>
     Effect.forEach(mounts, map).pipe(
-      Effect.mapError(({ message }) => new RootfsNotMapped({ problem: message })),
+      Effect.mapError((error) =>
+        error._tag === "RootfsNotMapped" ? error : new RootfsNotMapped({ problem: error.message })
+      ),
       Effect.provideContext(system)
     )
   )
