@@ -163,6 +163,9 @@ const answers = {
   "SIGNAL 31": ["x32"]
 } as const
 
+/** How the kernel's files and devices answer. */
+const refusals = / (EACCES|ENODATA|ENOENT|EPERM|EROFS)$/
+
 /** All answers to `attacker syscalls`. */
 const expectedAnswers = Object.fromEntries(
   Object.entries(answers).flatMap(([answer, names]) => names.map((name) => [name, answer] as const))
@@ -211,32 +214,39 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         assert.deepStrictEqual([uid, mode & 0o777], [Option.some(0), 0o666])
       }).pipe(Effect.scoped))
 
-    it.effect("by system calls of a sandbox that was parked, and of what is executed in it", () =>
-      Effect.gen(function*() {
-        const { directory } = yield* PrivateContainerd
-        const client = yield* start({
-          FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
-          FSB_WARM_IMAGES: JSON.stringify([{ image: "attack", parked: 1 }])
-        })
-        yield* Fixture.untilParked(client, 1, "attack")
-        const command = ["attacker", "syscalls", String(process.pid)]
-        const request = Fixture.request(["sh", "-c", `${command.join(" ")}; echo tried; exec sleep 1000`], {
-          image: "attack"
-        })
-        const { instance } = yield* client.create(request)
-        assert.strictEqual(instance?.startup?.tier, "parked")
-        const header: MessageInitShape<typeof ExecRequestSchema> = {
-          part: { case: "header", value: { sandbox: { sandboxId: request.instanceId }, command } }
-        }
-        const said = yield* (yield* Fixture.sessions()).exec(Stream.make(header)).pipe(
-          Stream.runCollect,
-          Effect.map((all) => all.flatMap(({ part }) => part.case === "stdout" ? [part.value] : []))
-        )
-        const found = recordsOf(Buffer.concat(said).toString().trim().split("\n"))
-        assert.deepInclude(found, expectedAnswers)
-        assert.deepInclude(recordsOf(yield* triedBy(client, request.instanceId)), expectedAnswers)
-        yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
-      }).pipe(Effect.scoped))
+    for (const slot of ["parked", "blank"] as const) {
+      it.effect(`by system calls and files of a sandbox from a ${slot} slot, and of what is executed in it`, () =>
+        Effect.gen(function*() {
+          const { directory } = yield* PrivateContainerd
+          const client = yield* start({
+            FSB_INIT_BINARY: `${directory}/bin/fsb-init`,
+            FSB_WARM_IMAGES: JSON.stringify([{ image: "attack", parked: slot === "parked" ? 1 : 0 }]),
+            FSB_BLANK_SLOTS: slot === "blank" ? "1" : "0"
+          })
+          yield* slot === "parked" ? Fixture.untilParked(client, 1, "attack") : Fixture.untilBlank(client, 1)
+          const command = ["attacker", "syscalls", String(process.pid)]
+          const request = Fixture.request(["sh", "-c", `${command.join(" ")}; echo tried; exec sleep 1000`], {
+            image: "attack"
+          })
+          const { instance } = yield* client.create(request)
+          assert.include(instance?.startup?.steps.map(({ name }) => name) ?? [], slot === "parked" ? "exec" : "rootfs")
+          const sessions = yield* Fixture.sessions()
+          const executed = Effect.fnUntraced(function*(...command: ReadonlyArray<string>) {
+            const header: MessageInitShape<typeof ExecRequestSchema> = {
+              part: { case: "header", value: { sandbox: { sandboxId: request.instanceId }, command: [...command] } }
+            }
+            const said = yield* Stream.runCollect(sessions.exec(Stream.make(header)))
+            return Buffer.concat(said.flatMap(({ part }) => part.case === "stdout" ? [part.value] : [])).toString()
+              .trim().split("\n")
+          })
+          assert.deepInclude(recordsOf(yield* executed(...command)), expectedAnswers)
+          assert.deepInclude(recordsOf(yield* triedBy(client, request.instanceId)), expectedAnswers)
+          const files = yield* executed("attacker", "files")
+          assert.isAbove(files.length, 15)
+          assert.deepStrictEqual(files.filter((line) => !refusals.test(line)), [])
+          yield* client.delete({ instanceId: request.instanceId, gracePeriodSeconds: 0 })
+        }).pipe(Effect.scoped))
+    }
 
     it.effect("by the kernel's files and by devices", () =>
       Effect.gen(function*() {
@@ -253,7 +263,7 @@ layer(node, { excludeTestServices: true })("Attacks", (it) => {
         execFileSync("mknod", ["-m", "666", `${planted}/disk`, "b", "254", "0"])
         const lines = yield* Fixture.logsOf(client, request.instanceId, true)
         assert.isAbove(lines.length, 20)
-        assert.deepStrictEqual(lines.filter((line) => !/ (EACCES|ENODATA|ENOENT|EPERM|EROFS)$/.test(line)), [])
+        assert.deepStrictEqual(lines.filter((line) => !refusals.test(line)), [])
         assert.includeMembers(lines, [
           "/planted/mem EPERM",
           "/planted/disk EPERM",
