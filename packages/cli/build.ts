@@ -45,6 +45,16 @@ const removeStale = async (current: ReadonlyArray<string>) => {
   await Promise.all(stale.map((name) => rm(join(dist, name))))
 }
 
+/**
+ * esbuild has `module.exports` copy, by getters, an object that has getters itself, for the sake of a mark that this is an
+ * ES module. Chunks know each other, and every use of another chunk's export runs them. Columns stay, for the source map.
+ */
+const exportDirectly = (code: string): string =>
+  code.replace(
+    /module\.exports=[\w$]+\(([\w$]+)\);/,
+    (found, exported: string) => `module.exports=${exported};`.padEnd(found.length)
+  )
+
 /** Gives the names of its files. */
 const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
   const { outputFiles } = await esbuild.build({
@@ -74,7 +84,7 @@ const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {
       supported: { "dynamic-import": false }
     })
     await writeFile(join(dist, `${name}.map`), map)
-    await writeFile(join(dist, name), `${code}//# sourceMappingURL=${name}.map\n`)
+    await writeFile(join(dist, name), `${exportDirectly(code)}//# sourceMappingURL=${name}.map\n`)
   }))
   return outputFiles.map(({ path }) => basename(path))
 }
@@ -126,6 +136,13 @@ const buildServices = async () => {
   await writeFile(join(dist, "packages.json"), JSON.stringify(Object.fromEntries(packages), null, 2))
 }
 
+/** V8's options for all commands but the server of this machine. */
+const SHORT = [
+  "--no-rehash-snapshot",
+  "--baseline-batch-compilation-threshold=65536",
+  "--invocation-count-for-maglev=10000"
+]
+
 /**
  * Finds Node: FSB_NODE, else the pinned one beside this repository's modules, else the one on the PATH. The compile
  * cache keeps compiled code between calls; it is code, so it must lie where nobody else can write. The snapshot was
@@ -135,7 +152,7 @@ const buildServices = async () => {
  *
  * That V8 does not make its hash tables anew with a seed of this process saves a fifteenth. The seed keeps strangers from
  * choosing keys that collide, so the server of this machine (\`up\`) keeps it; it is also no short program, for which
- * {@link TUNABLES} are.
+ * {@link TUNABLES} are. Short programs also end before compiled code pays, so V8 waits longer until it compiles.
  */
 const launcher = `#!/bin/sh
 self=$0
@@ -150,10 +167,13 @@ case $#$1 in 1--version | 1-v) snapshot= ;; esac
 case $1 in cp) young=--max-semi-space-size=4 ;; *) young= ;; esac
 if [ -n "$snapshot" ] && [ -r "$snapshot" ]; then
   case " $* " in
-    *" up "*) seed= ;;
-    *) seed=--no-rehash-snapshot; [ -n "$GLIBC_TUNABLES" ] || export GLIBC_TUNABLES=${TUNABLES} ;;
+    *" up "*) short= ;;
+    *)
+      short="${SHORT.join(" ")}"
+      [ -n "$GLIBC_TUNABLES" ] || export GLIBC_TUNABLES=${TUNABLES}
+      ;;
   esac
-  exec "$node" $young $seed --no-verify-snapshot-checksum --snapshot-blob "$snapshot" "$root/dist/fsb-ctl.cjs" "$@"
+  exec "$node" $young $short --no-verify-snapshot-checksum --snapshot-blob "$snapshot" "$root/dist/fsb-ctl.cjs" "$@"
 fi
 if [ -n "$HOME" ] && [ -z "$NODE_COMPILE_CACHE" ]; then
   export NODE_COMPILE_CACHE="\${XDG_CACHE_HOME:-$HOME/.cache}/fsb-ctl"

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import { Screen } from "./Screen.ts"
+import * as Terminal from "./Terminal.ts"
 
 const calls: ReadonlyArray<ReadonlyArray<string>> = [
   ["run", "web", "-d", "--image", "alpine", "-e", "A=b", "--", "true"],
@@ -76,6 +77,7 @@ export const rehearse = (endpoint: string): Promise<void> =>
       yield* precautions
       // as the entry loads it
       const { programOf } = yield* Effect.promise(() => import("./main.ts"))
+      Terminal.hasKeyboard()
       for (const args of calls) yield* programOf(["--endpoint", endpoint, ...args])
     }).pipe(Effect.scoped, Effect.provide(blank))
   )
