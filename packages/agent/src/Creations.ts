@@ -14,6 +14,7 @@ import {
   Unavailable
 } from "@fast-sandbox/core/Errors"
 import { RecentSet } from "@fast-sandbox/core/RecentSet"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import {
   type Claim,
   ClaimSchema,
@@ -41,7 +42,6 @@ import { type Entry, Instances } from "./Instances.ts"
 import * as Metrics from "./Metrics.ts"
 import { SandboxNetwork } from "./network/SandboxNetwork.ts"
 import { ParkedSlots } from "./parked/ParkedSlots.ts"
-import { Traffic } from "./parked/Traffic.ts"
 import { type Around, SandboxContainer } from "./SandboxContainer.ts"
 import { Slots } from "./Slots.ts"
 

@@ -10,6 +10,7 @@
 import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import type { KeptWarm } from "@fast-sandbox/core/SandboxPool"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -37,7 +38,6 @@ import { BlankSlots } from "./BlankSlots.ts"
 import * as Orders from "./Orders.ts"
 import * as SlotChannel from "./SlotChannel.ts"
 import { SlotFiles } from "./SlotFiles.ts"
-import { Traffic } from "./Traffic.ts"
 import * as Warmth from "./Warmth.ts"
 
 /** How often it is looked whether slots are missing or too many, beside whenever that may have changed. */

@@ -23,6 +23,7 @@ import { assignmentAnnotation, defaultNamespace, forceDeleteAnnotation } from "@
 import { key as keyOf, type Phase, type Sandbox } from "@fast-sandbox/core/Sandbox"
 import type { SandboxPool } from "@fast-sandbox/core/SandboxPool"
 import * as SandboxValidation from "@fast-sandbox/core/SandboxValidation"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import type { LogsResponse } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import type { CreateRequest, LogsRequest, UpdateRequest } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
@@ -86,7 +87,7 @@ export class FastPath extends Context.Service<FastPath, {
   static get layer(): Layer.Layer<
     FastPath,
     never,
-    KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks
+    KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks | Traffic
   > {
     return Layer.effect(FastPath, make)
   }
@@ -155,7 +156,7 @@ const selected = (selection: Selection) =>
 export const make: Effect.Effect<
   FastPath["Service"],
   never,
-  KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks
+  KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks | Traffic
 > = Effect.gen(function*() {
   const kube = yield* KubeClient
   const agents = yield* Agents
@@ -166,6 +167,7 @@ export const make: Effect.Effect<
   const registry = yield* Registry
   const writeBehind = yield* WriteBehind
   const locks = yield* SandboxLocks
+  const traffic = yield* Traffic
 
   /** Creates under way, and how a delete tells them to give up. */
   const underWay = new Map<string, Set<Deferred.Deferred<never, BoundaryError>>>()
@@ -411,6 +413,7 @@ export const make: Effect.Effect<
       return sandbox
     })
     return yield* abandonable(key, locks.withKey(key)(Effect.uninterruptible(body))).pipe(
+      traffic.during,
       Effect.provideService(KubeClient, kube),
       Effect.tapError((error) => count(mode, error._tag)),
       // Nothing else of a refused create is left for the pool to see.

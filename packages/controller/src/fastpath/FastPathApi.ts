@@ -7,6 +7,7 @@ import { FastPathService, LogStream, WatchEvent_Type } from "@fast-sandbox/grpc/
 import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
 import type { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
@@ -118,5 +119,5 @@ export const layer: Layer.Layer<
   Layer.provideMerge(WriteBehind.layer),
   Layer.provideMerge(Directory.layer),
   Layer.provide(Placement.layer),
-  Layer.provide(SandboxLocks.layer)
+  Layer.provide([SandboxLocks.layer, Traffic.layer])
 )

@@ -9,6 +9,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt"
 import * as Assignment from "@fast-sandbox/core/Assignment"
 import type { BoundaryError } from "@fast-sandbox/core/Errors"
 import { type Phase, Sandbox } from "@fast-sandbox/core/Sandbox"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import { type Instance, InstanceState } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Backoff from "@fast-sandbox/kube/Backoff"
 import { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
@@ -45,10 +46,10 @@ export const maxBacklog = 10_000
 const adoptionGrace = Duration.seconds(3)
 
 /**
- * How long a write waits for the answer to be on its way. The answer takes a few turns of the event loop, in which a write
- * to an API server of the same process would stand in its way for milliseconds.
+ * How long writes wait for creates that are under way. A burst is answered first, since a write to an API server of the
+ * same process takes as much of it as a create; where there is no end of creates, the writes go on beside them.
  */
-const answerFirst = Duration.millis(10)
+const patience = Duration.millis(250)
 
 /** Between two tries: an API server that restarts is back within seconds. */
 const backoff = Backoff.exponential({ name: "write-behind", base: "100 millis", cap: "5 seconds" })
@@ -65,7 +66,7 @@ const writtenCounter = Instruments.counter("fsb_write_behind_total", "Resources 
 
 /** Writes resources behind the answers. */
 export class WriteBehind extends Context.Service<WriteBehind, {
-  /** Writes it as soon as its answer is on its way. */
+  /** Writes it when its answer is on its way and no create is waited for, or somewhat later. */
   enqueue(unwritten: Unwritten): Effect.Effect<void>
   /** Writes it now, for a caller that holds the sandbox's lock; the resource, or none when it can't be written for good. */
   write(unwritten: Unwritten): Effect.Effect<Option.Option<Sandbox>, KubeError | BoundaryError | NameInDeletion>
@@ -74,7 +75,7 @@ export class WriteBehind extends Context.Service<WriteBehind, {
   static get layer(): Layer.Layer<
     WriteBehind,
     never,
-    KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder
+    KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder | Traffic
   > {
     return Layer.effect(WriteBehind, make)
   }
@@ -124,7 +125,7 @@ const count = (outcome: string) => Metric.update(Metric.withAttributes(writtenCo
 export const make: Effect.Effect<
   WriteBehind["Service"],
   never,
-  KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder | Scope.Scope
+  KubeClient | Agents | Directory | Placement | SandboxLocks | EventRecorder | Traffic | Scope.Scope
 > = Effect.gen(function*() {
   const kube = yield* KubeClient
   const agents = yield* Agents
@@ -132,6 +133,7 @@ export const make: Effect.Effect<
   const recorder = yield* EventRecorder
   const locks = yield* SandboxLocks
   const placement = yield* Placement
+  const traffic = yield* Traffic
   const queue = yield* WorkQueue.make({ name: "write-behind", backoff })
 
   /** What callers were told, by queue key; bounded by the backlog. */
@@ -250,6 +252,7 @@ export const make: Effect.Effect<
 
   /** One look at one instance: what an agent shows, or what a caller was told, is written if it still has to be. */
   const work = Effect.fnUntraced(function*(key: string) {
+    yield* Effect.timeoutOption(traffic.quiet, patience)
     const at = key.indexOf(separator)
     const podUid = key.slice(0, at)
     const instanceId = key.slice(at + separator.length)
@@ -356,7 +359,7 @@ export const make: Effect.Effect<
       Effect.suspend(() => {
         const key = queueKey(unwritten.assignment)
         waiting.set(key, unwritten)
-        return queue.addAfter(key, answerFirst)
+        return queue.add(key)
       }),
     write
   })

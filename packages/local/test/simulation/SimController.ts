@@ -4,6 +4,7 @@
  */
 import { AgentAddress } from "@fast-sandbox/controller/agents/AgentAddress"
 import { AgentConnector } from "@fast-sandbox/controller/agents/AgentConnector"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import * as ControllerLayer from "@fast-sandbox/controller/Controller"
 import { Directory } from "@fast-sandbox/controller/fastpath/Directory"
 import { FastPath } from "@fast-sandbox/controller/fastpath/FastPath"
@@ -41,7 +42,7 @@ interface Ready {
 
 const fastPath = FastPath.layer.pipe(
   Layer.provide(WriteBehind.layer),
-  Layer.provide(Layer.mergeAll(Placement.layer, SandboxLocks.layer)),
+  Layer.provide(Layer.mergeAll(Placement.layer, SandboxLocks.layer, Traffic.layer)),
   Layer.provideMerge(Directory.layer)
 )
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Traffic } from "@fast-sandbox/agent/parked/Traffic"
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import { Deferred, Effect, Fiber } from "effect"
 
 /** What happened, in order; `replenish` is work that waits for quiet. */

@@ -1,6 +1,7 @@
 /**
- * When the agent has nothing more urgent to do: work in the background must not make a request slower.
+ * When a program has nothing more urgent to do: work in the background must not make a request slower.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -16,7 +17,7 @@ const quietMillis = 20
 export class Traffic extends Context.Service<Traffic, {
   readonly during: <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   readonly quiet: Effect.Effect<void>
-}>()("@fast-sandbox/agent/parked/Traffic") {
+}>()("@fast-sandbox/core/Traffic") {
   static readonly layer: Layer.Layer<Traffic> = Layer.sync(Traffic, () => {
     let running = 0
     let lastEnd = -Infinity
@@ -25,20 +26,20 @@ export class Traffic extends Context.Service<Traffic, {
     const begin = Effect.sync(() => {
       running++
     })
-    const end = Effect.sync(() => {
+    const end = Effect.map(Clock.currentTimeMillis, (nowMillis) => {
       running--
-      lastEnd = performance.now()
+      lastEnd = nowMillis
       if (running === 0) {
         Deferred.doneUnsafe(idle, Effect.void)
         idle = Deferred.makeUnsafe()
       }
     })
 
-    const quiet: Effect.Effect<void> = Effect.suspend(() => {
+    const quiet: Effect.Effect<void> = Effect.flatMap(Clock.currentTimeMillis, (nowMillis) => {
       if (running > 0) {
         return Effect.andThen(Deferred.await(idle), quiet)
       }
-      const left = lastEnd + quietMillis - performance.now()
+      const left = lastEnd + quietMillis - nowMillis
       return left > 0 ? Effect.andThen(Effect.sleep(left), quiet) : Effect.void
     })
 
