@@ -103,6 +103,9 @@ const bind = (source: string, destination: string): OciSpec.SpecMount => ({
   options: ["bind", "ro", "nosuid", "nodev", "noexec"]
 })
 
+const unwritten = (cause: unknown) =>
+  new NetworkUnavailable({ problem: `its files could not be written: ${String(cause)}` })
+
 /** The files below /etc that tell a sandbox its names. Those of containers that are not in `present` are removed. */
 const makeFiles = Effect.fnUntraced(function*(
   settings: Settings,
@@ -121,15 +124,15 @@ const makeFiles = Effect.fnUntraced(function*(
   )
   yield* files.writeFileString(resolvConfPath, resolvConf)
   return {
+    make: (id: string) => Effect.try({ try: () => mkdirSync(pathOf(id), { recursive: true }), catch: unwritten }),
     // At once, without threads in between: a claim of a parked slot waits for it.
     write: (id: string, hostname: string, addresses: ReadonlyArray<string>) =>
       Effect.try({
         try: () => {
-          mkdirSync(pathOf(id), { recursive: true })
           writeFileSync(`${pathOf(id)}/hosts`, Resolution.hosts(hostname, addresses))
           writeFileSync(`${pathOf(id)}/hostname`, `${hostname}\n`)
         },
-        catch: (cause) => new NetworkUnavailable({ problem: `its files could not be written: ${String(cause)}` })
+        catch: unwritten
       }),
     mounts: (id: string): ReadonlyArray<OciSpec.SpecMount> => [
       bind(resolvConfPath, "/etc/resolv.conf"),
@@ -173,7 +176,8 @@ const shared = Effect.fnUntraced(function*(
   const files = yield* makeFiles(settings, resolvConf, new Set(containers.map(({ id }) => id)))
   const write = (id: string, hostname: string) => files.write(id, hostname, [settings.podIp])
   return {
-    take: (id, hostname) => Effect.as(write(id, hostname), { netnsPath: path, mounts: files.mounts(id) }),
+    take: (id, hostname) =>
+      Effect.as(Effect.andThen(files.make(id), write(id, hostname)), { netnsPath: path, mounts: files.mounts(id) }),
     rename: write,
     publish: () => Effect.void,
     release: (id) => Effect.mapError(files.remove(id), unavailable),
@@ -306,7 +310,7 @@ const privately = Effect.fnUntraced(function*(
       Effect.mapError(pool.take, unavailable).pipe(
         Effect.tap((network) => Effect.sync(() => held.set(id, { network, ports: [] }))),
         Effect.uninterruptible,
-        Effect.tap((network) => write(id, network, hostname)),
+        Effect.tap((network) => Effect.andThen(files.make(id), write(id, network, hostname))),
         Effect.map(({ path }) => ({ netnsPath: path, mounts: files.mounts(id) }))
       )
     ),

@@ -9,6 +9,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf"
 import * as MachineSetup from "@fast-sandbox/containerd/MachineSetup"
 import type * as OciSpec from "@fast-sandbox/containerd/OciSpec"
+import { seccompProfile } from "@fast-sandbox/containerd/SeccompProfile"
 import { type Instance, InstanceSchema } from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -43,21 +44,24 @@ export interface Claim {
   readonly spec: OciSpec.Spec
 }
 
-/** The instance's bytes, preceded by their number, then the rest as JSON. */
-const encodeClaim = ({ instance, ...rest }: Claim): Uint8Array => {
+/** The instance's bytes, preceded by their number, then the rest as JSON; without the filter, which is the same for all. */
+const encodeClaim = ({ instance, spec, ...rest }: Claim): Uint8Array => {
+  const { linux: { seccomp: _, ...linux }, ...others } = spec
   const bytes = toBinary(InstanceSchema, instance)
   const length = Buffer.alloc(lengthBytes)
   length.writeUInt32LE(bytes.length)
-  return Buffer.concat([length, bytes, Buffer.from(JSON.stringify(rest))])
+  return Buffer.concat([length, bytes, Buffer.from(JSON.stringify({ ...rest, spec: { ...others, linux } }))])
 }
 
 const lengthBytes = 4
 
 const decodeClaim = (record: Buffer): Claim => {
   const end = lengthBytes + record.readUInt32LE()
+  const { spec, stopSignal }: Omit<Claim, "instance"> = JSON.parse(record.subarray(end).toString())
   return {
     instance: fromBinary(InstanceSchema, record.subarray(lengthBytes, end)),
-    ...JSON.parse(record.subarray(end).toString())
+    stopSignal,
+    spec: { ...spec, linux: { ...spec.linux, seccomp: seccompProfile } }
   }
 }
 

@@ -87,7 +87,16 @@ export class FastPath extends Context.Service<FastPath, {
   static get layer(): Layer.Layer<
     FastPath,
     never,
-    KubeClient | Agents | Registry | Demand | Directory | EventRecorder | Placement | WriteBehind | SandboxLocks | Traffic
+    | KubeClient
+    | Agents
+    | Registry
+    | Demand
+    | Directory
+    | EventRecorder
+    | Placement
+    | WriteBehind
+    | SandboxLocks
+    | Traffic
   > {
     return Layer.effect(FastPath, make)
   }
@@ -219,11 +228,14 @@ export const make: Effect.Effect<
       const holder = yield* registry.holder(namespace, name)
       return { entry, isFree: Option.isNone(entry) && Option.isNone(holder) }
     })
+    const isSettled = ({ entry, isFree }: Effect.Success<typeof look>) =>
+      isFree || (Option.isSome(entry) && !isDeleting(entry.value))
+    const first = yield* look
+    if (isSettled(first)) {
+      return first.entry
+    }
     const last = yield* look.pipe(
-      Effect.repeat({
-        schedule: Schedule.spaced(predecessorInterval),
-        until: ({ entry, isFree }) => isFree || (Option.isSome(entry) && !isDeleting(entry.value))
-      }),
+      Effect.repeat({ schedule: Schedule.spaced(predecessorInterval), until: isSettled }),
       Effect.timeoutOrElse({
         duration: predecessorLimit,
         orElse: () =>

@@ -1,13 +1,13 @@
 /**
  * The Fast-Path API: the gRPC service `fastpath.v1.FastPathService` over the controller's parts.
  */
+import { Traffic } from "@fast-sandbox/core/Traffic"
 import { version } from "@fast-sandbox/core/Version"
 import * as LogStreams from "@fast-sandbox/grpc/gen/agent/v1/agent_pb"
 import { FastPathService, LogStream, WatchEvent_Type } from "@fast-sandbox/grpc/gen/fastpath/v1/fastpath_pb"
 import * as GrpcService from "@fast-sandbox/grpc/GrpcService"
 import type { EventRecorder } from "@fast-sandbox/kube/EventRecorder"
 import type { KubeClient } from "@fast-sandbox/kube/KubeClient"
-import { Traffic } from "@fast-sandbox/core/Traffic"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
