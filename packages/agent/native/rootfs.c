@@ -3,8 +3,7 @@
  * an image, whose first process is our fsb-init, asleep); the root is that of an image. Node has no calls for that, and
  * a process that was there already does it in less time than it takes to start one.
  *
- * Requests (see resident.h) have the name of the slot's cgroup; each is carried out by a child, so that nothing that
- * happens in another mount namespace changes the one we are in, and nothing is left open by a request that fails.
+ * Requests (see resident.h) have the name of the slot's cgroup:
  *
  *   EXCHANGE   body: struct exchange, then strings that each end with a zero byte: the directory that the layers' paths
  *              are relative to, and the options of the overlay, `key=value` or a word. What is mounted in the container
@@ -12,7 +11,7 @@
  *
  * The answer's value is the step that failed. What was done until then is undone by nobody: the slot is of no use any
  * more. Nothing of it is to be seen outside: the overlay is made without a place, and gets its first and only one in the
- * slot's own mount namespace.
+ * slot's own mount namespace. After the answer we are back in the agent's, with nothing open.
  *
  * The image is hostile. Nothing of it is executed here, and its paths are walked from the root's own descriptor, without
  * links and without leaving it. A place that is a link, or of the wrong type, is refused; one that is missing is made,
@@ -28,10 +27,8 @@ enum step { READING, FINDING, MOUNTING, ENTERING, ATTACHING, CARRYING, EXCHANGIN
 
 /* Numbers of the Linux ABI: include/uapi/linux/{mount,fcntl,openat2,stat}.h, asm-generic/{fcntl,errno}.h */
 enum {
-  SIGCHLD = 17,
   O_PATH = 010000000,
   AT_EMPTY_PATH = 0x1000,
-  ENOTSUP = 95,
   ESRCH = 3,
   FSOPEN_CLOEXEC = 1,
   FSMOUNT_CLOEXEC = 1,
@@ -47,9 +44,11 @@ enum {
 };
 
 enum {
+  HOME = 3,
+  FIRST_OWN = 4,
   /* A container has about thirty mounts, of a line of 150 bytes each. */
   MOUNTS_BYTES = 1 << 16,
-  PATH_BYTES = 4096,
+  MOUNTS = 256,
   DIRECTORY_MODE = 0755,
   FILE_MODE = 0644
 };
@@ -68,29 +67,27 @@ struct how {
 
 static struct exchange exchange;
 static char mounts[MOUNTS_BYTES + 1];
+static int has_left;
 
-static void must(enum step step, isize result) {
-  if (result >= 0) return;
+/* Notes what went wrong; negative, for who passes it on. */
+static int failed(enum step step, isize result) {
   answer.error = (int)-result;
   answer.value = step;
-  give_answer();
-  leave(0);
+  return -1;
 }
 
 static isize open_file(const char *path, int flags) {
   return call(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
 }
 
-/* All of a file that fits. */
-static usize read_file(const char *path, char *to, usize size) {
-  isize file = open_file(path, O_RDONLY);
-  usize held = 0;
-  must(FINDING, file);
-  for (isize n; held < size && (n = call(SYS_read, file, to + held, size - held, 0)) > 0;) held += (usize)n;
+/* Reads a file to its end; what is not there or does not fit is an error. Gives the bytes. */
+static isize read_file(const char *path, char *to, usize size) {
+  isize file = open_file(path, O_RDONLY), held = 0;
+  if (file < 0) return file;
+  for (isize n; held < (isize)size && (n = call(SYS_read, file, to + held, size - (usize)held, 0)) > 0;) held += n;
   call(SYS_close, file, 0, 0, 0);
-  if (held == size) must(FINDING, -E2BIG);
   to[held] = 0;
-  return held;
+  return held < (isize)size ? held : -E2BIG;
 }
 
 /* /proc/PID/NAME */
@@ -106,15 +103,14 @@ static void proc_path(char *to, u32 pid, const char *file) {
   memcpy(to, file, length(file) + 1);
 }
 
-/* Whether any line of the process's cgroups ends with the slot's name. */
-static int is_slot(const char *path) {
-  static char cgroups[MOUNTS_BYTES + 1];
-  usize held = read_file(path, cgroups, MOUNTS_BYTES), n = request.name_length;
-  for (usize at = 0; at < held; at++) {
-    usize end = at;
-    while (end < held && cgroups[end] != '\n') end++;
-    if (end - at > n && cgroups[end - n - 1] == '/' && compare(cgroups + end - n, name, n) == 0) return 1;
-    at = end;
+/* Whether any line of a process's cgroups ends with the slot's name. */
+static int is_slot(const char *cgroups) {
+  usize n = request.name_length;
+  while (*cgroups) {
+    usize end = 0;
+    while (cgroups[end] && cgroups[end] != '\n') end++;
+    if (end > n && cgroups[end - n - 1] == '/' && compare(cgroups + end - n, name, n) == 0) return 1;
+    cgroups += end + (cgroups[end] == '\n');
   }
   return 0;
 }
@@ -122,21 +118,28 @@ static int is_slot(const char *path) {
 /* A process id that was given to another process meanwhile is noticed. */
 static int find_slot(void) {
   char path[64];
-  isize slot = call(SYS_pidfd_open, exchange.pid, 0, 0, 0);
-  must(FINDING, slot);
+  isize slot = call(SYS_pidfd_open, exchange.pid, 0, 0, 0), result;
+  if (slot < 0) return failed(FINDING, slot);
   proc_path(path, exchange.pid, "cgroup");
-  if (!is_slot(path)) must(FINDING, -ESRCH);
+  result = read_file(path, mounts, MOUNTS_BYTES);
+  if (result < 0) return failed(FINDING, result);
+  if (!is_slot(mounts)) return failed(FINDING, -ESRCH);
   proc_path(path, exchange.pid, "mountinfo");
-  read_file(path, mounts, MOUNTS_BYTES);
-  must(FINDING, call(SYS_pidfd_send_signal, slot, 0, 0, 0));
-  return (int)slot;
+  result = read_file(path, mounts, MOUNTS_BYTES);
+  if (result < 0) return failed(FINDING, result);
+  result = call(SYS_pidfd_send_signal, slot, 0, 0, 0);
+  return result < 0 ? failed(FINDING, result) : (int)slot;
 }
 
-static void enter_node(void) {
+static isize enter(int namespace) {
+  isize result = call(SYS_setns, namespace, CLONE_NEWNS, 0, 0);
+  if (result == 0) has_left = 1;
+  return result;
+}
+
+static isize enter_node(void) {
   isize node = open_file("/proc/1/ns/mnt", O_RDONLY);
-  must(MOUNTING, node);
-  must(MOUNTING, call(SYS_setns, node, CLONE_NEWNS, 0, 0));
-  call(SYS_close, node, 0, 0, 0);
+  return node < 0 ? node : enter((int)node);
 }
 
 static isize set_option(int context, char *option) {
@@ -148,27 +151,24 @@ static isize set_option(int context, char *option) {
 }
 
 /* The overlay that strings from `at` on describe, without a place. */
-static int mount_overlay(char *at, const char *end) {
-  isize context, overlay;
-  must(MOUNTING, call(SYS_chdir, at, 0, 0, 0));
+static isize mount_overlay(char *at, const char *end) {
+  isize result = call(SYS_chdir, at, 0, 0, 0), context;
+  if (result < 0) return result;
   context = call(SYS_fsopen, "overlay", FSOPEN_CLOEXEC, 0, 0);
-  must(MOUNTING, context);
+  if (context < 0) return context;
   for (at += length(at) + 1; at < end;) {
     usize n = length(at);
-    must(MOUNTING, set_option((int)context, at));
+    result = set_option((int)context, at);
+    if (result < 0) return result;
     at += n + 1;
   }
-  must(MOUNTING, call6(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0, 0));
-  overlay = call(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0, 0);
-  must(MOUNTING, overlay);
-  call(SYS_close, context, 0, 0, 0);
-  return (int)overlay;
+  result = call6(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0, 0);
+  return result < 0 ? result : call(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0, 0);
 }
 
-static isize open_below(int directory, const char *file, u64 flags) {
+static isize open_below(int directory, const char *file) {
   struct how how = {
-    flags | O_PATH | O_NOFOLLOW | O_CLOEXEC, 0,
-    RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+    O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
   };
   return call(SYS_openat2, directory, file, &how, sizeof how);
 }
@@ -180,43 +180,37 @@ static isize type_of(int file) {
 }
 
 /* Opens what `file` names in a directory of the image; makes it where it is missing. */
-static int open_place(int directory, const char *file, int is_directory) {
-  isize place = open_below(directory, file, 0);
+static isize open_place(int directory, const char *file, int is_directory) {
+  isize place = open_below(directory, file), result;
   if (place == -ENOENT) {
-    must(CARRYING, is_directory ? call(SYS_mkdirat, directory, file, DIRECTORY_MODE, 0)
-                                : call(SYS_mknodat, directory, file, S_IFREG | FILE_MODE, 0));
-    place = open_below(directory, file, 0);
-    must(CARRYING, place);
-    must(CARRYING, call6(SYS_fchownat, place, (isize) "", exchange.owner, exchange.owner, AT_EMPTY_PATH, 0));
+    result = is_directory ? call(SYS_mkdirat, directory, file, DIRECTORY_MODE, 0)
+                          : call(SYS_mknodat, directory, file, S_IFREG | FILE_MODE, 0);
+    if (result < 0) return result;
+    place = open_below(directory, file);
+    if (place < 0) return place;
+    result = call6(SYS_fchownat, place, (isize) "", exchange.owner, exchange.owner, AT_EMPTY_PATH, 0);
+    if (result < 0) return result;
   }
-  must(CARRYING, place);
-  if (type_of((int)place) != (is_directory ? S_IFDIR : S_IFREG)) must(CARRYING, -ENOTDIR);
-  return (int)place;
+  return place < 0 || type_of((int)place) == (is_directory ? S_IFDIR : S_IFREG) ? place : -ENOTDIR;
 }
 
 /* Moves the mount at an absolute path of the old root to the same path of the new one. */
-static void carry(int root, char *path) {
-  isize old = open_file(path, O_PATH);
-  int directory = root, is_directory;
+static isize carry(int root, char *path) {
+  isize old = open_file(path, O_PATH), place = root;
+  int is_directory;
   char *at = path + 1;
-  must(CARRYING, old);
+  if (old < 0) return old;
   is_directory = type_of((int)old) == S_IFDIR;
-  for (;;) {
+  for (int is_last = 0; !is_last;) {
     usize n = 0;
-    int place, is_last;
     while (at[n] && at[n] != '/') n++;
     is_last = !at[n];
     at[n] = 0;
-    place = open_place(directory, at, !is_last || is_directory);
-    if (directory != root) call(SYS_close, directory, 0, 0, 0);
-    directory = place;
-    if (is_last) break;
+    place = open_place((int)place, at, !is_last || is_directory);
+    if (place < 0) return place;
     at += n + 1;
   }
-  must(CARRYING, call6(SYS_move_mount, old, (isize) "", directory, (isize) "",
-                       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH, 0));
-  call(SYS_close, directory, 0, 0, 0);
-  call(SYS_close, old, 0, 0, 0);
+  return call6(SYS_move_mount, old, (isize) "", place, (isize) "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH, 0);
 }
 
 /* Ends field `number` of a line of proc(5)'s mountinfo with a zero byte. */
@@ -232,78 +226,94 @@ static char *field(char *line, int number) {
     }
 }
 
-/* Carries over what is mounted on the old root itself; the rest goes with it. In the order in which it was mounted. */
-static void carry_all(int root) {
-  enum { ID = 0, PARENT = 1, PLACE = 4 };
-  u64 old = 0;
-  for (int is_second = 0; is_second < 2; is_second++) {
-    char *line = mounts;
-    while (*line) {
-      usize n = 0;
-      while (line[n] && line[n] != '\n') n++;
-      /* A copy, because fields are cut out of it. */
-      static char copy[PATH_BYTES];
-      char *place, *parent;
-      if (n >= PATH_BYTES) must(CARRYING, -ENAMETOOLONG);
-      memcpy(copy, line, n);
-      copy[n] = 0;
-      line += n + (line[n] == '\n');
-      place = field(copy, PLACE);
-      parent = field(copy, PARENT);
-      if (!is_second) {
-        if (same(place, "/")) old = number(field(copy, ID));
-      } else if (number(parent) == old && !same(place, "/")) {
-        /* Blanks and the like are written as numbers; our places have none. */
-        for (const char *c = place; *c; c++)
-          if (*c == '\\') must(CARRYING, -EINVAL);
-        carry(root, place);
-      }
-    }
-  }
+/* Cuts off the next line of `at`; 0 when there is none. */
+static char *next_line(char **at) {
+  char *line = *at;
+  usize n = 0;
+  while (line[n] && line[n] != '\n') n++;
+  *at = line + n + (line[n] == '\n');
+  line[n] = 0;
+  return n > 0 ? line : 0;
 }
 
-static void exchange_root(void) {
+/* Carries over what is mounted on the old root itself; the rest goes with it. In the order in which it was mounted. */
+static isize carry_all(int root) {
+  enum { ID = 0, PARENT = 1, PLACE = 4 };
+  static struct {
+    u64 parent;
+    char *place;
+  } all[MOUNTS];
+  u64 old = 0;
+  usize count = 0;
+  char *at = mounts;
+  for (char *line; (line = next_line(&at));) {
+    /* From behind, because each field is cut off there. */
+    char *place = field(line, PLACE);
+    u64 parent = number(field(line, PARENT));
+    if (same(place, "/")) {
+      old = number(field(line, ID));
+      continue;
+    }
+    if (count == MOUNTS) return -E2BIG;
+    all[count].parent = parent;
+    all[count++].place = place;
+  }
+  for (usize i = 0; i < count; i++) {
+    isize result;
+    if (all[i].parent != old) continue;
+    /* Blanks and the like are written as numbers; our places have none. */
+    for (const char *c = all[i].place; *c; c++)
+      if (*c == '\\') return -EINVAL;
+    result = carry(root, all[i].place);
+    if (result < 0) return result;
+  }
+  return 0;
+}
+
+static int exchange_root(void) {
   char *strings = (char *)body + sizeof exchange, *end = (char *)body + request.body_length;
-  int slot, overlay;
-  if (request.body_length <= sizeof exchange || end[-1] != 0 || request.name_length == 0) must(READING, -EINVAL);
+  isize overlay, result;
+  int slot;
+  if (request.body_length <= sizeof exchange || end[-1] != 0 || request.name_length == 0) return failed(READING, -EINVAL);
   memcpy(&exchange, body, sizeof exchange);
   slot = find_slot();
-  if (exchange.of_node) enter_node();
+  if (slot < 0) return slot;
+  result = exchange.of_node ? enter_node() : 0;
+  if (result < 0) return failed(MOUNTING, result);
   overlay = mount_overlay(strings, end);
-  must(ENTERING, call(SYS_setns, slot, CLONE_NEWNS, 0, 0));
-  call(SYS_umask, 0, 0, 0, 0);
-  must(ATTACHING, call6(SYS_move_mount, overlay, (isize) "", AT_FDCWD, (isize) "/", MOVE_MOUNT_F_EMPTY_PATH, 0));
-  carry_all(overlay);
-  must(EXCHANGING, call(SYS_fchdir, overlay, 0, 0, 0));
+  if (overlay < 0) return failed(MOUNTING, overlay);
+  result = enter(slot);
+  if (result < 0) return failed(ENTERING, result);
+  result = call6(SYS_move_mount, overlay, (isize) "", AT_FDCWD, (isize) "/", MOVE_MOUNT_F_EMPTY_PATH, 0);
+  if (result < 0) return failed(ATTACHING, result);
+  result = carry_all((int)overlay);
+  if (result < 0) return failed(CARRYING, result);
+  result = call(SYS_fchdir, overlay, 0, 0, 0);
   /* Whoever has the old root has the new one from now on, the slot's first process, too. */
-  must(EXCHANGING, call(SYS_pivot_root, ".", ".", 0, 0));
-  must(EXCHANGING, call(SYS_umount2, ".", MNT_DETACH, 0, 0));
-  give_answer();
-  leave(0);
+  if (result == 0) result = call(SYS_pivot_root, ".", ".", 0, 0);
+  if (result == 0) result = call(SYS_umount2, ".", MNT_DETACH, 0, 0);
+  return result < 0 ? failed(EXCHANGING, result) : 0;
 }
 
-static void carry_out(void) {
-  isize child;
-  int status = 0;
-  if (request.operation != EXCHANGE) {
-    refuse(-EINVAL);
-    give_answer();
-    return;
-  }
-  child = call6(SYS_clone, SIGCHLD, 0, 0, 0, 0, 0);
-  if (child == 0) exchange_root();
-  if (child > 0) {
-    while (call(SYS_wait4, child, &status, 0, 0) == -EINTR) {}
-    if (status == 0) return;
-  }
-  refuse(child < 0 ? child : -EIO);
-  give_answer();
+/* Back where we belong. What can't be left behind ends us; the next request finds another of us. */
+static void go_home(void) {
+  if (has_left && call(SYS_setns, HOME, CLONE_NEWNS, 0, 0) < 0) leave(1);
+  has_left = 0;
+  if (call(SYS_close_range, FIRST_OWN, ~0u, 0, 0) < 0) leave(0);
 }
 
 __attribute__((used)) void start(void) {
   /* Ctrl-C is for the agent, which still serves what it has begun. */
   u64 mask = 1UL << (SIGTERM - 1) | 1UL << (SIGINT - 1);
   call(SYS_rt_sigprocmask, SIG_BLOCK, &mask, 0, 8);
-  while (next_request()) carry_out();
+  call(SYS_umask, 0, 0, 0, 0);
+  /* HOME is the first that is free: Node gives its children their standard streams and nothing else. */
+  if (open_file("/proc/self/ns/mnt", O_RDONLY) != HOME) leave(1);
+  while (next_request()) {
+    if (request.operation == EXCHANGE) exchange_root();
+    else refuse(-EINVAL);
+    give_answer();
+    go_home();
+  }
   leave(0);
 }

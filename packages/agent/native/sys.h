@@ -175,6 +175,7 @@ enum {
   SYS_fsopen = 430,
   SYS_fsconfig = 431,
   SYS_fsmount = 432,
+  SYS_close_range = 436,
   SYS_openat2 = 437,
   SYS_mount_setattr = 442
 };

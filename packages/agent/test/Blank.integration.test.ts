@@ -174,22 +174,26 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("slots without a
 
   it.effect("say what is wrong with a command, and give way to sandboxes", () =>
     Effect.gen(function*() {
-      const client = yield* Fixture.start({ ...(yield* withBlanks(2)), FSB_SLOTS: "2" })
-      yield* Fixture.untilBlank(client, 2)
-      const error = yield* Effect.flip(client.create(Fixture.request(["/nope"])))
-      assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : error._tag, "CommandNotFound")
-      assert.deepStrictEqual((yield* client.list({})).instances, [])
-      const requests = [Fixture.request(Fixture.sleeper), Fixture.request(Fixture.sleeper)]
-      for (const [at, request] of requests.entries()) {
-        yield* Fixture.untilBlank(client, 2 - at)
-        yield* client.create(request)
-      }
-      yield* Fixture.untilBlank(client, 0)
-      for (const { instanceId } of requests) {
-        yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
-      }
-      yield* Fixture.untilBlank(client, 2)
-    }).pipe(Effect.scoped))
+      const before = yield* Fixture.world
+      yield* Effect.gen(function*() {
+        const client = yield* Fixture.start({ ...(yield* withBlanks(2)), FSB_SLOTS: "2" })
+        yield* Fixture.untilBlank(client, 2)
+        const error = yield* Effect.flip(client.create(Fixture.request(["/nope"])))
+        assert.strictEqual(error._tag === "FailedPrecondition" ? error.reason : error._tag, "CommandNotFound")
+        assert.deepStrictEqual((yield* client.list({})).instances, [])
+        const requests = [Fixture.request(Fixture.sleeper), Fixture.request(Fixture.sleeper)]
+        for (const [at, request] of requests.entries()) {
+          yield* Fixture.untilBlank(client, 2 - at)
+          yield* client.create(request)
+        }
+        yield* Fixture.untilBlank(client, 0)
+        for (const { instanceId } of requests) {
+          yield* client.delete({ instanceId, gracePeriodSeconds: 0 })
+        }
+        yield* Fixture.untilBlank(client, 2)
+      }).pipe(Effect.scoped)
+      assert.deepStrictEqual(yield* Fixture.world, before)
+    }))
 
   it.effect("are made no more where the kernel can't do it, which is told", () =>
     Effect.gen(function*() {
