@@ -47,9 +47,9 @@ const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string;
   { ours: "create.prepared.yes", peer: "create.prepared.alone", atLeast: 0.5 },
   { ours: "create.parked.greedy", peer: "create.parked.alone", atLeast: 0.15 },
   { ours: "create.prepared.greedy", peer: "create.prepared.alone", atLeast: 0.25 },
-  { ours: "cli.run", peer: "peer.docker.run", atLeast: 1.5 },
-  { ours: "cli.run", peer: "peer.podman.run", atLeast: 0.6 },
-  { ours: "cli.run", peer: "peer.ctr.run", atLeast: 0.5 }
+  { ours: "cli.run", peer: "peer.docker.run", atLeast: 2.2 },
+  { ours: "cli.run", peer: "peer.podman.run", atLeast: 0.9 },
+  { ours: "cli.run", peer: "peer.ctr.run", atLeast: 0.7 }
 ]
 
 /** How many times as fast as a peer we are at the median. */

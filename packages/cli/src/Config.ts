@@ -5,12 +5,12 @@
  */
 import * as Sandbox from "@fast-sandbox/core/Sandbox"
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
+import { existsSync, readFileSync, statSync } from "node:fs"
 import { LocalError } from "./Failure.ts"
 
 /** Where a one-machine installation keeps everything. */
@@ -195,16 +195,19 @@ export const parse = (path: string, text: string): Result.Result<ConfigFile, Loc
   return Result.flatMap(json, (value) => check(path, value))
 }
 
-/** The configuration of a file; none where there is no such file. */
-export const readFile = Effect.fnUntraced(function*(path: string) {
-  const files = yield* FileSystem.FileSystem
-  const text = yield* files.readFileString(path).pipe(
-    Effect.asSome,
-    Effect.catchIf(({ reason }) => reason._tag === "NotFound", () => Effect.succeedNone),
-    Effect.mapError(({ message }) => new LocalError({ problem: `can't read ${path}: ${message}` }))
+/**
+ * The configuration of a file; none where there is no such file. Read by this thread: every call does it, and the way to
+ * another thread and back takes longer than the file, on a busy machine by milliseconds.
+ */
+export const readFile = (path: string): Effect.Effect<Option.Option<ConfigFile>, LocalError> =>
+  Effect.try({
+    try: () => statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : readFileSync(path, "utf8"),
+    catch: (cause) => new LocalError({ problem: `can't read ${path}: ${problemOf(cause)}` })
+  }).pipe(
+    Effect.flatMap((text) =>
+      text === undefined ? Effect.succeedNone : Effect.asSome(Effect.fromResult(parse(path, text)))
+    )
   )
-  return Option.isNone(text) ? Option.none() : Option.some(yield* Effect.fromResult(parse(path, text.value)))
-})
 
 const sourceOf = (path: string, name: string) =>
   Effect.map(readFile(path), (config) => Option.toArray(config).map((config): Source => ({ ...config, name })))
@@ -222,9 +225,8 @@ export const load = Effect.fn("Config.load")(function*(
   flags: Flags,
   environment: Readonly<Record<string, string | undefined>>
 ) {
-  const files = yield* FileSystem.FileSystem
   const { config, ...rest } = flags
-  if (config !== undefined && !(yield* Effect.orElseSucceed(files.exists(config), () => false))) {
+  if (config !== undefined && !existsSync(config)) {
     return yield* new LocalError({ problem: `--config: there is no file ${config}` })
   }
   const userHome = environment.HOME ?? ""
