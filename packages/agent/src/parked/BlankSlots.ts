@@ -23,6 +23,9 @@ const maxOdd = 1000
 /** Steps whose failure is the image's, unless it is the machine's. */
 const imageSteps: ReadonlySet<Step> = new Set(["mounting the root file system", "carrying mounts over"])
 
+/** A slot may have died just now; so many in a row that are not found say that the agent does not see the node's processes. */
+const maxMissed = 3
+
 /** Whether the machine can't do it, whatever the image: an old kernel, or rights that the agent lacks. */
 const isOfMachine = ({ code, step }: RootNotExchanged): boolean =>
   code === "ENOSYS" || (code === "EPERM" && step !== "carrying mounts over")
@@ -56,13 +59,15 @@ const make = Effect.gen(function*() {
   const roots = yield* RootExchange
   const sandboxes = yield* SandboxContainer
   const odd = new RecentSet<string>(maxOdd)
+  let missed = 0
   let problem = parking?.message ?? (roots.isThere ? undefined : "fsb-rootfs is not there")
 
   const learn = Effect.fnUntraced(function*({ image }: PreparedImage, error: RootNotExchanged | BoundaryError) {
     if (error._tag !== "RootNotExchanged") {
       return yield* Effect.logInfo("an image's root could not be prepared", { image: image.name }, error.message)
     }
-    if (isOfMachine(error)) {
+    missed = error.step === "finding the slot" ? missed + 1 : 0
+    if (isOfMachine(error) || missed === maxMissed) {
       problem = error.message
       return yield* Effect.logWarning("no blank slots are made from now on", error.message)
     }
@@ -79,7 +84,10 @@ const make = Effect.gen(function*() {
       sandboxes.rootOf(slot.id, image).pipe(
         measure("snapshot"),
         Effect.flatMap((mounts) => measure("rootfs")(roots.exchange(slot, mounts))),
-        Effect.as(true),
+        Effect.andThen(Effect.sync(() => {
+          missed = 0
+          return true
+        })),
         Effect.catch((error) => Effect.as(learn(image, error), false))
       )
     ),
