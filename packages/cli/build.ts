@@ -18,7 +18,6 @@ import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { lazyBuiltins } from "./build/lazyBuiltins.ts"
 import { runSnapshotBuilder } from "./build/snapshotBuilder.ts"
-import { TUNABLES } from "./src/Malloc.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const dist = join(root, "dist")
@@ -151,8 +150,8 @@ const SHORT = [
  * once, and no reason to let the space for new objects grow to 32 MB twice, as V8 does by itself.
  *
  * That V8 does not make its hash tables anew with a seed of this process saves a fifteenth. The seed keeps strangers from
- * choosing keys that collide, so the server of this machine (\`up\`) keeps it; it is also no short program, for which
- * {@link TUNABLES} are. Short programs also end before compiled code pays, so V8 waits longer until it compiles.
+ * choosing keys that collide, so the server of this machine (\`up\`) keeps it. Short programs also end before compiled code
+ * pays, so V8 waits longer until it compiles.
  */
 const launcher = `#!/bin/sh
 self=$0
@@ -168,10 +167,7 @@ case $1 in cp) young=--max-semi-space-size=4 ;; *) young= ;; esac
 if [ -n "$snapshot" ] && [ -r "$snapshot" ]; then
   case " $* " in
     *" up "*) short= ;;
-    *)
-      short="${SHORT.join(" ")}"
-      [ -n "$GLIBC_TUNABLES" ] || export GLIBC_TUNABLES=${TUNABLES}
-      ;;
+    *) short="${SHORT.join(" ")}" ;;
   esac
   exec "$node" $young $short --no-verify-snapshot-checksum --snapshot-blob "$snapshot" "$root/dist/fsb-ctl.cjs" "$@"
 fi

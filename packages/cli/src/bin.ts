@@ -6,10 +6,8 @@
  */
 import { version } from "@fast-sandbox/core/Version"
 import { startupSnapshot } from "node:v8"
-import { forget } from "./Malloc.ts"
 
 const start = (): void => {
-  forget()
   const args = process.argv.slice(2)
   const [first, ...rest] = args
   if (rest.length === 0 && (first === "--version" || first === "-v")) {
