@@ -19,7 +19,7 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { closeSync, constants, ftruncateSync, mkdirSync, openSync, writeFileSync } from "node:fs"
 import { isIPv6 } from "node:net"
 import { basename } from "node:path"
 import { AgentConfig, type Settings } from "../AgentConfig.ts"
@@ -103,6 +103,20 @@ const bind = (source: string, destination: string): OciSpec.SpecMount => ({
   options: ["bind", "ro", "nosuid", "nodev", "noexec"]
 })
 
+/**
+ * The file itself is mounted, so it has to stay the same one. It is never empty in between: what was is written to disk by
+ * ext4 when it is closed (`auto_da_alloc`, see ext4(5)), which takes longer than all else.
+ */
+const rewrite = (path: string, text: string): void => {
+  const file = openSync(path, constants.O_WRONLY | constants.O_CREAT)
+  try {
+    writeFileSync(file, text)
+    ftruncateSync(file, Buffer.byteLength(text))
+  } finally {
+    closeSync(file)
+  }
+}
+
 const unwritten = (cause: unknown) =>
   new NetworkUnavailable({ problem: `its files could not be written: ${String(cause)}` })
 
@@ -129,8 +143,8 @@ const makeFiles = Effect.fnUntraced(function*(
     write: (id: string, hostname: string, addresses: ReadonlyArray<string>) =>
       Effect.try({
         try: () => {
-          writeFileSync(`${pathOf(id)}/hosts`, Resolution.hosts(hostname, addresses))
-          writeFileSync(`${pathOf(id)}/hostname`, `${hostname}\n`)
+          rewrite(`${pathOf(id)}/hosts`, Resolution.hosts(hostname, addresses))
+          rewrite(`${pathOf(id)}/hostname`, `${hostname}\n`)
         },
         catch: unwritten
       }),

@@ -43,6 +43,9 @@ import * as Warmth from "./Warmth.ts"
 /** How often it is looked whether slots are missing or too many, beside whenever that may have changed. */
 const lookInterval = "1 second"
 
+/** A folder that a claim leaves waits so long for creates that are under way, before it is cleared away beside them. */
+const patience = "100 millis"
+
 /** An image of which no slot could be parked is tried again after this. */
 const retryMillis = 10_000
 
@@ -372,7 +375,10 @@ const make = Effect.gen(function*() {
       const isServed = yield* serve(slot, entry, image, spec, measure)
       yield* Scope.close(slot.scope, Exit.void)
       if (isServed) {
-        yield* Effect.forkIn(files.remove(slot.id), scope)
+        yield* Effect.forkIn(
+          Effect.andThen(Effect.timeoutOption(traffic.quiet, patience), files.remove(slot.id)),
+          scope
+        )
         yield* wake
         return slot.image === undefined ? "blank" : "parked"
       }

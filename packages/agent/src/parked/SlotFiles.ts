@@ -23,7 +23,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   writeFileSync
 } from "node:fs"
@@ -136,13 +135,14 @@ const make = Effect.gen(function*() {
     readClaims().length > 0 ? Effect.void : Effect.provideContext(MachineSetup.unmountBelow(root), context)
   )
 
-  const readClaims = (): ReadonlyArray<string> =>
-    existsSync(claims) ? readdirSync(claims).filter((name) => !name.startsWith(".")) : []
+  const readClaims = (): ReadonlyArray<string> => existsSync(claims) ? readdirSync(claims) : []
 
   const readClaim = (slotId: string): ReadonlyArray<readonly [string, Claim]> => {
     try {
       return [[slotId, decodeClaim(readFileSync(`${claims}/${slotId}`))]]
     } catch {
+      // its agent was killed while it wrote it
+      rmSync(`${claims}/${slotId}`, { force: true })
       return []
     }
   }
@@ -158,11 +158,8 @@ const make = Effect.gen(function*() {
       }),
     remove: (slotId) => Effect.sync(() => rmSync(`${slots}/${slotId}`, { recursive: true, force: true })),
     claim: (slotId, claim) =>
-      Effect.sync(() => {
-        // Whole or not at all.
-        writeFileSync(`${claims}/.${slotId}`, encodeClaim(claim), { mode: recordMode })
-        renameSync(`${claims}/.${slotId}`, `${claims}/${slotId}`)
-      }),
+      // One that an agent did not finish can't be read, and its slot was given no orders.
+      Effect.sync(() => writeFileSync(`${claims}/${slotId}`, encodeClaim(claim), { mode: recordMode })),
     settle: (slotId) => Effect.sync(() => rmSync(`${claims}/${slotId}`, { force: true })),
     claims: Effect.sync(() => new Map(readClaims().flatMap(readClaim)))
   })
