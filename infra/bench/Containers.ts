@@ -106,6 +106,19 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
   /** A pool that is told nothing parks what was asked for lately. */
   const unparked = [{ image: common.image, parked: 0 }]
 
+  let areAlone = false
+  const alone = <A, E, R>(scenario: Effect.Effect<A, E, R>) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        areAlone = true
+      }),
+      () => scenario,
+      () =>
+        Effect.sync(() => {
+          areAlone = false
+        })
+    )
+
   const setUp = Effect.gen(function*() {
     yield* Stack.makePool(parkedPool, {
       // With room for as many more, so that what a start took is replaced at once and not when its sandbox is gone.
@@ -124,8 +137,9 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
     const gauge = yield* ParkedGauge.make(home, parkedPool)
     const background: Ours.Background = { ready: gauge.until, settled: gauge.until(burst) }
 
+    /** Of many starts at once the steps tell how long they waited for each other. */
     const addSteps = (start: string) => ({ startup }: Created) => {
-      for (const { millis, name } of startup?.steps ?? []) {
+      for (const { millis, name } of areAlone ? startup?.steps ?? [] : []) {
         recorder.add(`step.${start}.${name}`, "within the agent", millis)
       }
     }
@@ -174,7 +188,9 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
   const { bare, parked, prepared, processes, requests, strong } = yield* Effect.provideContext(setUp, context)
 
   const scenarios = {
-    requests: Starts.run(recorder, { contenders: [...requests, strong], concurrency: 1, rounds, suffix: ".c1" }),
+    requests: alone(
+      Starts.run(recorder, { contenders: [...requests, strong], concurrency: 1, rounds, suffix: ".c1" })
+    ),
     isolation: Isolation.run(recorder, common, { home, rounds: part(2) }),
     parallel: Effect.andThen(
       Starts.run(recorder, { contenders: requests, concurrency: 4, rounds: part(25), suffix: ".c4" }),

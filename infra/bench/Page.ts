@@ -6,7 +6,7 @@ import { ratiosOf, sentence } from "./Report.ts"
 import { type Results, type Row, rows } from "./Results.ts"
 
 /** Whole starts, ours and others', whose bars mean the same. */
-export const starts = /^(create\.(parked|prepared)\.c\d+|cli\.|peer\.)/
+export const starts = /^(create\.(parked|prepared|classic)\.c\d+|cli\.|peer\.)/
 
 /** What each part of a page is about: metrics go to the first part that takes their name. */
 const parts: ReadonlyArray<{ readonly title: string; readonly text: string; readonly takes: RegExp }> = [

@@ -32,8 +32,8 @@ export const table = (metrics: Metrics): string => {
 const comparisons: ReadonlyArray<{ readonly ours: string; readonly peer: string; readonly atLeast: number }> = [
   { ours: "create.parked.c1", peer: "peer.docker.api.c1", atLeast: 10 },
   { ours: "create.parked.c1", peer: "peer.containerd.bare.c1", atLeast: 3 },
-  { ours: "create.prepared.c1", peer: "peer.docker.api.c1", atLeast: 2.5 },
-  { ours: "create.prepared.c1", peer: "peer.containerd.bare.c1", atLeast: 0.8 },
+  { ours: "create.prepared.c1", peer: "peer.docker.api.c1", atLeast: 5 },
+  { ours: "create.prepared.c1", peer: "peer.containerd.bare.c1", atLeast: 1.8 },
   { ours: "create.classic.c1", peer: "peer.containerd.bare.c1", atLeast: 0.8 },
   { ours: "create.parked.c16", peer: "peer.containerd.bare.c16", atLeast: 3 },
   { ours: "cycles.create.parked.c4", peer: "cycles.peer.containerd.bare.c4", atLeast: 0.9 },
