@@ -44,6 +44,9 @@ const removeStale = async (current: ReadonlyArray<string>) => {
   await Promise.all(stale.map((name) => rm(join(dist, name))))
 }
 
+/** By it whoever imports a chunk's default takes that and not all of its exports. */
+const MODULE_MARK = `Object.defineProperty(module.exports,"__esModule",{value:true});`
+
 /**
  * esbuild has `module.exports` copy, by getters, an object that has getters itself, for the sake of a mark that this is an
  * ES module. Chunks know each other, and every use of another chunk's export runs them. Columns stay, for the source map.
@@ -52,7 +55,7 @@ const exportDirectly = (code: string): string =>
   code.replace(
     /module\.exports=[\w$]+\(([\w$]+)\);/,
     (found, exported: string) => `module.exports=${exported};`.padEnd(found.length)
-  )
+  ) + MODULE_MARK
 
 /** Gives the names of its files. */
 const buildCommandLine = async (): Promise<ReadonlyArray<string>> => {

@@ -57,8 +57,8 @@ struct exchange {
   u32 pid;
   /* Who root of the container is on the node; mount points that are made belong to him. */
   u32 owner;
-  /* Whether the layers' paths are those of the node's first process, and not our own. */
-  u32 of_node;
+  /* The process whose paths those of the layers are: the node's first; 0 where they are our own. */
+  u32 node;
 };
 
 struct how {
@@ -138,7 +138,9 @@ static isize enter(int namespace) {
 }
 
 static isize enter_node(void) {
-  isize node = open_file("/proc/1/ns/mnt", O_RDONLY);
+  char path[64];
+  proc_path(path, exchange.node, "ns/mnt");
+  isize node = open_file(path, O_RDONLY);
   return node < 0 ? node : enter((int)node);
 }
 
@@ -278,7 +280,7 @@ static int exchange_root(void) {
   memcpy(&exchange, body, sizeof exchange);
   slot = find_slot();
   if (slot < 0) return slot;
-  result = exchange.of_node ? enter_node() : 0;
+  result = exchange.node ? enter_node() : 0;
   if (result < 0) return failed(MOUNTING, result);
   overlay = mount_overlay(strings, end);
   if (overlay < 0) return failed(MOUNTING, overlay);

@@ -248,7 +248,8 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("slots without a
         ...(yield* withBlanks(1)),
         FSB_STATE_DIR: shared,
         FSB_AGENT_LISTEN: `unix:${shared}/agent.sock`,
-        FSB_HOST_ROOT: "/proc/1/root",
+        // As the node's first process in a Pod; here that may be one that nobody may look into.
+        FSB_HOST_ROOT: `/proc/${process.pid}/root`,
         // Named networks are mounts, too, of a directory that is not shared here.
         FSB_NETWORK: "none"
       }

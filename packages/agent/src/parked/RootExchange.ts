@@ -99,14 +99,17 @@ export const describe = (mounts: ReadonlyArray<Mount>): ReadonlyArray<string> | 
     : undefined
 }
 
+/** The process by which an agent in a Pod sees its node's files. */
+const processOfRoot = /^\/proc\/(\d+)\/root$/
+
 const encode = (
-  { owner, pid, sharesNode }: { readonly pid: number; readonly owner: number; readonly sharesNode: boolean },
+  { node, owner, pid }: { readonly pid: number; readonly owner: number; readonly node: number },
   strings: ReadonlyArray<string>
 ): Buffer => {
   const header = Buffer.alloc(headerBytes)
   header.writeUInt32LE(pid, 0)
   header.writeUInt32LE(owner, 4)
-  header.writeUInt32LE(sharesNode ? 0 : 1, 8)
+  header.writeUInt32LE(node, 8)
   return Buffer.concat([header, Buffer.from(strings.map((text) => `${text}\0`).join(""))])
 }
 
@@ -122,7 +125,7 @@ const make = Effect.gen(function*() {
   }
   const ask = yield* ResidentProgram.make(binary)
   const owner = range?.hostId ?? 0
-  const sharesNode = hostRoot === ""
+  const node = hostRoot === "" ? 0 : Number(processOfRoot.exec(hostRoot)?.[1] ?? 1)
   return RootExchange.of({
     isThere: true,
     exchange: Effect.fn("RootExchange.exchange")(({ id, pid }, mounts) =>
@@ -130,7 +133,7 @@ const make = Effect.gen(function*() {
         const strings = describe(mounts)
         return strings === undefined
           ? Effect.fail(new RootNotExchanged({ step: "mounting the root file system", code: "E2BIG" }))
-          : ask({ operation: exchangeOperation, name: id, body: encode({ pid, owner, sharesNode }, strings) }).pipe(
+          : ask({ operation: exchangeOperation, name: id, body: encode({ pid, owner, node }, strings) }).pipe(
             Effect.mapError(({ code, value }) => new RootNotExchanged({ step: steps[value] ?? steps[0], code })),
             Effect.asVoid
           )
