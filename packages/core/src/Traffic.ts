@@ -10,6 +10,11 @@ import * as Layer from "effect/Layer"
 /** Requests come in bursts: what follows another this closely finds the machine to itself. */
 const quietMillis = 20
 
+const nanosPerMilli = 1e6
+
+/** Not the time of day: whoever sets that back must not make background work wait. */
+const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / nanosPerMilli)
+
 /**
  * - `during` runs a request.
  * - `quiet` is done when none runs and none has ended just now.
@@ -26,7 +31,7 @@ export class Traffic extends Context.Service<Traffic, {
     const begin = Effect.sync(() => {
       running++
     })
-    const end = Effect.map(Clock.currentTimeMillis, (nowMillis) => {
+    const end = Effect.map(now, (nowMillis) => {
       running--
       lastEnd = nowMillis
       if (running === 0) {
@@ -35,7 +40,7 @@ export class Traffic extends Context.Service<Traffic, {
       }
     })
 
-    const quiet: Effect.Effect<void> = Effect.flatMap(Clock.currentTimeMillis, (nowMillis) => {
+    const quiet: Effect.Effect<void> = Effect.flatMap(now, (nowMillis) => {
       if (running > 0) {
         return Effect.andThen(Deferred.await(idle), quiet)
       }
