@@ -2,6 +2,7 @@
  * The scenarios that start containers: a stack of the run's own, with one pool that parks and one that does not, beside
  * the peers that are installed.
  */
+import { defaultBlankSlots } from "@fast-sandbox/agent/AgentConfig"
 import type { Created } from "@fast-sandbox/client/Calls"
 import { Sandboxes } from "@fast-sandbox/client/Sandboxes"
 import * as Containerd from "@fast-sandbox/containerd/Containerd"
@@ -52,9 +53,6 @@ const parkedPool = "bench-parked"
 const preparedPool = "bench-prepared"
 const classicPool = "bench-classic"
 const crowdPool = "bench-crowd"
-
-/** Slots without an image that an agent keeps unless it is told otherwise. */
-const blankSlots = 2
 
 /** Docker Engine takes longer than all others together. */
 const engineEveryRounds = 5
@@ -108,15 +106,9 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
 
   let areAlone = false
   const alone = <A, E, R>(scenario: Effect.Effect<A, E, R>) =>
-    Effect.acquireUseRelease(
-      Effect.sync(() => {
-        areAlone = true
-      }),
-      () => scenario,
-      () =>
-        Effect.sync(() => {
-          areAlone = false
-        })
+    Effect.sync(() => areAlone = true).pipe(
+      Effect.andThen(scenario),
+      Effect.ensuring(Effect.sync(() => areAlone = false))
     )
 
   const setUp = Effect.gen(function*() {
@@ -151,8 +143,8 @@ export const make = Effect.fnUntraced(function*(recorder: Recorder, options: {
       tier: "prepared",
       pool: preparedPool,
       // More at once than there are take what there is, as a user's would.
-      ready: (count) => blanks.untilBlank(Math.min(count, blankSlots)),
-      settled: blanks.untilBlank(blankSlots),
+      ready: (count) => blanks.untilBlank(Math.min(count, defaultBlankSlots)),
+      settled: blanks.untilBlank(defaultBlankSlots),
       consistencyMode: "fast",
       onCreated: addSteps("prepared")
     })

@@ -25,8 +25,8 @@ const maxSlots = 1000
 /** Few enough to share their cost, enough that the death of one is not the death of all. */
 const defaultShimGroups = 4
 
-/** One for who asks next, while the one before is replaced in 50 ms; about a MiB each. */
-const defaultBlankSlots = 2
+/** Slots without an image: one for who asks next, while the one before is replaced in 50 ms; about a MiB each. */
+export const defaultBlankSlots = 2
 
 /** More shims than this no longer share anything. */
 const maxShimGroups = 64

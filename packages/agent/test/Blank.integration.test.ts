@@ -15,6 +15,7 @@ import { Effect, Layer, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs"
 import * as Fixture from "./AgentFixture.ts"
+import { surviveKills } from "./surviveKills.ts"
 
 const root = "etc proc dev sys".split(" ")
 
@@ -270,31 +271,12 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })(
   (it) => {
     it.effect("end with it and their roots too; what was claimed goes on, once", () =>
       Effect.gen(function*() {
-        const before = yield* Fixture.world
-        const environment = { ...(yield* withBlanks(3)), POD_UID: "uid-blank" }
-        for (const millis of [1, 2, 3, 5, 7, 10]) {
-          const agent = yield* Fixture.startProcess(environment)
-          yield* Fixture.untilBlank(agent.client, 3)
-          const requests = Array.from({ length: 3 }, () => Fixture.request(["sh", "-c", "echo began; sleep 1000"]))
-          const promised = yield* Fixture.killAmidCreates(agent, requests, millis)
-          const next = yield* Fixture.startProcess(environment)
-          const { instances } = yield* next.client.list({})
-          assert.isTrue(instances.every(({ state }) => state === InstanceState.RUNNING))
-          assert.includeMembers(instances.map(({ instanceId }) => instanceId), promised)
-          for (const request of requests) {
-            yield* next.client.create(request)
-            yield* Fixture.eventually(
-              "it began",
-              Effect.map(Fixture.logsOf(next.client, request.instanceId), (lines) => lines.length > 0)
-            )
-            assert.deepStrictEqual(yield* Fixture.logsOf(next.client, request.instanceId), ["began"])
-          }
-          for (const { instanceId } of requests) {
-            yield* next.client.delete({ instanceId, gracePeriodSeconds: 0 })
-          }
-          assert.strictEqual(yield* Fixture.kill(next, "SIGTERM"), 0)
-          assert.deepStrictEqual(yield* Fixture.world, before)
-        }
+        yield* surviveKills({
+          environment: { ...(yield* withBlanks(3)), POD_UID: "uid-blank" },
+          count: 3,
+          after: [1, 2, 3, 5, 7, 10],
+          ready: (client) => Fixture.untilBlank(client, 3)
+        })
       }).pipe(Effect.scoped), 90_000)
   }
 )

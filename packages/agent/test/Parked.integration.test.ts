@@ -14,6 +14,7 @@ import { layer as privateContainerd, PrivateContainerd } from "@fast-sandbox/tes
 import * as TestImages from "@fast-sandbox/testkit/TestImages"
 import { Effect, Layer } from "effect"
 import * as Fixture from "./AgentFixture.ts"
+import { surviveKills } from "./surviveKills.ts"
 
 const node = Layer.effectDiscard(
   Effect.gen(function*() {
@@ -300,33 +301,12 @@ layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots", 
 layer(node, { excludeTestServices: true, timeout: "1 minute" })("parked slots of an agent that is killed", (it) => {
   it.effect("end with it; what was claimed goes on, once", () =>
     Effect.gen(function*() {
-      const before = yield* Fixture.world
-      const environment = { ...(yield* withInit({ busybox: 4 })), POD_UID: "uid-parked" }
-      for (const millis of [1, 2, 3, 5, 8]) {
-        const agent = yield* Fixture.startProcess(environment)
-        yield* Fixture.untilParked(agent.client, 4)
-        const requests = Array.from({ length: 4 }, () => Fixture.request(["sh", "-c", "echo began; sleep 1000"]))
-        const promised = yield* Fixture.killAmidCreates(agent, requests, millis)
-        const next = yield* Fixture.startProcess(environment)
-        const { instances } = yield* next.client.list({})
-        assert.isTrue(instances.every(({ state }) => state === InstanceState.RUNNING))
-        assert.includeMembers(instances.map(({ instanceId }) => instanceId), promised)
-        // Whoever heard nothing asks again, and nobody's program has run twice.
-        for (const request of requests) {
-          yield* next.client.create(request)
-          yield* Fixture.eventually(
-            "it began",
-            Effect.map(Fixture.logsOf(next.client, request.instanceId), (lines) => lines.length > 0)
-          )
-          assert.deepStrictEqual(yield* Fixture.logsOf(next.client, request.instanceId), ["began"])
-        }
-        assert.lengthOf((yield* next.client.list({})).instances, 4)
-        for (const { instanceId } of requests) {
-          yield* next.client.delete({ instanceId, gracePeriodSeconds: 0 })
-        }
-        assert.strictEqual(yield* Fixture.kill(next, "SIGTERM"), 0)
-        assert.deepStrictEqual(yield* Fixture.world, before)
-      }
+      yield* surviveKills({
+        environment: { ...(yield* withInit({ busybox: 4 })), POD_UID: "uid-parked" },
+        count: 4,
+        after: [1, 2, 3, 5, 8],
+        ready: (client) => Fixture.untilParked(client, 4)
+      })
     }).pipe(Effect.scoped), 90_000)
 
   it.effect("keep what was claimed when it is killed again, and after it left", () =>

@@ -298,13 +298,10 @@ const make = Effect.gen(function*() {
 
   /** A slot that can be what the spec describes: one of the image, else one that can take its root. */
   const take = (image: PreparedImage, fixedPart: string): Slot | undefined => {
-    const slot = parked.get(image.image.name)?.find((slot) =>
-      slot.image?.image.chainId === image.image.chainId && slot.fixedPart === fixedPart
-    ) ?? (blanks.suits(image)
-      ? parked.get(Warmth.blank)?.find((slot) =>
-        slot.fixedPart === fixedPart
-      )
-      : undefined)
+    const fits = (slot: Slot) =>
+      slot.fixedPart === fixedPart &&
+      (slot.image === undefined ? blanks.suits(image) : slot.image.image.chainId === image.image.chainId)
+    const slot = parked.get(nameOf(image))?.find(fits) ?? parked.get(Warmth.blank)?.find(fits)
     return slot !== undefined && withdraw(slot) ? slot : undefined
   }
 
