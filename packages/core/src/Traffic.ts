@@ -45,7 +45,8 @@ export class Traffic extends Context.Service<Traffic, {
         return Effect.andThen(Deferred.await(idle), quiet)
       }
       const left = lastEnd + quietMillis - nowMillis
-      return left > 0 ? Effect.andThen(Effect.sleep(left), quiet) : Effect.void
+      // whole ones, as timers have them: what is left of one would be waited for again and again
+      return left > 0 ? Effect.andThen(Effect.sleep(Math.ceil(left)), quiet) : Effect.void
     })
 
     return Traffic.of({
