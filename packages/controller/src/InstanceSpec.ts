@@ -30,18 +30,16 @@ const limit = (
   pool: string | undefined,
   field: string,
   parse: (text: string) => Option.Option<number>
-): Effect.Effect<bigint, InvalidArgument> => {
-  const read = (text: string | undefined, at: string) =>
-    text === undefined ? Effect.succeed(undefined) : Option.match(parse(text), {
-      onNone: () =>
-        Effect.fail(new InvalidArgument({ field: at, problem: `${text} is no quantity such as 500m or 128Mi` })),
-      onSome: Effect.succeed
-    })
-  return Effect.zipWith(
+): Result.Result<bigint, InvalidArgument> => {
+  const read = (text: string | undefined, at: string): Result.Result<number | undefined, InvalidArgument> =>
+    text === undefined ? Result.succeed(undefined) : Result.fromOption(
+      parse(text),
+      () => new InvalidArgument({ field: at, problem: `${text} is no quantity such as 500m or 128Mi` })
+    )
+  return Result.flatMap(
     read(own, `spec.resources.${field}`),
-    read(pool, `spec.sandboxResources.${field}`),
-    (wanted, most) => [wanted, most] as const
-  ).pipe(Effect.flatMap(([wanted, most]) => within(wanted, most, field)))
+    (wanted) => Result.flatMap(read(pool, `spec.sandboxResources.${field}`), (most) => within(wanted, most, field))
+  )
 }
 
 /** The sandbox's own limit, which must not be above the pool's; the pool's where it has none. */
@@ -49,26 +47,25 @@ const within = (
   wanted: number | undefined,
   most: number | undefined,
   field: string
-): Effect.Effect<bigint, InvalidArgument> =>
+): Result.Result<bigint, InvalidArgument> =>
   wanted !== undefined && most !== undefined && wanted > most
-    ? Effect.fail(
+    ? Result.fail(
       new InvalidArgument({
         field: `spec.resources.${field}`,
         problem: "is above the limit of the pool (spec.sandboxResources); ask for less, or choose another pool"
       })
     )
-    : Effect.succeed(BigInt(wanted ?? most ?? unlimited))
+    : Result.succeed(BigInt(wanted ?? most ?? unlimited))
 
 /** The limits in the agents' units. */
-const limits = Effect.fnUntraced(function*(own: SandboxResources | undefined, pool: SandboxResources | undefined) {
-  return {
-    cpuMillis: yield* limit(own?.cpu, pool?.cpu, "cpu", Quantity.parseCpuMillis),
-    memoryBytes: yield* limit(own?.memory, pool?.memory, "memory", Quantity.parseBytes),
-    pids: yield* within(own?.pids, pool?.pids, "pids"),
-    shmBytes: yield* limit(own?.shm, pool?.shm, "shm", Quantity.parseBytes),
-    diskBytes: yield* limit(own?.ephemeralStorage, pool?.ephemeralStorage, "ephemeralStorage", Quantity.parseBytes)
-  }
-})
+const limits = (own: SandboxResources | undefined, pool: SandboxResources | undefined) =>
+  Result.all({
+    cpuMillis: limit(own?.cpu, pool?.cpu, "cpu", Quantity.parseCpuMillis),
+    memoryBytes: limit(own?.memory, pool?.memory, "memory", Quantity.parseBytes),
+    pids: within(own?.pids, pool?.pids, "pids"),
+    shmBytes: limit(own?.shm, pool?.shm, "shm", Quantity.parseBytes),
+    diskBytes: limit(own?.ephemeralStorage, pool?.ephemeralStorage, "ephemeralStorage", Quantity.parseBytes)
+  })
 
 /** The sandbox's own wishes before the pool's, but for what the pool forbids. */
 const security = (own: SecurityContext = {}, pool: SecurityContext = {}) => {
@@ -125,7 +122,7 @@ const resolveEnv = Effect.fnUntraced(function*(env: EnvVar, field: string, names
 export const make: (
   sandbox: Sandbox,
   pool: SandboxPool
-) => Effect.Effect<InstanceSpec, BoundaryError, KubeClient> = Effect.fn("InstanceSpec.make")(
+) => Effect.Effect<InstanceSpec, BoundaryError, KubeClient> = Effect.fnUntraced(
   function*(sandbox, pool) {
     const spec = withDefaults(sandbox.spec)
     const namespace = sandbox.metadata.namespace ?? ""
@@ -146,7 +143,7 @@ export const make: (
       terminationGracePeriodSeconds: spec.terminationGracePeriodSeconds,
       tty: spec.tty ?? false,
       stdin: spec.stdin ?? false,
-      ...(yield* limits(spec.resources, pool.spec.sandboxResources)),
+      ...(yield* Effect.fromResult(limits(spec.resources, pool.spec.sandboxResources))),
       ...security(spec.securityContext, pool.spec.sandboxSecurity)
     }
   }

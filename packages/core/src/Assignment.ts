@@ -19,8 +19,8 @@ export const Assignment = Schema.Struct({
 /** An instance and the agent that it was given to. */
 export type Assignment = typeof Assignment.Type
 
-const Json = Schema.fromJsonString(Assignment)
-const decode = Schema.decodeUnknownOption(Json)
+const parse = Option.liftThrowable((text: string): unknown => JSON.parse(text))
+const isAssignment = Schema.is(Assignment)
 
 /**
  * How long after its creation a resource that has an assignment but no status belongs to the Fast-Path server that wrote
@@ -29,11 +29,14 @@ const decode = Schema.decodeUnknownOption(Json)
 export const creatorGraceMillis = 15_000
 
 /** The annotation's text. */
-export const encode: (assignment: Assignment) => string = Schema.encodeSync(Json)
+export const encode = (assignment: Assignment): string => JSON.stringify(assignment)
 
 /** What the creator wrote. A hand-made annotation that can't be read counts as none. */
 export const ofCreator = (sandbox: Sandbox): Option.Option<Assignment> =>
-  decode(sandbox.metadata.annotations?.[assignmentAnnotation])
+  Option.fromNullishOr(sandbox.metadata.annotations?.[assignmentAnnotation]).pipe(
+    Option.flatMap(parse),
+    Option.filter(isAssignment)
+  )
 
 /**
  * The current assignment: what the creator wrote as long as there is no status, from then on the status's alone,

@@ -18,7 +18,7 @@ const stripeShift = 15
 /** Of one stripe, by `namespace/name` of a sandbox, the instance that holds the name. */
 type Stripe = HashMap.HashMap<string, string>
 
-/** Every step is for use in a transaction; alone it is one. `isFree` looks without one: a hint, true until the next step. */
+/** Every step is for use in a transaction; alone it is one. `isFree` and `holder` look without one: true until the next step. */
 export class Names {
   private readonly stripes: ReadonlyArray<TxRef.TxRef<Stripe>> = Array.from(
     { length: stripeCount },
@@ -31,7 +31,7 @@ export class Names {
 
   /** The instance that holds a name. */
   holder(key: string): Effect.Effect<Option.Option<string>> {
-    return Effect.map(TxRef.get(this.stripeOf(key)), HashMap.get(key))
+    return Effect.sync(() => HashMap.get(this.stripeOf(key).value, key))
   }
 
   /** The instance holds the name from now on, if nobody does or only `instead` of whom it may. Whether it does. */
