@@ -350,7 +350,7 @@ export const make: Effect.Effect<
       }),
     firstSync: Deferred.await(firstSync),
     changes: feed.changes,
-    create: Effect.fn("Agents.create")(function*(uid, request) {
+    create: Effect.fnUntraced(function*(uid, request) {
       yield* Effect.annotateCurrentSpan({ "agent.uid": uid, "instance.id": request.instanceId })
       const [connection, client] = yield* connected(uid)
       const { instance } = yield* client.create(request)

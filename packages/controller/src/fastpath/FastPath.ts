@@ -31,11 +31,13 @@ import * as Kinds from "@fast-sandbox/kube/FastSandbox"
 import { KubeClient } from "@fast-sandbox/kube/KubeClient"
 import type { KubeError } from "@fast-sandbox/kube/KubeError"
 import * as Instruments from "@fast-sandbox/telemetry/Instruments"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -48,7 +50,7 @@ import { Registry } from "../registry/Registry.ts"
 import * as Audit from "./Audit.ts"
 import { Directory, type Entry } from "./Directory.ts"
 import * as FirstStatus from "./FirstStatus.ts"
-import { isUncertain, Placement } from "./Placement.ts"
+import { isUncertain, Placement, timed } from "./Placement.ts"
 import { SandboxLocks } from "./SandboxLocks.ts"
 import * as SandboxRequest from "./SandboxRequest.ts"
 import { maxBacklog, WriteBehind } from "./WriteBehind.ts"
@@ -179,7 +181,7 @@ export const make: Effect.Effect<
   const traffic = yield* Traffic
 
   /** Creates under way, and how a delete tells them to give up. */
-  const underWay = new Map<string, Set<Deferred.Deferred<never, BoundaryError>>>()
+  const underWay = new Map<string, Set<Fiber.Fiber<Sandbox, BoundaryError>>>()
 
   const find = Effect.fnUntraced(function*(namespace: string, name: string) {
     yield* Effect.fromResult(SandboxValidation.validateRef(namespace, name))
@@ -358,7 +360,8 @@ export const make: Effect.Effect<
           Effect.map((written) => {
             resource = written
             return written.metadata.uid ?? ""
-          })
+          }),
+          timed("prepare")
         )
     }).pipe(
       Effect.tapError((error) => {
@@ -381,26 +384,29 @@ export const make: Effect.Effect<
   })
 
   /** Runs a create that a delete of the same name ends. */
-  const abandonable = <A, R>(key: string, self: Effect.Effect<A, BoundaryError, R>) =>
-    Effect.acquireUseRelease(
-      Effect.sync(() => {
-        const abandoned = Deferred.makeUnsafe<never, BoundaryError>()
+  const abandonable = <R>(key: string, self: Effect.Effect<Sandbox, BoundaryError, R>) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.forkChild(self, { startImmediately: true }), (fiber) => {
         const others = underWay.get(key) ?? new Set()
-        underWay.set(key, others.add(abandoned))
-        return abandoned
-      }),
-      (abandoned) => Effect.raceFirst(self, Deferred.await(abandoned)),
-      (abandoned) =>
-        Effect.sync(() => {
-          const others = underWay.get(key)
-          others?.delete(abandoned)
-          if (others?.size === 0) {
+        underWay.set(key, others.add(fiber))
+        fiber.addObserver(() => {
+          others.delete(fiber)
+          if (others.size === 0) {
             underWay.delete(key)
           }
         })
+        return restore(Fiber.await(fiber)).pipe(
+          Effect.onInterrupt(() => Fiber.interrupt(fiber)),
+          Effect.flatMap((exit) =>
+            Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+              ? new Cancelled({ operation: `the create of ${key}, which was deleted meanwhile` })
+              : exit
+          )
+        )
+      })
     )
 
-  const create = Effect.fn("FastPath.create")(function*(request: CreateRequest) {
+  const create = Effect.fnUntraced(function*(request: CreateRequest) {
     const wanted = yield* SandboxRequest.decode(request)
     const { name, namespace } = wanted.metadata
     const key = keyOf(namespace, name)
@@ -548,8 +554,8 @@ export const make: Effect.Effect<
   ) {
     const key = keyOf(namespace, name)
     const creating = [...underWay.get(key) ?? []]
-    for (const abandoned of creating) {
-      yield* Deferred.fail(abandoned, new Cancelled({ operation: `the create of ${key}, which was deleted meanwhile` }))
+    for (const fiber of creating) {
+      fiber.interruptUnsafe()
     }
     const how = { wasUnderWay: creating.length > 0, prepare }
     yield* locks.withKey(key)(Effect.uninterruptible(deleteNow(namespace, name, how)))

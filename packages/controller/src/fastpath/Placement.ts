@@ -86,16 +86,19 @@ const stepDurations = Instruments.seconds(
   Metric.exponentialBoundaries({ start: 0.0005, factor: 2, count: 18 })
 )
 
+const nanosPerSecond = 1e9
+
 /** Measures a step of a create. */
 export const timed = (step: string) => {
   const histogram = Metric.withAttributes(stepDurations, { step })
   return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.flatMap(
-      Clock.currentTimeNanos,
-      (before) =>
-        Effect.onExit(self, () =>
-          Effect.flatMap(Clock.currentTimeNanos, (after) => Metric.update(histogram, Number(after - before) / 1e9)))
-    )
+    Clock.clockWith((clock) => {
+      const before = clock.monotonicTimeNanosUnsafe()
+      return Effect.onExit(
+        self,
+        () => Metric.update(histogram, Number(clock.monotonicTimeNanosUnsafe() - before) / nanosPerSecond)
+      )
+    })
 }
 
 const encoder = new TextEncoder()
@@ -151,7 +154,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
         image: wanted.spec.image,
         ports: wanted.spec.exposedPorts ?? [],
         excluding
-      }).pipe(Effect.withSpan("Registry.reserve"), timed("reserve"))
+      }).pipe(timed("reserve"))
       const { node, pod, uid: podUid } = reservation.agent
       const assignment: Assignment.Assignment = { instanceId, pod, podUid, node }
       const manifest: Wanted = {
@@ -161,7 +164,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
           annotations: { ...wanted.metadata.annotations, [assignmentAnnotation]: Assignment.encode(assignment) }
         }
       }
-      const resourceUid = yield* prepare(manifest).pipe(timed("prepare"))
+      const resourceUid = yield* prepare(manifest)
       own.add(instanceId)
       const asked = yield* agents.create(podUid, {
         instanceId,
@@ -204,7 +207,7 @@ export const make: Effect.Effect<Placement["Service"], never, Agents | Registry 
       isOwn: (instanceId) => own.has(instanceId),
       settled: (instanceId) => Effect.sync(() => own.delete(instanceId)),
       withdraw: (assignment) => Effect.asVoid(undo(assignment)),
-      start: Effect.fn("Placement.start")(function*(wanted, pool, { limit, prepare }) {
+      start: Effect.fnUntraced(function*(wanted, pool, { limit, prepare }) {
         const endsAt = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
         const spec = yield* InstanceSpec.make(wanted, pool)
         const refusers = new Set<string>()
