@@ -142,14 +142,23 @@ const secondsSince = (begun: number): number => (performance.now() - begun) / mi
 const measure = (steps: Array<StartupStep>, name: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const begun = performance.now()
-    return Effect.tap(self, () =>
-      Effect.sync(() => {
-        steps.push({ $typeName: "agent.v1.StartupStep", name, millis: secondsSince(begun) * millisPerSecond })
-      }))
+    return Effect.map(self, (value) => {
+      steps.push({ $typeName: "agent.v1.StartupStep", name, millis: secondsSince(begun) * millisPerSecond })
+      return value
+    })
   })
 
 const count = (tier: string, result: "started" | "failed") =>
   Metric.update(Metric.withAttributes(Metrics.creates, { tier, result }), 1)
+
+/** Counts a start and the time of it and of its steps. */
+const record = Effect.fnUntraced(function*(tier: string, seconds: number, steps: ReadonlyArray<StartupStep>) {
+  yield* count(tier, "started")
+  yield* Metric.update(Metric.withAttributes(Metrics.createDuration, { tier }), seconds)
+  for (const { millis, name: step } of steps) {
+    yield* Metric.update(Metric.withAttributes(Metrics.stepDuration, { tier, step }), millis / millisPerSecond)
+  }
+})
 
 /** Failures are the caller's to read in full; only a defect needs its stack in the log. */
 const summaryOf = (cause: Cause.Cause<BoundaryError>): string => {
@@ -191,7 +200,6 @@ const make = Effect.gen(function*() {
       })
     }
     const ports = request.spec?.exposedPorts ?? []
-    const reservation = yield* slots.admit(request.instanceId, ports).pipe(measure(steps, "admit"))
     const createdAt = timestampFromMs(yield* Clock.currentTimeMillis)
     const instance: Instance = {
       ...createMessage(InstanceSchema),
@@ -202,10 +210,12 @@ const make = Effect.gen(function*() {
       createdAt,
       endpoints: [...network.endpoints(ports)]
     }
-    const entry = instances.add(instance)
-    yield* reservation.handOver
-    return entry
-  }, Effect.scoped)
+    // Nothing comes between the slot and the instance that gives it back.
+    return yield* slots.admit(request.instanceId, ports).pipe(
+      measure(steps, "admit"),
+      Effect.map(() => instances.add(instance))
+    )
+  })
 
   /** Makes the sandbox of an admitted instance; `restore` lets an interruption in. */
   const launch = (
@@ -260,11 +270,8 @@ const make = Effect.gen(function*() {
       })
       yield* endings.follow(entry)
       yield* instances.saveLater(entry)
-      yield* count(tier, "started")
-      yield* Metric.update(Metric.withAttributes(Metrics.createDuration, { tier }), secondsSince(begun))
-      for (const { millis, name: step } of steps) {
-        yield* Metric.update(Metric.withAttributes(Metrics.stepDuration, { tier, step }), millis / millisPerSecond)
-      }
+      // The answer goes first.
+      yield* Effect.forkIn(record(tier, secondsSince(begun), steps), scope)
       return instance
     }).pipe(
       Effect.onError((cause) =>
@@ -302,7 +309,7 @@ const make = Effect.gen(function*() {
     })
 
   return Creations.of({
-    create: Effect.fn("Creations.create")((request) =>
+    create: (request) =>
       Effect.suspend(() => {
         const creation = creations.get(request.instanceId)
         if (creation !== undefined) {
@@ -314,8 +321,7 @@ const make = Effect.gen(function*() {
           : entry === undefined
           ? begin(request)
           : replay(request, entry.instance, presentAnswer(entry.instance))
-      })
-    ),
+      }),
     settled,
     forbid: (instanceId) =>
       Effect.suspend(() => {

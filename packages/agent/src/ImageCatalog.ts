@@ -140,7 +140,7 @@ const make = Effect.gen(function*() {
     return { prepared, tier: isUnpacked && !found.wasPulled ? "prepared" : "cold" }
   })
 
-  const prepare = Effect.fn("ImageCatalog.prepare")(function*(
+  const prepare = Effect.fnUntraced(function*(
     wanted: string
   ): Effect.fn.Return<Prepared, BoundaryError> {
     const name = yield* ImageName.normalize(wanted).pipe(

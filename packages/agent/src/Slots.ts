@@ -11,7 +11,6 @@ import { type Capacity, CapacitySchema, type ParkedImage } from "@fast-sandbox/g
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
 import { AgentConfig } from "./AgentConfig.ts"
 import * as Metrics from "./Metrics.ts"
 import { WatchHub } from "./WatchHub.ts"
@@ -19,14 +18,8 @@ import { WatchHub } from "./WatchHub.ts"
 /** When a caller that found no room may ask the same agent again; another agent is the better choice. */
 const retryAfterMillis = 1000
 
-/** A slot (and ports) taken for one instance. Its scope gives it back, unless `handOver` was run before. */
-export interface Reservation {
-  /** From now on the slot is held until `release`, whatever happens to the scope. */
-  readonly handOver: Effect.Effect<void>
-}
-
 /**
- * - `admit` takes a slot and the ports, all or nothing. RESOURCE_EXHAUSTED when there is no room, UNAVAILABLE when the
+ * - `admit` takes a slot and the ports, all or nothing, until `release`. RESOURCE_EXHAUSTED when there is no room, UNAVAILABLE when the
  *   agent is going away, FAILED_PRECONDITION `RuntimeMissing` on a node that can't run sandboxes: its agent has no slots.
  * - `restore` takes them for an instance that was found running; it always succeeds, because what runs, runs.
  * - `release` gives back what an instance holds; safe to repeat.
@@ -38,7 +31,7 @@ export class Slots extends Context.Service<Slots, {
   readonly admit: (
     instanceId: string,
     ports: ReadonlyArray<number>
-  ) => Effect.Effect<Reservation, FailedPrecondition | ResourceExhausted | Unavailable, Scope.Scope>
+  ) => Effect.Effect<void, FailedPrecondition | ResourceExhausted | Unavailable>
   readonly restore: (instanceId: string, ports: ReadonlyArray<number>) => Effect.Effect<void>
   readonly release: (instanceId: string) => Effect.Effect<void>
   readonly drain: Effect.Effect<void>
@@ -126,21 +119,14 @@ export class Slots extends Context.Service<Slots, {
 
       return Slots.of({
         admit: (instanceId, wanted) =>
-          Effect.acquireRelease(
-            Effect.suspend(() => {
-              const refused = refusal(instanceId, wanted)
-              if (refused !== undefined) {
-                return Effect.fail(refused)
-              }
-              take(instanceId, wanted)
-              return Effect.succeed({ isHandedOver: false })
-            }),
-            (reservation) => reservation.isHandedOver ? Effect.void : Effect.sync(() => release(instanceId))
-          ).pipe(Effect.map((reservation) => ({
-            handOver: Effect.sync(() => {
-              reservation.isHandedOver = true
-            })
-          }))),
+          Effect.suspend(() => {
+            const refused = refusal(instanceId, wanted)
+            if (refused !== undefined) {
+              return Effect.fail(refused)
+            }
+            take(instanceId, wanted)
+            return Effect.void
+          }),
         restore: (instanceId, held) => Effect.sync(() => take(instanceId, held)),
         release: (instanceId) => Effect.sync(() => release(instanceId)),
         drain: Effect.sync(() => {

@@ -3,7 +3,7 @@ import { AgentConfig, config } from "@fast-sandbox/agent/AgentConfig"
 import { Slots } from "@fast-sandbox/agent/Slots"
 import { WatchHub } from "@fast-sandbox/agent/WatchHub"
 import type { Profile as RuntimeProfile } from "@fast-sandbox/containerd/RuntimeProfile"
-import { ConfigProvider, Effect, Exit, Layer, Schema, Scope } from "effect"
+import { ConfigProvider, Effect, Exit, Layer, Schema } from "effect"
 import * as Profile from "./Profile.ts"
 
 const layerOf = (slots: number, profile: Partial<RuntimeProfile> = {}) =>
@@ -19,9 +19,6 @@ const layerOf = (slots: number, profile: Partial<RuntimeProfile> = {}) =>
     Layer.orDie
   )
 
-const keep = (slots: Slots["Service"], id: string, ports: ReadonlyArray<number> = []) =>
-  Effect.scoped(Effect.flatMap(slots.admit(id, ports), ({ handOver }) => handOver))
-
 /** A random history: admit with ports, or release, of a few instances. */
 const Step = Schema.Struct({
   id: Schema.Literals(["a", "b", "c", "d", "e", "f"]),
@@ -34,7 +31,7 @@ describe("Slots", () => {
     Effect.gen(function*() {
       const slots = yield* Slots
       assert.strictEqual((yield* slots.capacity).slots, 0)
-      const error = yield* Effect.flip(keep(slots, "i"))
+      const error = yield* Effect.flip(slots.admit("i", []))
       assert.deepInclude(error, { _tag: "FailedPrecondition", reason: "RuntimeMissing" })
       assert.include(error.message, "runsc is not installed")
     }).pipe(Effect.provide(layerOf(3, {
@@ -46,21 +43,20 @@ describe("Slots", () => {
       const slots = yield* Slots
       const results = yield* Effect.forEach(
         Array.from({ length: 100 }, (_, n) => `i-${n}`),
-        (id) => Effect.exit(keep(slots, id)),
+        (id) => Effect.exit(slots.admit(id, [])),
         { concurrency: "unbounded" }
       )
       assert.lengthOf(results.filter(Exit.isSuccess), 3)
       assert.strictEqual((yield* slots.capacity).slotsUsed, 3)
     }).pipe(Effect.provide(layerOf(3))))
 
-  it.effect("gives back what was not handed over, with its ports", () =>
+  it.effect("gives back what is released, with its ports", () =>
     Effect.gen(function*() {
       const slots = yield* Slots
-      const scope = yield* Scope.make()
-      yield* slots.admit("a", [80]).pipe(Scope.provide(scope))
-      assert.strictEqual((yield* Effect.flip(keep(slots, "b", [80])))._tag, "ResourceExhausted")
-      yield* Scope.close(scope, Exit.void)
-      yield* keep(slots, "b", [80])
+      yield* slots.admit("a", [80])
+      assert.strictEqual((yield* Effect.flip(slots.admit("b", [80])))._tag, "ResourceExhausted")
+      yield* slots.release("a")
+      yield* slots.admit("b", [80])
       const { portsUsed, slotsUsed } = yield* slots.capacity
       assert.deepStrictEqual([slotsUsed, portsUsed], [1, [80]])
     }).pipe(Effect.provide(layerOf(2))))
@@ -71,12 +67,12 @@ describe("Slots", () => {
       yield* slots.restore("a", [1])
       yield* slots.restore("b", [2])
       assert.strictEqual((yield* slots.capacity).slotsUsed, 2)
-      assert.strictEqual((yield* Effect.flip(keep(slots, "c")))._tag, "ResourceExhausted")
+      assert.strictEqual((yield* Effect.flip(slots.admit("c", [])))._tag, "ResourceExhausted")
       yield* slots.release("a")
       yield* slots.release("a")
       yield* slots.release("b")
       yield* slots.drain
-      assert.strictEqual((yield* Effect.flip(keep(slots, "c")))._tag, "Unavailable")
+      assert.strictEqual((yield* Effect.flip(slots.admit("c", [])))._tag, "Unavailable")
       assert.isTrue((yield* slots.capacity).draining)
     }).pipe(Effect.provide(layerOf(1))))
 
@@ -96,7 +92,7 @@ describe("Slots", () => {
           const taken = new Set([...model.values()].flat())
           const fits = model.size < 3 && !model.has(id) && new Set(ports).size === ports.length &&
             !ports.some((port) => taken.has(port))
-          assert.strictEqual(Exit.isSuccess(yield* Effect.exit(keep(slots, id, ports))), fits)
+          assert.strictEqual(Exit.isSuccess(yield* Effect.exit(slots.admit(id, ports))), fits)
           if (fits) {
             model.set(id, ports)
           }

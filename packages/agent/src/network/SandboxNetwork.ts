@@ -328,13 +328,12 @@ const privately = Effect.fnUntraced(function*(
         Effect.map(({ path }) => ({ netnsPath: path, mounts: files.mounts(id) }))
       )
     ),
-    rename: Effect.fn("SandboxNetwork.rename")((id, hostname) =>
+    rename: (id, hostname) =>
       Effect.suspend(() => {
         const own = held.get(id)
         return own === undefined ? Effect.void : write(id, own.network, hostname)
-      })
-    ),
-    publish: Effect.fn("SandboxNetwork.publish")((id, ports) =>
+      }),
+    publish: (id, ports) =>
       Effect.suspend(() => {
         const own = held.get(id)
         if (own === undefined || ports.length === 0) {
@@ -342,8 +341,7 @@ const privately = Effect.fnUntraced(function*(
         }
         held.set(id, { ...own, ports })
         return change(publishedBy({ ...own, ports }, podIp), Nfnetlink.addElements)
-      })
-    ),
+      }),
     release: Effect.fn("SandboxNetwork.release")((id) =>
       Effect.suspend(() => {
         const own = held.get(id)

@@ -102,11 +102,13 @@ export type Step = typeof steps[number]
  * - Executed: the program runs, or has already ended
  * - Refused: init could not do it and has ended; `errno` is the kernel's
  * - Died: init ended before it had executed anything
+ * - Silent: init has not said so in time, and may still do any of that
  */
 export type Report =
   | { readonly _tag: "Executed" }
   | { readonly _tag: "Refused"; readonly step: Step; readonly errno: number }
   | { readonly _tag: "Died" }
+  | { readonly _tag: "Silent" }
 
 const reportBytes = 8
 const going = 0

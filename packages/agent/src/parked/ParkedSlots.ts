@@ -52,9 +52,6 @@ const retryMillis = 10_000
 /** Less memory than this left on the machine is for those who are already there. */
 const memoryReserveBytes = 256 * 1024 * 1024
 
-/** An exec takes a fraction of a millisecond; a machine that swaps takes longer. */
-const orderedWithin = "10 seconds"
-
 /** Slots that one create tries: where several in a row can't serve, the next would not either. */
 const maxTries = 3
 
@@ -337,23 +334,27 @@ const make = Effect.gen(function*() {
         return false
       }
     }
-    const report = yield* slot.channel.order(Orders.encode(spec)).pipe(
-      Effect.timeoutOption(orderedWithin),
-      measure("exec")
-    )
-    if (report._tag === "None") {
+    const report = yield* slot.channel.order(Orders.encode(spec)).pipe(measure("exec"))
+    if (report._tag === "Silent") {
       // Whether it runs is not known, so that nothing else may.
       yield* Scope.close(slot.scope, Exit.void)
       yield* bury(slot.id)
       return false
     }
-    if (report.value._tag === "Refused") {
-      return yield* fromReport(spec.process.args[0] ?? "", report.value)
+    if (report._tag === "Refused") {
+      return yield* fromReport(spec.process.args[0] ?? "", report)
     }
-    return report.value._tag === "Executed"
+    return report._tag === "Executed"
   })
 
-  const claim = Effect.fn("ParkedSlots.claim")(function*(
+  /** Clears away what a slot that has become a program does not need any more, when nobody waits. */
+  const leave = (slot: Slot): Effect.Effect<void> =>
+    Scope.close(slot.scope, Exit.void).pipe(
+      Effect.andThen(Effect.timeoutOption(traffic.quiet, patience)),
+      Effect.andThen(files.remove(slot.id))
+    )
+
+  const claim = Effect.fnUntraced(function*(
     entry: Entry,
     image: PreparedImage,
     measure: Measure
@@ -369,16 +370,12 @@ const make = Effect.gen(function*() {
         break
       }
       instances.place(entry, slot.id, { ...spec, linux: { ...spec.linux, ...slot.own } })
-      const isServed = yield* serve(slot, entry, image, spec, measure)
-      yield* Scope.close(slot.scope, Exit.void)
-      if (isServed) {
-        yield* Effect.forkIn(
-          Effect.andThen(Effect.timeoutOption(traffic.quiet, patience), files.remove(slot.id)),
-          scope
-        )
+      if (yield* serve(slot, entry, image, spec, measure)) {
+        yield* Effect.forkIn(leave(slot), scope)
         yield* wake
         return slot.image === undefined ? "blank" : "parked"
       }
+      yield* Scope.close(slot.scope, Exit.void)
       instances.place(entry, entry.id)
       yield* Effect.logInfo("a parked slot could not serve; the next one is tried", { slot: slot.id })
       yield* buryLater(slot.id)

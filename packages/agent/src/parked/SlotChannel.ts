@@ -21,6 +21,9 @@ export class NoInit extends Schema.TaggedError<NoInit>()("NoInit", { problem: Sc
 /** From the start of its container init needs a millisecond; a machine that is busy with others needs longer. */
 const connectsWithin = "10 seconds"
 
+/** An exec takes a fraction of a millisecond; a machine that swaps takes longer. */
+const reportsWithinMillis = 10_000
+
 /** Two words, at most twice. Whoever says more is no init of ours. */
 const maxReportBytes = 16
 
@@ -32,12 +35,16 @@ export interface SlotChannel {
   readonly ended: Effect.Effect<void>
 }
 
-/** Waits for a socket's bytes until it ends. */
-const untilEnd = (socket: Socket): Effect.Effect<Buffer> =>
+/** What a socket's bytes until its end say. */
+const reportOf = (socket: Socket): Effect.Effect<Report> =>
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
     let bytes = 0
-    const end = () => resume(Effect.succeed(Buffer.concat(chunks)))
+    const limit = setTimeout(() => resume(Effect.succeed({ _tag: "Silent" })), reportsWithinMillis)
+    const end = () => {
+      clearTimeout(limit)
+      resume(Effect.succeed(decode(Buffer.concat(chunks))))
+    }
     socket.on("data", (chunk) => {
       bytes += chunk.length
       chunks.push(chunk)
@@ -46,6 +53,7 @@ const untilEnd = (socket: Socket): Effect.Effect<Buffer> =>
       }
     })
     socket.once("end", end).once("close", end)
+    return Effect.sync(() => clearTimeout(limit))
   })
 
 const channelOf = (socket: Socket, ended: Deferred.Deferred<void>): SlotChannel => ({
@@ -55,7 +63,7 @@ const channelOf = (socket: Socket, ended: Deferred.Deferred<void>): SlotChannel 
         return Effect.succeed<Report>({ _tag: "Died" })
       }
       socket.write(orders)
-      return Effect.map(untilEnd(socket), decode)
+      return reportOf(socket)
     }),
   ended: Deferred.await(ended)
 })
