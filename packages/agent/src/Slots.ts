@@ -51,6 +51,7 @@ export class Slots extends Context.Service<Slots, {
       let isDraining = false
       let parked: ReadonlyArray<Omit<ParkedImage, "$typeName">> = []
       let parkedBlank = 0
+      let revision = 0n
 
       const capacity = (): Capacity =>
         create(CapacitySchema, {
@@ -59,7 +60,8 @@ export class Slots extends Context.Service<Slots, {
           portsUsed: [...ports.keys()].toSorted((a, b) => a - b),
           draining: isDraining,
           parked: [...parked],
-          parkedBlank
+          parkedBlank,
+          revision: ++revision
         })
 
       const changed = (): void => {

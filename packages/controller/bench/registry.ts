@@ -42,6 +42,7 @@ const viewOf = (index: number): AgentView => ({
   slots,
   slotsUsed: 0,
   portsUsed: new Set(),
+  capacityRevision: 0n,
   instances: new Map(),
   images,
   parked: new Map(),

@@ -257,6 +257,7 @@ const make = Effect.gen(function*() {
           draining: false,
           slotsUsed: 0,
           portsUsed: new Set(),
+          capacityRevision: 0n,
           instances: new Map(),
           parked: new Map(),
           warmImages: [],

@@ -87,6 +87,7 @@ export const make = Effect.fn("SimulatedAgent.make")(
     const calls: Array<Call> = []
     const news = yield* PubSub.unbounded<WatchResponse>()
     let gate: Gate = {}
+    let revision = 0n
     let warm = noImages
 
     const capacity = () => {
@@ -95,7 +96,8 @@ export const make = Effect.fn("SimulatedAgent.make")(
         slots: options.slots,
         slotsUsed: holders.length,
         portsUsed: holders.flatMap(({ spec }) => spec?.exposedPorts ?? []),
-        draining: false
+        draining: false,
+        revision: ++revision
       }
     }
 

@@ -39,6 +39,8 @@ export interface AgentView {
   readonly slots: number
   readonly slotsUsed: number
   readonly portsUsed: ReadonlySet<number>
+  /** Which of the agent's descriptions of its room this is. */
+  readonly capacityRevision: bigint
   /** By instance id, also those that have exited and are kept for their record. */
   readonly instances: ReadonlyMap<string, Instance>
   /** By normalised name. */

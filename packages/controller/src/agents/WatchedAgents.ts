@@ -146,7 +146,7 @@ export const make: Effect.Effect<
             synced = true
             connection.client = Option.some(client)
             connection.sessions = Option.some(sessions)
-            const followed = AgentViews.follow(connection.view, batch, now)
+            const followed = AgentViews.follow(connection.view, batch, now, connection.removed)
             for (const instanceId of connection.view.instances.keys()) {
               if (!followed.view.instances.has(instanceId)) {
                 connection.removed.add(instanceId)
@@ -310,10 +310,10 @@ export const make: Effect.Effect<
     const instance = connection.view.instances.get(instanceId)
     connection.removed.add(instanceId)
     setView(connection, AgentViews.withoutInstance(connection.view, instanceId, capacity))
-    if (instance === undefined) {
-      return Effect.void
-    }
-    return tell(connection, [AgentViews.instanceChange(connection.view.uid, instance)])
+    // the stream may have told the end of the instance already, but not yet the room that it left
+    return instance === undefined
+      ? agentChanged(connection)
+      : tell(connection, [AgentViews.instanceChange(connection.view.uid, instance)])
   }
 
   /** Of an ending instance: its grace period and what proving its end may take. */

@@ -15,6 +15,7 @@ export const view = (uid: string, fields: Partial<AgentView> = {}): AgentView =>
   slots: 1,
   slotsUsed: 0,
   portsUsed: new Set(),
+  capacityRevision: 0n,
   instances: new Map(),
   parked: new Map(),
   warmImages: [],

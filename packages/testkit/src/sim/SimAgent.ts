@@ -116,6 +116,7 @@ export class SimAgent {
   /** The agent's process: what it does ends with it. */
   private process: Scope.Closeable | undefined
   private isDraining = false
+  private revision = 0n
   isGone = false
   /** How often its process was started: what was sent to one process never reaches the next. */
   starts = 0
@@ -411,7 +412,8 @@ export class SimAgent {
       slots: this.options.slots,
       slotsUsed: holders.length,
       portsUsed: holders.flatMap(({ spec }) => spec?.exposedPorts ?? []),
-      draining: this.isDraining
+      draining: this.isDraining,
+      revision: ++this.revision
     }
   }
 

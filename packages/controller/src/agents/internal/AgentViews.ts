@@ -30,6 +30,7 @@ export const ofPod = ({ metadata, spec }: Pod, now: number): AgentView => ({
   slots: 0,
   slotsUsed: 0,
   portsUsed: new Set(),
+  capacityRevision: 0n,
   instances: new Map(),
   images: new Map(),
   parked: new Map(),
@@ -69,25 +70,33 @@ export const withoutInstance = (view: AgentView, instanceId: string, capacity: C
   const instances = new Map(view.instances)
   instances.delete(instanceId)
   const left = { ...view, instances }
-  return capacity === undefined ? left : withCapacity(left, capacity)
+  return capacity === undefined || isOutdated(left, capacity) ? left : withCapacity(left, capacity)
 }
 
 /** Of two descriptions of an instance the one that is further on counts: an instance never goes back. */
 export const isOlder = (instance: Instance, known: Instance | undefined): boolean =>
   known !== undefined && known.state > instance.state
 
+/** Whether the agent has said something later about its room; an answer may overtake what its stream tells. */
+const isOutdated = ({ capacityRevision }: AgentView, { revision }: Pick<Capacity, "revision">): boolean =>
+  revision < capacityRevision
+
 const withCapacity = (
   view: AgentView,
-  { parked, portsUsed, slots, slotsUsed }: Pick<Capacity, "parked" | "portsUsed" | "slots" | "slotsUsed">
+  { parked, portsUsed, revision, slots, slotsUsed }: Pick<
+    Capacity,
+    "parked" | "portsUsed" | "revision" | "slots" | "slotsUsed"
+  >
 ): AgentView => ({
   ...view,
   slots,
   slotsUsed,
+  capacityRevision: revision,
   portsUsed: new Set(portsUsed),
   parked: new Map(parked.map((image) => [image.image, image]))
 })
 
-const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [], parked: [] }
+const noCapacity = { slots: 0, slotsUsed: 0, portsUsed: [], parked: [], revision: 0n }
 
 const withWarm = (view: AgentView, warm: WarmImages | undefined): AgentView => ({
   ...view,
@@ -108,10 +117,15 @@ const withState = (
 })
 
 /**
- * Takes in messages in their order; an answer may have told already what they tell. The maps are copied once for each
- * batch, however many messages touch them.
+ * Takes in messages in their order; an answer may have told already what they tell, also that an instance is `removed`,
+ * which never comes back. The maps are copied once for each batch, however many messages touch them.
  */
-export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, now: number): Followed => {
+export const follow = (
+  view: AgentView,
+  messages: ReadonlyArray<WatchResponse>,
+  now: number,
+  removed: Pick<ReadonlySet<string>, "has">
+): Followed => {
   let next = view
   let saidDraining: boolean | undefined
   let instances: Map<string, Instance> | undefined
@@ -131,7 +145,9 @@ export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, 
       }
       case "instanceChanged": {
         const instance = event.value
-        if (isOlder(instance, (instances ?? next.instances).get(instance.instanceId))) {
+        if (
+          removed.has(instance.instanceId) || isOlder(instance, (instances ?? next.instances).get(instance.instanceId))
+        ) {
           break
         }
         instances ??= new Map(next.instances)
@@ -150,6 +166,9 @@ export const follow = (view: AgentView, messages: ReadonlyArray<WatchResponse>, 
         break
       }
       case "capacityChanged": {
+        if (isOutdated(next, event.value)) {
+          break
+        }
         next = withCapacity(next, event.value)
         saidDraining = event.value.draining
         agentChanged()
