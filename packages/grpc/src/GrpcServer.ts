@@ -8,10 +8,8 @@
  */
 import type { DescMethod, Message } from "@bufbuild/protobuf"
 import { type BoundaryError, Cancelled, Internal, InvalidArgument, Unavailable } from "@fast-sandbox/core/Errors"
-import * as Grpc from "@grpc/grpc-js"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -47,12 +45,22 @@ import type {
   ServerStreamingHandler,
   UnaryHandler
 } from "./GrpcService.ts"
-import { toStatus } from "./GrpcStatus.ts"
-import * as Admission from "./internal/admission.ts"
+import { type ServerStatus, toStatus } from "./GrpcStatus.ts"
+import { codeNumbers } from "./internal/channel.ts"
+import { keepAlive } from "./internal/http2Connection.ts"
+import { Http2ServerConnection } from "./internal/http2ServerConnection.ts"
 import * as Instruments from "./internal/instruments.ts"
-import * as Lingering from "./internal/lingering.ts"
-import { BindError, type Certificates, listen, type Listener, type Open, type ServerTls } from "./internal/listen.ts"
+import {
+  BindError,
+  type Certificates,
+  listen,
+  type Listener,
+  type Open,
+  type Ready,
+  type ServerTls
+} from "./internal/listen.ts"
 import * as Pump from "./internal/pump.ts"
+import { onlyMessage, ServerCall } from "./internal/serverCall.ts"
 import * as Wire from "./internal/wire.ts"
 
 export { BindError, type Certificates, type Listener, type ServerTls }
@@ -69,7 +77,7 @@ export const DROP_GRACE: Duration.Input = "500 millis"
 /** Calls that one connection may have open at once. Streams that only watch count too. */
 export const MAX_CONCURRENT_CALLS = 4096
 
-/** A connection that is silent for this long is probed, so that handlers of callers that vanished end. */
+/** How often a connection with calls is probed, so that handlers of callers that vanished end. */
 export const KEEPALIVE_TIME_MILLIS = 30_000
 
 /** A probe that stays without an answer for this long means that the caller vanished. */
@@ -136,21 +144,12 @@ type ServicesOf<Services extends ReadonlyArray<GrpcService<unknown>>> = Services
   R
   : never
 
-/** The calls of all four kinds, as far as they are alike. */
-type Call =
-  & Pick<Grpc.ServerUnaryCall<Buffer, Buffer>, "cancelled" | "metadata" | "getPeer" | "getDeadline" | "getAuthContext">
-  & {
-    readonly on: (event: "cancelled", listener: () => void) => unknown
-  }
-
 /** Starts the fiber of a call. */
 type Run<R> = <A, E>(effect: Effect.Effect<A, E, R>) => Fiber.Fiber<A, E>
 
-const identity = (bytes: Buffer): Buffer => bytes
-
-const parentSpan = (call: Call): Option.Option<Tracer.ExternalSpan> => {
-  const [value] = call.metadata.get(Wire.TRACEPARENT)
-  return typeof value === "string" ? Wire.fromTraceparent(value) : Option.none()
+const parentSpan = ({ metadata }: ServerCall): Option.Option<Tracer.ExternalSpan> => {
+  const value = metadata.get(Wire.TRACEPARENT)
+  return value === undefined ? Option.none() : Wire.fromTraceparent(value)
 }
 
 /** A defect never reaches the peer: it reads a reference to what the log holds. */
@@ -172,25 +171,19 @@ const hideDefects = <A, E, R>(
 /** Serves the calls of one method. */
 interface Method<R> {
   readonly path: string
-  readonly handler: AnyHandler<R>
   readonly encode: (init: Init) => Buffer
   readonly decode: (bytes: Buffer) => Message
   readonly malformed: () => InvalidArgument
   readonly authorize: ((request: Message) => Effect.Effect<void, BoundaryError, R>) | undefined
-  /** Counts a call that was ended before its handler ran. */
-  readonly refuse: (code: Code) => void
-  /** Runs the work of a call and tells how it ended, unless the caller is gone by then. */
-  readonly serve: <A>(call: Call, work: Effect.Effect<A, HandlerError, R>, end: {
-    readonly succeed: (value: A) => void
-    readonly fail: (status: ReturnType<typeof toStatus>) => void
-  }) => void
+  /** Runs the work of a call and tells how it ended, unless the call is over by then. */
+  readonly serve: <A>(call: ServerCall, work: Effect.Effect<A, HandlerError, R>, succeed: (value: A) => void) => void
 }
 
 const goingAway = (path: string): Unavailable =>
   new Unavailable({ target: path, problem: "the server ended the call because it is going away; try again" })
 
 /** How a call ended, as its caller reads it. */
-const statusOf = (path: string, cause: Cause.Cause<HandlerError>): ReturnType<typeof toStatus> => {
+const statusOf = (path: string, cause: Cause.Cause<HandlerError>): ServerStatus => {
   const failure = Cause.findError(cause)
   // what interrupts a handler whose caller still waits is the end of the server
   return toStatus(Result.isSuccess(failure) ? failure.success : goingAway(path))
@@ -199,20 +192,19 @@ const statusOf = (path: string, cause: Cause.Cause<HandlerError>): ReturnType<ty
 /** A caller's deadline is told as a duration, so its clock runs out somewhat before the server's does. */
 const DEADLINE_SKEW_MILLIS = 20
 
-/** The code of a call whose caller did not wait for its end. */
-const abandonedCode = (call: Call): Code =>
-  Number(call.getDeadline()) <= Date.now() + DEADLINE_SKEW_MILLIS ? "DEADLINE_EXCEEDED" : "CANCELLED"
+/** The code of a call that ended before its handler did. */
+const codeOfEnd = ({ deadline = Infinity }: ServerCall, endedWith: number): Code =>
+  endedWith === codeNumbers.cancelled && deadline <= Date.now() + DEADLINE_SKEW_MILLIS
+    ? "DEADLINE_EXCEEDED"
+    : codes[endedWith] ?? "INTERNAL"
 
 const makeMethod = <R>(
   method: DescMethod,
   service: GrpcService<R>,
   run: Run<R>,
   context: Context.Context<never>,
-  admitted: Admission.Admitted,
-  authorize: Options<ReadonlyArray<GrpcService<R>>, R>["authorize"]
-): Method<R> | undefined => {
-  const handler = service.handlers[method.localName]
-  if (handler === undefined) return undefined
+  { authenticate, authorize }: Pick<Options<ReadonlyArray<GrpcService<R>>, R>, "authenticate" | "authorize">
+): Method<R> => {
   const path = Wire.path(method)
   const instruments = Instruments.make("server", method)
   const spanOptions: Tracer.SpanOptions = {
@@ -220,44 +212,56 @@ const makeMethod = <R>(
     captureStackTrace: false,
     attributes: { "rpc.system": "grpc", "rpc.service": service.descriptor.typeName, "rpc.method": method.name }
   }
-  const prepare = <A>(call: Call, work: Effect.Effect<A, HandlerError, R>): Effect.Effect<A, HandlerError, R> => {
-    const known = Effect.provideContext(
-      work,
-      Context.make(GrpcMetadata, Admission.metadataOf(call.metadata)).pipe(
-        Context.add(GrpcCaller, admitted.get(call.metadata) ?? anonymous),
-        Context.add(GrpcPeerAddress, call.getPeer())
-      )
-    )
-    const parent = parentSpan(call)
-    return Effect.withSpan(
-      hideDefects(known, path),
+  const work = <A>(
+    { metadata, peer }: ServerCall,
+    caller: Caller,
+    parent: Option.Option<Tracer.ExternalSpan>,
+    self: Effect.Effect<A, HandlerError, R>
+  ): Effect.Effect<A, HandlerError, R> =>
+    Effect.withSpan(
+      Effect.provideContext(
+        hideDefects(self, path),
+        Context.make(GrpcMetadata, metadata).pipe(
+          Context.add(GrpcCaller, caller),
+          Context.add(GrpcPeerAddress, peer.address)
+        )
+      ),
       path,
       Option.isNone(parent) ? spanOptions : { ...spanOptions, parent: parent.value }
+    )
+  /** Nothing of a call but its headers is looked at before it is known who makes it. */
+  const admitted = <A>(
+    call: ServerCall,
+    self: Effect.Effect<A, HandlerError, R>
+  ): Effect.Effect<A, HandlerError, R> => {
+    if (authenticate === undefined || service.access === "open") return work(call, anonymous, parentSpan(call), self)
+    return Effect.flatMap(
+      hideDefects(Effect.suspend(() => authenticate(call.metadata, call.peer)), path),
+      (caller) => work(call, caller, parentSpan(call), self)
     )
   }
   return {
     path,
-    handler,
     encode: Wire.encoder(method.output),
     decode: Wire.decoder(method.input),
     malformed: () => new InvalidArgument({ field: "request", problem: `is no ${method.input.typeName}` }),
     authorize: authorize === undefined || service.access !== "authorized"
       ? undefined
       : (request) => authorize(method, request),
-    refuse: (code) => instruments.end(instruments.begin(), code, context),
-    serve: (call, work, end) => {
+    serve: (call, self, succeed) => {
       const beganAt = instruments.begin()
-      const fiber = run(prepare(call, work))
-      call.on("cancelled", () => fiber.interruptUnsafe())
+      const fiber = run(admitted(call, self))
+      call.onLeft(() => fiber.interruptUnsafe())
       fiber.addObserver((exit) => {
-        if (call.cancelled) return instruments.end(beganAt, abandonedCode(call), context)
+        const { endedWith } = call
+        if (endedWith !== undefined) return instruments.end(beganAt, codeOfEnd(call, endedWith), context)
         if (Exit.isSuccess(exit)) {
           instruments.end(beganAt, "OK", context)
-          return end.succeed(exit.value)
+          return succeed(exit.value)
         }
         const status = statusOf(path, exit.cause)
         instruments.end(beganAt, codes[status.code] ?? "INTERNAL", context)
-        end.fail(status)
+        call.end(status)
       })
     }
   }
@@ -266,17 +270,17 @@ const makeMethod = <R>(
 /** The one request of a call, when its caller may make it. */
 const request = <R>(
   { authorize, decode, malformed }: Method<R>,
-  call: { readonly request: Buffer }
+  call: ServerCall
 ): Effect.Effect<Message, BoundaryError, R> => {
-  const decoded = Effect.try({ try: () => decode(call.request), catch: malformed })
+  const decoded = Effect.flatMap(
+    onlyMessage(call),
+    (bytes) => Effect.try({ try: () => decode(bytes), catch: malformed })
+  )
   return authorize === undefined ? decoded : Effect.tap(decoded, authorize)
 }
 
 /** The stream of requests of a call. */
-const requests = <R>(
-  method: Method<R>,
-  call: Grpc.ServerReadableStream<Buffer, Buffer> | Grpc.ServerDuplexStream<Buffer, Buffer>
-): Stream.Stream<Message, BoundaryError> =>
+const requests = <R>(method: Method<R>, call: ServerCall): Stream.Stream<Message, BoundaryError> =>
   Pump.read<Buffer, Message, BoundaryError>(call, {
     decode: method.decode,
     malformed: method.malformed,
@@ -288,7 +292,7 @@ const requests = <R>(
 /** The stream of requests of a call, once its first one says that its caller may make it. */
 const authorized = <R>(
   method: Method<R>,
-  call: Grpc.ServerReadableStream<Buffer, Buffer> | Grpc.ServerDuplexStream<Buffer, Buffer>
+  call: ServerCall
 ): Effect.Effect<Requests, BoundaryError, R | Scope.Scope> => {
   const { authorize } = method
   if (authorize === undefined) return Effect.succeed(requests(method, call))
@@ -302,126 +306,120 @@ const authorized = <R>(
   })
 }
 
-const answer = <R>(
-  method: Method<R>,
-  call: Call,
-  work: Effect.Effect<Init, HandlerError, R>,
-  callback: Grpc.sendUnaryData<Buffer>
-): void =>
-  method.serve(call, Effect.map(work, method.encode), {
-    succeed: (response) => callback(null, response),
-    fail: callback
-  })
+const answer = <R>(method: Method<R>, call: ServerCall, work: Effect.Effect<Init, HandlerError, R>): void =>
+  method.serve(call, Effect.map(work, method.encode), (response) => call.answer(response))
 
-const answerStream = <R>(
-  method: Method<R>,
-  call: Grpc.ServerWritableStream<Buffer, Buffer> | Grpc.ServerDuplexStream<Buffer, Buffer>,
-  work: Stream.Stream<Init, HandlerError, R>
-): void =>
-  method.serve(call, Pump.write(work, call, method.encode), {
-    succeed: () => call.end(),
-    fail: (status) => call.emit("error", status)
-  })
+const answerStream = <R>(method: Method<R>, call: ServerCall, work: Stream.Stream<Init, HandlerError, R>): void =>
+  method.serve(call, Pump.write(work, call, method.encode), () => call.finish())
 
-const register = <R>(server: Grpc.Server, kind: DescMethod["methodKind"], method: Method<R>): boolean => {
-  const { path } = method
+/** Serves one call. */
+type Serve = (call: ServerCall) => void
+
+const serveMethod = <R>(
+  kind: DescMethod["methodKind"],
+  method: Method<R>,
+  handlerOfAny: AnyHandler<R>,
+  requestTimeoutMillis: number
+): Serve => {
   switch (kind) {
     case "unary": {
-      const handler: UnaryHandler<R> = method.handler
-      const handle: Grpc.handleUnaryCall<Buffer, Buffer> = (call, callback) =>
-        answer(method, call, Effect.flatMap(request(method, call), handler), callback)
-      return server.register(path, handle, identity, identity, "unary")
+      const handler: UnaryHandler<R> = handlerOfAny
+      return (call) => {
+        call.limitRequest(requestTimeoutMillis)
+        answer(method, call, Effect.flatMap(request(method, call), handler))
+      }
     }
     case "server_streaming": {
-      const handler: ServerStreamingHandler<R> = method.handler
-      const handle: Grpc.handleServerStreamingCall<Buffer, Buffer> = (call) =>
+      const handler: ServerStreamingHandler<R> = handlerOfAny
+      return (call) => {
+        call.limitRequest(requestTimeoutMillis)
         answerStream(method, call, Stream.unwrap(Effect.map(request(method, call), handler)))
-      return server.register(path, handle, identity, identity, "serverStream")
+      }
     }
     case "client_streaming": {
-      const handler: ClientStreamingHandler<R> = method.handler
-      const handle: Grpc.handleClientStreamingCall<Buffer, Buffer> = (call, callback) =>
-        answer(method, call, Effect.scoped(Effect.flatMap(authorized(method, call), handler)), callback)
-      return server.register(path, handle, identity, identity, "clientStream")
+      const handler: ClientStreamingHandler<R> = handlerOfAny
+      return (call) => answer(method, call, Effect.scoped(Effect.flatMap(authorized(method, call), handler)))
     }
     case "bidi_streaming": {
-      const handler: BidiStreamingHandler<R> = method.handler
-      const handle: Grpc.handleBidiStreamingCall<Buffer, Buffer> = (call) =>
-        answerStream(method, call, Stream.unwrap(Effect.map(authorized(method, call), handler)))
-      return server.register(path, handle, identity, identity, "bidi")
+      const handler: BidiStreamingHandler<R> = handlerOfAny
+      return (call) => answerStream(method, call, Stream.unwrap(Effect.map(authorized(method, call), handler)))
     }
   }
 }
 
+const unknownMethod: Serve = (call) =>
+  call.end({ code: codeNumbers.unimplemented, details: `there is no method ${call.path} here`, metadata: new Map() })
+
 /** Lets running calls end by themselves, then ends them with UNAVAILABLE, then cuts what is left. */
 const drain = (
-  server: Grpc.Server,
+  connections: ReadonlySet<Http2ServerConnection>,
   listeners: ReadonlyArray<Open>,
   fibers: FiberSet.FiberSet,
   grace: Duration.Input
 ): Effect.Effect<void> =>
   Effect.gen(function*() {
-    const shutdown = yield* Deferred.make<void>()
-    server.tryShutdown(() => Deferred.doneUnsafe(shutdown, Effect.void))
-    const closed = Effect.all([Deferred.await(shutdown), ...listeners.map(({ closed }) => closed)], {
-      concurrency: "unbounded",
-      discard: true
-    })
+    for (const connection of connections) connection.leave()
+    const closed = Effect.forEach(listeners, ({ closed }) => closed, { concurrency: "unbounded", discard: true })
     const drained = yield* closed.pipe(Effect.timeoutOption(grace))
     if (Option.isSome(drained)) return
     yield* FiberSet.clear(fibers)
     yield* closed.pipe(Effect.timeoutOption(DROP_GRACE))
-    server.forceShutdown()
+    for (const connection of connections) connection.destroy("the server has ended")
   })
 
 const serve = Effect.fnUntraced(function*<R>(options: Options<ReadonlyArray<GrpcService<R>>, R>) {
-  const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
-  // channelz stays on, as it is by default: without it `forceShutdown` does not find the connections to cut
-  const server = new Grpc.Server({
-    "grpc.max_receive_message_length": maxMessageBytes,
-    "grpc.max_send_message_length": maxMessageBytes,
-    "grpc.max_concurrent_streams": MAX_CONCURRENT_CALLS,
-    "grpc.keepalive_time_ms": KEEPALIVE_TIME_MILLIS,
-    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MILLIS,
-    "grpc.max_connection_idle_ms": options.idleTimeoutMillis ?? IDLE_TIMEOUT_MILLIS
-  })
   const context = yield* Effect.context<never>()
   const health = Context.getOption(context, GrpcHealth)
   // finalizers run last in, first out: health says no, socket files go, running calls drain, their fibers end
   const fibers = yield* FiberSet.make()
   const run = yield* FiberSet.runtime(fibers)<R>()
-  const admitted: Admission.Admitted = new WeakMap()
-  const methods = new Map<string, Method<R>>()
-  const open = new Set<string>()
+  const methods = new Map<string, Serve>()
   for (const service of options.services) {
-    for (const method of service.descriptor.methods) {
-      const made = makeMethod(method, service, run, context, admitted, options.authorize)
-      if (made === undefined) continue
-      if (!register(server, method.methodKind, made)) {
-        return yield* Effect.die(new Error(`${made.path} is served twice by one server`))
+    for (const descriptor of service.descriptor.methods) {
+      const handler = service.handlers[descriptor.localName]
+      if (handler === undefined) continue
+      const method = makeMethod(descriptor, service, run, context, options)
+      if (methods.has(method.path)) {
+        return yield* Effect.die(new Error(`${method.path} is served twice by one server`))
       }
-      methods.set(made.path, made)
-      if (service.access === "open") open.add(made.path)
+      methods.set(
+        method.path,
+        serveMethod(
+          descriptor.methodKind,
+          method,
+          handler,
+          options.requestTimeoutMillis ?? REQUEST_TIMEOUT_MILLIS
+        )
+      )
     }
   }
-  const { authenticate } = options
-  const interceptorOf = ({ _tag }: Listener): Grpc.ServerInterceptor | undefined =>
-    // whoever may open a unix socket is trusted not to be slow
-    _tag === "Unix" && authenticate === undefined ? undefined : Admission.interceptor({
-      transport: _tag === "Unix" ? "unix" : "tcp",
-      authenticate: authenticate === undefined
-        ? undefined
-        : (path, metadata, peer) => run(hideDefects(Effect.suspend(() => authenticate(metadata, peer)), path)),
-      isOpen: (path) => open.has(path),
-      requestTimeoutMillis: options.requestTimeoutMillis ?? REQUEST_TIMEOUT_MILLIS,
-      admitted,
-      refused: (path, { code }) => methods.get(path)?.refuse(codes[code] ?? "INTERNAL")
+  const connections = new Set<Http2ServerConnection>()
+  const take: Ready = (socket, peer) => {
+    const calls = {
+      peer,
+      maxMessageBytes: options.maxMessageBytes ?? MAX_MESSAGE_BYTES,
+      serve: (call: ServerCall) => (methods.get(call.path) ?? unknownMethod)(call)
+    }
+    const connection = new Http2ServerConnection(socket, {
+      maxStreams: MAX_CONCURRENT_CALLS,
+      idleMillis: options.idleTimeoutMillis ?? IDLE_TIMEOUT_MILLIS,
+      onRequest: (headers) => new ServerCall(headers, calls),
+      onClose: () => {
+        connections.delete(connection)
+        clearInterval(probe)
+      }
     })
-  yield* Lingering.end
+    const probe = keepAlive(connection, {
+      everyMillis: KEEPALIVE_TIME_MILLIS,
+      timeoutMillis: KEEPALIVE_TIMEOUT_MILLIS,
+      problem: "the client does not answer"
+    })
+    connections.add(connection)
+  }
   const opened: Array<Open> = []
-  yield* Effect.addFinalizer(() => drain(server, opened, fibers, options.grace ?? DRAIN_GRACE))
+  yield* Effect.addFinalizer(() => drain(connections, opened, fibers, options.grace ?? DRAIN_GRACE))
   for (const listener of options.listeners) {
-    opened.push(yield* listen(server, listener, interceptorOf(listener)))
+    opened.push(yield* listen(listener, take))
   }
   if (Option.isSome(health)) {
     yield* health.value.setInitial([SERVER, ...options.services.map((service) => service.descriptor)], "SERVING")

@@ -4,7 +4,6 @@
 import { create, toBinary } from "@bufbuild/protobuf"
 import { type Any, anyPack, type Duration as ProtoDuration, DurationSchema } from "@bufbuild/protobuf/wkt"
 import type * as Errors from "@fast-sandbox/core/Errors"
-import * as Grpc from "@grpc/grpc-js"
 import {
   BadRequestSchema,
   ErrorInfoSchema,
@@ -122,17 +121,24 @@ const describe = (error: Errors.BoundaryError): readonly [code: Code, info: Read
   }
 }
 
+/** What a server tells at the end of a call. */
+export interface ServerStatus {
+  /** One of gRPC's numbers. */
+  readonly code: number
+  readonly details: string
+  /** Further trailers, all binary. */
+  readonly metadata: ReadonlyMap<string, readonly [Buffer]>
+}
+
 /** A failure as the status that a server sends. Never UNKNOWN: a foreign status without a meaning is INTERNAL. */
-export const toStatus = (
-  error: HandlerError
-): { readonly code: Grpc.status; readonly details: string; readonly metadata: Grpc.Metadata } => {
+export const toStatus = (error: HandlerError): ServerStatus => {
   const [named, info] = error._tag === "GrpcError" ? [error.code, error.info] as const : describe(error)
   const code = codes.indexOf(named === "UNKNOWN" || named === "OK" ? "INTERNAL" : named)
   const details = text(error._tag === "GrpcError" ? error.details : error.message)
-  const metadata = new Grpc.Metadata()
+  const metadata = new Map<string, readonly [Buffer]>()
   if (info.length > 0) {
     const status = create(StatusSchema, { code, message: details, details: info.map(encodeDetail) })
-    metadata.set(STATUS_DETAILS_KEY, Buffer.from(toBinary(StatusSchema, status)))
+    metadata.set(STATUS_DETAILS_KEY, [Buffer.from(toBinary(StatusSchema, status))])
   }
   return { code, details, metadata }
 }

@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import * as Http2 from "node:http2"
 import * as Net from "node:net"
 import { duplexPair } from "node:stream"
-import { Http2Connection, type Stream } from "../src/internal/http2Connection.ts"
+import { Http2ClientConnection } from "../src/internal/http2ClientConnection.ts"
+import type { Stream } from "../src/internal/http2Connection.ts"
 
 const request = { ":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": "/" }
 
@@ -16,7 +17,7 @@ interface Ended {
 }
 
 const call = (
-  connection: Http2Connection,
+  connection: Http2ClientConnection,
   headers: Readonly<Record<string, string>> = request,
   use: (stream: Stream) => void = (stream) => stream.end()
 ) =>
@@ -59,7 +60,7 @@ const connect = (server: Http2.Http2Server) => {
   const address = server.address()
   const port = typeof address === "object" && address !== null ? address.port : 0
   return Effect.acquireRelease(
-    Effect.sync(() => new Http2Connection(Net.connect({ port, host: "127.0.0.1" }), () => {})),
+    Effect.sync(() => new Http2ClientConnection(Net.connect({ port, host: "127.0.0.1" }), () => {})),
     (connection) => Effect.sync(() => connection.destroy("the test is over"))
   )
 }
@@ -69,7 +70,7 @@ const confronted = (hex: string) =>
   Effect.callback<string>((resume) => {
     const [ours, theirs] = duplexPair()
     theirs.resume()
-    const connection = new Http2Connection(ours, (problem) => resume(Effect.succeed(problem)))
+    const connection = new Http2ClientConnection(ours, (problem) => resume(Effect.succeed(problem)))
     connection.open(request, {
       onHeaders: () => {},
       onData: () => {},

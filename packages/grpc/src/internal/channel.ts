@@ -8,7 +8,7 @@ export interface Status {
   readonly code: number
   readonly details: string
   /** The trailers. */
-  readonly metadata?: { readonly get: (key: string) => ReadonlyArray<string | Uint8Array> } | undefined
+  readonly metadata?: { readonly get: (key: string) => ReadonlyArray<string | Uint8Array> | undefined } | undefined
 }
 
 /** gRPC's numbers of the codes that a channel makes itself. */

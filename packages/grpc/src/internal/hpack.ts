@@ -1,19 +1,31 @@
 /**
- * Header blocks of HTTP/2 (RFC 7541), without a dynamic table: a peer that is told that the table has no room
- * ({@link TABLE_BYTES}) sends every header either by its number in the static table or spelled out, so that blocks do not
- * depend on each other, and those of calls that were left need not be read.
+ * Header blocks of HTTP/2 (RFC 7541). What is written uses no dynamic table, so that blocks do not depend on each other;
+ * what is read may use one of as many bytes as the peer was allowed.
  */
-
-/** What the peer is told about the size of the dynamic table. */
-export const TABLE_BYTES = 0
 
 /** Names are in lower case. Of a header that comes twice, the first counts. */
 export type Headers = ReadonlyMap<string, string>
 
-/** The block is none, or the peer uses the table that it was told not to use. */
+/** The block is none, or it uses a table that it may not use, or it is too large. */
 export class MalformedBlock extends Error {
   override readonly name = "MalformedBlock"
 }
+
+/**
+ * Largest list of headers that is read, as the protocol counts it: statuses carry a few kilobytes of details, tokens as
+ * many, and a block of a few bytes may stand for a list that is much larger. Node's own limit.
+ */
+export const MAX_LIST_BYTES = 64 * 1024
+
+/** Section 4.1: what each entry counts for beside its name and its value. */
+const ENTRY_BYTES = 32
+
+interface Entry {
+  readonly name: string
+  readonly value: string
+}
+
+const sizeOf = ({ name, value }: Entry): number => name.length + value.length + ENTRY_BYTES
 
 /** Appendix A: names and values, `name` or `name: value`, from number 1 on. */
 const staticTable = [
@@ -208,33 +220,82 @@ class Reader {
   }
 }
 
-const entry = (number: number): { readonly name: string; readonly value: string } => {
-  const found = staticTable[number - 1]
-  if (found === undefined) throw new MalformedBlock(`there is no entry ${number}`)
-  return found
+/**
+ * What a peer's blocks refer to: the static table, and behind it the dynamic one (section 2.3), of which both sides have
+ * to see every block in its order.
+ */
+export class Table {
+  readonly #mostBytes: number
+  /** The newest first. */
+  readonly #entries: Array<Entry> = []
+  #bytes = 0
+  #limit: number
+
+  /** The dynamic table has room for as many bytes as the peer was allowed. */
+  constructor(mostBytes: number) {
+    this.#mostBytes = mostBytes
+    this.#limit = mostBytes
+  }
+
+  /** Throws a {@link MalformedBlock}. */
+  entry(number: number): Entry {
+    const found = number <= staticTable.length
+      ? staticTable[number - 1]
+      : this.#entries[number - staticTable.length - 1]
+    if (found === undefined) throw new MalformedBlock(`there is no entry ${number}`)
+    return found
+  }
+
+  /** Makes room for it first; what is larger than the whole table empties it. */
+  add(entry: Entry): void {
+    this.#shrink(this.#limit - sizeOf(entry))
+    if (sizeOf(entry) > this.#limit) return
+    this.#entries.unshift(entry)
+    this.#bytes += sizeOf(entry)
+  }
+
+  /** Throws a {@link MalformedBlock}. */
+  resize(bytes: number): void {
+    if (bytes > this.#mostBytes) throw new MalformedBlock("the table is larger than it may be")
+    this.#limit = bytes
+    this.#shrink(bytes)
+  }
+
+  #shrink(bytes: number): void {
+    while (this.#bytes > bytes) {
+      const oldest = this.#entries.pop()
+      if (oldest === undefined) return
+      this.#bytes -= sizeOf(oldest)
+    }
+  }
 }
 
 /** The headers of a block. Throws a {@link MalformedBlock}. */
-export const decode = (block: Buffer): Headers => {
+export const decode = (block: Buffer, table: Table): Headers => {
   const reader = new Reader(block)
   const headers = new Map<string, string>()
-  const add = (name: string, value: string) => {
-    if (!headers.has(name)) headers.set(name, value)
+  let bytes = 0
+  const add = (entry: Entry): void => {
+    bytes += sizeOf(entry)
+    if (bytes > MAX_LIST_BYTES) throw new MalformedBlock(`headers of more than ${MAX_LIST_BYTES} bytes`)
+    if (!headers.has(entry.name)) headers.set(entry.name, entry.value)
+  }
+  const spelledOut = (bits: number): Entry => {
+    const number = reader.number(bits)
+    return { name: number === 0 ? reader.text() : table.entry(number).name, value: reader.text() }
   }
   while (!reader.isAtEnd) {
     const first = reader.peek()
     if ((first & forms.indexed.pattern) !== 0) {
-      const { name, value } = entry(reader.number(forms.indexed.bits))
-      add(name, value)
-    } else if ((first & forms.withIndexing.pattern) === 0 && (first & forms.tableSize.pattern) !== 0) {
-      if (reader.number(forms.tableSize.bits) > TABLE_BYTES) {
-        throw new MalformedBlock("the table is larger than it may be")
-      }
+      add(table.entry(reader.number(forms.indexed.bits)))
+    } else if ((first & forms.withIndexing.pattern) !== 0) {
+      const entry = spelledOut(forms.withIndexing.bits)
+      table.add(entry)
+      add(entry)
+    } else if ((first & forms.tableSize.pattern) !== 0) {
+      table.resize(reader.number(forms.tableSize.bits))
     } else {
-      // to be put into a table without room: that empties it, and it is empty already
-      const { bits } = (first & forms.withIndexing.pattern) === 0 ? forms.withoutIndexing : forms.withIndexing
-      const number = reader.number(bits)
-      add(number === 0 ? reader.text() : entry(number).name, reader.text())
+      add(spelledOut(forms.withoutIndexing.bits))
     }
   }
   return headers

@@ -28,10 +28,10 @@ import {
   type Status
 } from "./channel.ts"
 import type { Headers } from "./hpack.ts"
-import { Http2Connection, resets, type Stream, type StreamListener } from "./http2Connection.ts"
-
-/** Before each message: one byte that says whether it is compressed, four with its length. */
-const FRAME_HEADER_BYTES = 5
+import { Http2ClientConnection } from "./http2ClientConnection.ts"
+import { keepAlive, type Stream, type StreamListener } from "./http2Connection.ts"
+import { resets } from "./http2Frames.ts"
+import { frame, MessageReader, Unreadable, Waiters } from "./messages.ts"
 
 /** The largest `grpc-timeout`: it has eight digits. */
 const MAX_TIMEOUT_MILLIS = 99_999_999
@@ -82,45 +82,16 @@ const statusOf = (headers: Headers): Status | undefined => {
     : { code: Number(code), details: decodeText(headers.get("grpc-message") ?? ""), metadata: metadataOf(headers) }
 }
 
-const frame = (message: Buffer): Buffer => {
-  const framed = Buffer.allocUnsafe(FRAME_HEADER_BYTES + message.length)
-  framed[0] = 0
-  framed.writeUInt32BE(message.length, 1)
-  message.copy(framed, FRAME_HEADER_BYTES)
-  return framed
-}
-
-/** Who waits for something to happen; each is told once. */
-class Waiters {
-  readonly #listeners = new Set<() => void>()
-
-  add(listener: () => void): void {
-    this.#listeners.add(listener)
-  }
-
-  remove(listener: () => void): void {
-    this.#listeners.delete(listener)
-  }
-
-  wake(): void {
-    const listeners = [...this.#listeners]
-    this.#listeners.clear()
-    for (const listener of listeners) listener()
-  }
-}
-
 /** One call, of whatever kind. */
 class Call implements Incoming, Outgoing, StreamListener {
-  readonly #connection: Http2Connection
+  readonly #connection: Http2ClientConnection
   readonly #stream: Stream
   readonly #maxMessageBytes: number
-  readonly #onClosed: () => void
+  readonly #messages: MessageReader
   readonly #readers = new Waiters()
   readonly #writers = new Waiters()
   readonly #statusListeners: Array<(status: Status) => void> = []
   readonly #deadline: NodeJS.Timeout | undefined
-  #chunks: Array<Buffer> = []
-  #buffered = 0
   #needsDrain = false
   #status: Status | undefined
   /** The stream is over; what came before may still be read. */
@@ -128,15 +99,14 @@ class Call implements Incoming, Outgoing, StreamListener {
   /** What else comes does not count: this side has ended the call. */
   #isAbandoned = false
 
-  constructor(connection: Http2Connection, options: {
+  constructor(connection: Http2ClientConnection, options: {
     readonly headers: Readonly<Record<string, string>>
     readonly deadline: number | undefined
     readonly maxMessageBytes: number
-    readonly onClosed: () => void
   }) {
     this.#connection = connection
     this.#maxMessageBytes = options.maxMessageBytes
-    this.#onClosed = options.onClosed
+    this.#messages = new MessageReader(options.maxMessageBytes)
     if (options.deadline !== undefined) {
       this.#deadline = setTimeout(() => {
         this.#abandon({ code: codeNumbers.deadlineExceeded, details: "the deadline has passed" })
@@ -159,8 +129,7 @@ class Call implements Incoming, Outgoing, StreamListener {
 
   onData(chunk: Buffer): void {
     if (this.#isAbandoned) return
-    this.#chunks.push(chunk)
-    this.#buffered += chunk.length
+    this.#messages.add(chunk)
     this.#readers.wake()
   }
 
@@ -184,7 +153,6 @@ class Call implements Incoming, Outgoing, StreamListener {
         }
     )
     this.#readers.wake()
-    this.#onClosed()
   }
 
   get status(): Status | undefined {
@@ -248,29 +216,13 @@ class Call implements Incoming, Outgoing, StreamListener {
 
   /** The next whole message of what was received, if there is one. */
   #message(): Buffer | undefined {
-    if (this.#buffered < FRAME_HEADER_BYTES) return undefined
-    const [first = Buffer.alloc(0)] = this.#chunks
-    const head = first.length >= FRAME_HEADER_BYTES ? first : this.#joined()
-    const end = FRAME_HEADER_BYTES + head.readUInt32BE(1)
-    if (end - FRAME_HEADER_BYTES > this.#maxMessageBytes) {
-      this.#abandon({
-        code: codeNumbers.resourceExhausted,
-        details: `a message of ${
-          end - FRAME_HEADER_BYTES
-        } bytes is larger than the ${this.#maxMessageBytes} that are accepted`
-      })
+    try {
+      return this.#messages.next()
+    } catch (cause) {
+      if (!(cause instanceof Unreadable)) throw cause
+      this.#abandon({ code: cause.code, details: cause.message })
       return undefined
     }
-    if (head[0] !== 0) {
-      this.#abandon({ code: codeNumbers.internal, details: "the server compresses, which it was not asked to" })
-      return undefined
-    }
-    if (this.#buffered < end) return undefined
-    const all = first.length >= end ? first : this.#joined()
-    if (all.length === end) this.#chunks.shift()
-    else this.#chunks[0] = all.subarray(end)
-    this.#buffered -= end
-    return all.subarray(FRAME_HEADER_BYTES, end)
   }
 
   /** Whether a request may be sent; one that may not ends the call. */
@@ -281,14 +233,6 @@ class Call implements Incoming, Outgoing, StreamListener {
       details: `a message of ${message.length} bytes is larger than the ${this.#maxMessageBytes} that may be sent`
     })
     return false
-  }
-
-  #joined(): Buffer {
-    const [first] = this.#chunks
-    if (first !== undefined && this.#chunks.length === 1) return first
-    const all = Buffer.concat(this.#chunks)
-    this.#chunks = [all]
-    return all
   }
 
   #abandon(status: Status): void {
@@ -360,11 +304,16 @@ const dial = ({ address, credentials = {} }: Options): { readonly socket: Net.So
   }
 }
 
-const connect = (options: Options, onClose: () => void): Http2Connection => {
+const connect = (options: Options, probeMillis: number | undefined): Http2ClientConnection => {
   const { opened, socket } = dial(options)
-  const connection = new Http2Connection(socket, () => {
+  const connection = new Http2ClientConnection(socket, () => {
     clearTimeout(limit)
-    onClose()
+    clearInterval(probe)
+  })
+  const probe = probeMillis === undefined ? undefined : keepAlive(connection, {
+    everyMillis: probeMillis,
+    timeoutMillis: KEEPALIVE_TIMEOUT_MILLIS,
+    problem: "the server does not answer"
   })
   const limit = setTimeout(
     () => connection.destroy(`no connection within ${CONNECT_TIMEOUT_MILLIS} ms`),
@@ -372,17 +321,6 @@ const connect = (options: Options, onClose: () => void): Http2Connection => {
   )
   socket.once(opened, () => clearTimeout(limit))
   return connection
-}
-
-/** Gives up a connection whose peer hangs or vanished without a word, while there are calls on it. */
-const keepAlive = (connection: Http2Connection, everyMillis: number, isBusy: () => boolean): NodeJS.Timeout => {
-  const timer = setInterval(() => {
-    if (!isBusy()) return
-    const limit = setTimeout(() => connection.destroy("the server does not answer"), KEEPALIVE_TIMEOUT_MILLIS)
-    connection.ping(() => clearTimeout(limit))
-  }, everyMillis)
-  timer.unref()
-  return timer
 }
 
 /** A channel to the server of these options. */
@@ -395,20 +333,15 @@ export const make = (options: Options): Channel => {
     ":scheme": options.credentials?.tls === undefined ? "http" : "https",
     ":authority": isLocal ? "localhost" : options.address
   }
-  let current: Http2Connection | undefined
-  let busy = 0
+  let current: Http2ClientConnection | undefined
 
-  const connectionNow = (): Http2Connection => {
-    if (current?.isUsable === true) return current
-    const connection = connect(options, () => clearInterval(probe))
-    const probe = probeMillis === undefined ? undefined : keepAlive(connection, probeMillis, () => busy > 0)
-    current = connection
-    return connection
+  const connectionNow = (): Http2ClientConnection => {
+    if (current?.isUsable !== true) current = connect(options, probeMillis)
+    return current
   }
 
-  const open = ({ deadline, headers, path }: Opening): Call => {
-    busy += 1
-    return new Call(connectionNow(), {
+  const open = ({ deadline, headers, path }: Opening): Call =>
+    new Call(connectionNow(), {
       headers: {
         ...base,
         ":path": path,
@@ -419,12 +352,8 @@ export const make = (options: Options): Channel => {
         ...headers
       },
       deadline,
-      maxMessageBytes,
-      onClosed: () => {
-        busy -= 1
-      }
+      maxMessageBytes
     })
-  }
 
   return {
     unary: (opening, message, settle) => {

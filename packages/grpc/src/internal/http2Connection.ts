@@ -1,71 +1,36 @@
 /**
- * The client's side of an HTTP/2 connection (RFC 9113), as far as gRPC uses it: requests over a stream of bytes that is
- * open or opens. Node's own costs a program 15 ms when it is loaded, since it brings TLS and HTTP/1.1 along, and can't
- * be in a start-up snapshot.
+ * An HTTP/2 connection (RFC 9113), as far as gRPC uses it, over a stream of bytes that is open or opens: what client and
+ * server have in common. Node's own costs a program 15 ms when it is loaded, since it brings TLS and HTTP/1.1 along, can't
+ * be in a start-up snapshot, and takes a quarter of a millisecond of every call of a process that has slept meanwhile.
  *
  * Every frame of one turn of the event loop leaves in one write. What is received counts for the connection's window at
  * once, and for a stream's when its reader asks for more: a slow reader holds up its own stream, and no other.
  */
 import type { Duplex } from "node:stream"
 import * as Hpack from "./hpack.ts"
+import {
+  blockOf,
+  DEFAULT_MAX_FRAME_BYTES,
+  DEFAULT_WINDOW_BYTES,
+  flags,
+  type Frame,
+  frame,
+  FrameReader,
+  NOTHING,
+  ProtocolError,
+  resets,
+  settings,
+  settingsOf,
+  THIRTY_ONE_BITS,
+  types,
+  uint32,
+  unpadded
+} from "./http2Frames.ts"
 
-/** Section 6. */
-const types = {
-  data: 0x0,
-  headers: 0x1,
-  resetStream: 0x3,
-  settings: 0x4,
-  pushPromise: 0x5,
-  ping: 0x6,
-  goAway: 0x7,
-  windowUpdate: 0x8,
-  continuation: 0x9
-} as const
-
-const flags = { acknowledged: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 } as const
-
-/** Section 6.5.2. */
-const settings = {
-  headerTableSize: 0x1,
-  enablePush: 0x2,
-  maxConcurrentStreams: 0x3,
-  initialWindowSize: 0x4,
-  maxFrameSize: 0x5
-} as const
-
-/** Error codes of section 7. */
-export const resets = {
-  none: 0x0,
-  refusedStream: 0x7,
-  cancel: 0x8,
-  enhanceYourCalm: 0xb,
-  inadequateSecurity: 0xc
-} as const
-
-/** Bytes that frames have at least, by their type. */
-const shortest: Readonly<Record<number, number>> = {
-  [types.resetStream]: 4,
-  [types.ping]: 8,
-  [types.goAway]: 8,
-  [types.windowUpdate]: 4
-}
-
-const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-
-const FRAME_HEADER_BYTES = 9
-const SETTING_BYTES = 6
 const PING_BYTES = 8
-const PRIORITY_BYTES = 5
 
-/** What holds until a peer says something else, and what this side leaves so. */
-const DEFAULT_WINDOW_BYTES = 65_535
-const DEFAULT_MAX_FRAME_BYTES = 16_384
-
-/** Bytes that may be under way to this side, of one stream and of the whole connection: a round trip at a gigabyte a second. */
-const WINDOW_BYTES = 4 * 1024 * 1024
-
-/** The window is opened again when so much of it was used. */
-const WINDOW_UPDATE_BYTES = WINDOW_BYTES / 2
+/** Bytes that may be under way to this side on the whole connection: a round trip at a gigabyte a second. */
+export const WINDOW_BYTES = 4 * 1024 * 1024
 
 /** Largest window there is: more is the peer's mistake. */
 const MAX_WINDOW_BYTES = 2 ** 31 - 1
@@ -73,15 +38,14 @@ const MAX_WINDOW_BYTES = 2 ** 31 - 1
 /** Bytes that wait for a peer's window until a writer is asked to wait. */
 const WRITER_PATIENCE_BYTES = 64 * 1024
 
-/** Largest block of headers that is read: statuses carry a few kilobytes of details. */
-const MAX_BLOCK_BYTES = 256 * 1024
+/** Largest block of headers that is read, in its frames. */
+const MAX_BLOCK_BYTES = Hpack.MAX_LIST_BYTES
 
-/** Streams have odd numbers below this; then another connection is needed. */
-const MAX_STREAM_NUMBER = 2 ** 31 - 1
-
-const LEFT = "the server ended the connection"
-
-const THIRTY_ONE_BITS = 0x7fffffff
+/**
+ * Bytes of answers that a peer may leave unread. Data waits for its reader; what is sent without waiting are headers,
+ * statuses and answers to pings, which only who means no good asks for and does not read.
+ */
+const MAX_UNREAD_BYTES = 16 * 1024 * 1024
 
 /** What a stream tells its owner. After `onClose` there is nothing more. */
 export interface StreamListener {
@@ -92,96 +56,71 @@ export interface StreamListener {
   onEnd(): void
   /** There is room for more data. */
   onDrain(): void
-  /** It is over: reset by the peer with a code, or lost with the connection. */
+  /** It is over: ended with a code, or lost with the connection. */
   onClose(reset: number | undefined): void
 }
 
-/** A request under way. */
+/** A request or its answer under way. */
 export interface Stream {
   /** Sends data, or keeps it until it may be sent; `false` asks to wait for `onDrain`. */
   readonly write: (data: Buffer) => boolean
-  /** There is no more data but this; the end travels with it. */
-  readonly end: (data?: Buffer) => void
+  /** There is no more data but this; the end travels with it, or with a block of trailers. */
+  readonly end: (data?: Buffer, trailers?: Buffer) => void
   /** What was received so far makes room for more. */
   readonly consume: () => void
   /** Ends it with a code, if it is not over yet. */
   readonly reset: (code: number) => void
 }
 
-interface Entry {
+/** The state of a stream. */
+export interface Entry {
   readonly listener: StreamListener
-  readonly block: Buffer
   /** None until the peer allows one more stream. */
   number: number | undefined
   readonly pending: Array<Buffer>
   pendingBytes: number
+  trailers: Buffer | undefined
   isDrainAwaited: boolean
   /** The writer has said everything. */
   isEnding: boolean
   /** All of it was sent. */
   isSent: boolean
+  /** The peer has said everything. */
+  isHeard: boolean
   sendWindow: number
+  /** Bytes of its window that the peer has used. */
   received: number
 }
 
-const frame = (type: number, flag: number, stream: number, payload: Buffer): Buffer => {
-  const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES + payload.length)
-  bytes.writeUIntBE(payload.length, 0, 3)
-  bytes[3] = type
-  bytes[4] = flag
-  bytes.writeUInt32BE(stream, 5)
-  payload.copy(bytes, FRAME_HEADER_BYTES)
-  return bytes
-}
-
-const NOTHING = Buffer.alloc(0)
-
-const uint32 = (value: number): Buffer => {
-  const bytes = Buffer.allocUnsafe(4)
-  bytes.writeUInt32BE(value)
-  return bytes
-}
-
-const settingsFrame = (values: ReadonlyArray<readonly [number, number]>): Buffer => {
-  const payload = Buffer.allocUnsafe(values.length * SETTING_BYTES)
-  for (const [at, [key, value]] of values.entries()) {
-    payload.writeUInt16BE(key, at * SETTING_BYTES)
-    payload.writeUInt32BE(value, at * SETTING_BYTES + 2)
-  }
-  return frame(types.settings, 0, 0, payload)
-}
-
-/** The peer does not keep to the protocol. */
-class ProtocolError extends Error {
-  override readonly name = "ProtocolError"
-}
-
 /** A connection; `onClose` hears once why it is none any more. */
-export class Http2Connection {
+export abstract class Http2Connection {
   readonly #socket: Duplex
   readonly #onClose: (problem: string) => void
-  readonly #streams = new Map<number, Entry>()
-  /** Streams that the peer does not allow yet, in their order. */
-  readonly #queue = new Set<Entry>()
+  /** Bytes that may be under way of one stream, until its reader asks for more. */
+  readonly #streamWindow: number
+  readonly #reader = new FrameReader()
   readonly #pings: Array<() => void> = []
-  #next = 1
   #problem: string | undefined
   #isOver = false
-  /** The peer takes no new streams. */
-  #isLeaving = false
   #isCorked = false
-  #unread: Buffer = NOTHING
   /** A block of headers that goes on in the next frame. */
-  #block: { readonly stream: number; readonly isLast: boolean; bytes: Buffer } | undefined
-  #maxStreams = Infinity
+  #block:
+    | { readonly stream: number; readonly isLast: boolean; readonly parts: Array<Buffer>; bytes: number }
+    | undefined
   #maxFrameBytes = DEFAULT_MAX_FRAME_BYTES
   #initialSendWindow = DEFAULT_WINDOW_BYTES
   #sendWindow = DEFAULT_WINDOW_BYTES
   #received = 0
+  /** Streams of which something waits for room. */
+  readonly #waiting = new Set<Entry>()
+  protected readonly streams = new Map<number, Entry>()
+  /** The last stream of the peer's that this side took. */
+  protected lastTaken = 0
 
-  constructor(socket: Duplex, onClose: (problem: string) => void) {
+  constructor(socket: Duplex, streamWindow: number, onClose: (problem: string) => void) {
     this.#socket = socket
     this.#onClose = onClose
+    this.#streamWindow = streamWindow
     socket.on("data", (chunk: Buffer) => this.#read(chunk))
     socket.on("drain", () => this.#flush())
     // "close" follows
@@ -190,18 +129,10 @@ export class Http2Connection {
     })
     socket.once("end", () => socket.destroy())
     socket.once("close", () => this.#end())
-    this.#send(PREFACE)
-    this.#send(settingsFrame([
-      [settings.headerTableSize, Hpack.TABLE_BYTES],
-      [settings.enablePush, 0],
-      [settings.initialWindowSize, WINDOW_BYTES]
-    ]))
-    this.#send(frame(types.windowUpdate, 0, 0, uint32(WINDOW_BYTES - DEFAULT_WINDOW_BYTES)))
   }
 
-  /** Whether it takes further requests. */
-  get isUsable(): boolean {
-    return !this.#isOver && !this.#isLeaving && this.#next <= MAX_STREAM_NUMBER
+  get isOver(): boolean {
+    return this.#isOver
   }
 
   /** Why it was lost, when it was. */
@@ -209,58 +140,16 @@ export class Http2Connection {
     return this.#isOver ? this.#problem : undefined
   }
 
-  /** Begins a request, or lets it wait until the peer allows one more. */
-  open(headers: Readonly<Record<string, string>>, listener: StreamListener): Stream {
-    const entry: Entry = {
-      listener,
-      block: Hpack.encode(headers),
-      number: undefined,
-      pending: [],
-      pendingBytes: 0,
-      isDrainAwaited: false,
-      isEnding: false,
-      isSent: false,
-      sendWindow: this.#initialSendWindow,
-      received: 0
-    }
-    this.#queue.add(entry)
-    this.#admit()
-    const add = (data: Buffer) => {
-      entry.pending.push(data)
-      entry.pendingBytes += data.length
-    }
-    return {
-      write: (data) => {
-        if (!this.#isOpen(entry)) return true
-        add(data)
-        this.#flushStream(entry)
-        entry.isDrainAwaited = entry.pendingBytes > WRITER_PATIENCE_BYTES
-        return !entry.isDrainAwaited
-      },
-      end: (data) => {
-        if (!this.#isOpen(entry)) return
-        if (data !== undefined) add(data)
-        entry.isEnding = true
-        this.#flushStream(entry)
-      },
-      consume: () => {
-        if (entry.received < WINDOW_UPDATE_BYTES || entry.number === undefined || !this.#isOpen(entry)) return
-        this.#send(frame(types.windowUpdate, 0, entry.number, uint32(entry.received)))
-        entry.received = 0
-      },
-      reset: (code) => {
-        if (!this.#isOpen(entry)) return
-        if (entry.number !== undefined) this.#send(frame(types.resetStream, 0, entry.number, uint32(code)))
-        this.#close(entry, undefined)
-      }
-    }
+  /** Whether anything is under way on it. */
+  get isBusy(): boolean {
+    return this.streams.size > 0
   }
 
   /** Calls back when the peer has answered, or the connection is over. */
   ping(onAnswer: () => void): void {
     if (this.#isOver) return onAnswer()
     this.#pings.push(onAnswer)
-    this.#send(frame(types.ping, 0, 0, Buffer.alloc(PING_BYTES)))
+    this.send(frame(types.ping, 0, 0, Buffer.alloc(PING_BYTES)))
   }
 
   /** Ends it, with all that is under way on it. */
@@ -270,24 +159,96 @@ export class Http2Connection {
     this.#end()
   }
 
-  #isOpen(entry: Entry): boolean {
-    return entry.number === undefined ? this.#queue.has(entry) : this.#streams.has(entry.number)
+  // ---------------------------------------------------------------------------------------------------------------------
+  // what the two sides do differently
+
+  /** The peer's name in texts. */
+  protected abstract readonly peer: string
+  /** Takes what comes before the first frame; whether that is done. */
+  protected abstract readPreface(reader: FrameReader): boolean
+  /** A whole block of headers. */
+  protected abstract onBlock(stream: number, block: Buffer, isLast: boolean): void
+  /** The peer has said everything on a stream. */
+  protected abstract onHeard(entry: Entry): void
+  /** This side has said everything on a stream. */
+  protected abstract onSent(entry: Entry): void
+  /** A stream that was open is over. */
+  protected abstract onClosed(): void
+  /** The peer takes no streams beyond the last one. */
+  protected abstract onGoAway(last: number): void
+  /** The peer ended a stream that it had opened, or that this side had. */
+  protected abstract onReset(entry: Entry): void
+  protected abstract onSettings(values: ReadonlyMap<number, number>): void
+  /** The connection is over, and so are its streams. */
+  protected abstract onOver(): void
+
+  // ---------------------------------------------------------------------------------------------------------------------
+  // what they share
+
+  protected newEntry(listener: StreamListener, number: number | undefined): Entry {
+    return {
+      listener,
+      number,
+      pending: [],
+      pendingBytes: 0,
+      trailers: undefined,
+      isDrainAwaited: false,
+      isEnding: false,
+      isSent: false,
+      isHeard: false,
+      sendWindow: this.#initialSendWindow,
+      received: 0
+    }
   }
 
-  #end(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#problem ??= "the connection was closed"
-    const entries = [...this.#streams.values(), ...this.#queue]
-    this.#streams.clear()
-    this.#queue.clear()
-    for (const entry of entries) entry.listener.onClose(undefined)
-    for (const onAnswer of this.#pings.splice(0)) onAnswer()
-    this.#onClose(this.#problem)
+  /** A stream of this side begins. */
+  protected start(entry: Entry, number: number): void {
+    entry.number = number
+    entry.sendWindow = this.#initialSendWindow
+    this.streams.set(number, entry)
+  }
+
+  protected isOpen({ number }: Entry): boolean {
+    return number !== undefined && this.streams.has(number)
+  }
+
+  /** How the owner of a stream uses it. */
+  protected streamOf(entry: Entry): Stream {
+    const add = (data: Buffer) => {
+      entry.pending.push(data)
+      entry.pendingBytes += data.length
+    }
+    return {
+      write: (data) => {
+        if (!this.isOpen(entry)) return true
+        add(data)
+        this.flushStream(entry)
+        entry.isDrainAwaited = entry.pendingBytes > WRITER_PATIENCE_BYTES
+        return !entry.isDrainAwaited
+      },
+      end: (data, trailers) => {
+        if (!this.isOpen(entry)) return
+        if (data !== undefined) add(data)
+        entry.trailers = trailers
+        entry.isEnding = true
+        this.flushStream(entry)
+      },
+      consume: () => {
+        if (entry.received < this.#streamWindow / 2 || entry.number === undefined || !this.isOpen(entry)) return
+        this.send(frame(types.windowUpdate, 0, entry.number, uint32(entry.received)))
+        entry.received = 0
+      },
+      reset: (code) => {
+        if (!this.isOpen(entry)) return
+        if (entry.number !== undefined) this.sendReset(entry.number, code)
+        this.close(entry, undefined)
+      }
+    }
   }
 
   /** In one write with all else that this turn of the event loop sends. */
-  #send(bytes: Buffer): void {
+  protected send(bytes: Buffer): void {
+    if (!this.#socket.writable) return
     if (!this.#isCorked) {
       this.#isCorked = true
       this.#socket.cork()
@@ -297,39 +258,31 @@ export class Http2Connection {
       })
     }
     this.#socket.write(bytes)
+    if (this.#socket.writableLength > MAX_UNREAD_BYTES) this.destroy(`${this.peer} does not read its answers`)
   }
 
-  /** Begins what waits, as far as the peer allows. */
-  #admit(): void {
-    for (const entry of this.#queue) {
-      if (this.#isOver || this.#isLeaving || this.#streams.size >= this.#maxStreams) return
-      if (this.#next > MAX_STREAM_NUMBER) return this.#leave(MAX_STREAM_NUMBER)
-      this.#queue.delete(entry)
-      entry.number = this.#next
-      entry.sendWindow = this.#initialSendWindow
-      this.#next += 2
-      this.#streams.set(entry.number, entry)
-      this.#sendHeaders(entry.number, entry.block)
-      this.#flushStream(entry)
-    }
+  protected sendReset(stream: number, code: number): void {
+    this.send(frame(types.resetStream, 0, stream, uint32(code)))
   }
 
-  #sendHeaders(stream: number, block: Buffer): void {
+  protected sendGoAway(code: number): void {
+    this.send(frame(types.goAway, 0, 0, Buffer.concat([uint32(this.lastTaken), uint32(code)])))
+  }
+
+  protected sendHeaders(stream: number, block: Buffer, isLast: boolean): void {
     for (let at = 0; at === 0 || at < block.length; at += this.#maxFrameBytes) {
       const part = block.subarray(at, at + this.#maxFrameBytes)
-      const isLast = at + part.length === block.length
-      this.#send(
-        frame(at === 0 ? types.headers : types.continuation, isLast ? flags.endHeaders : 0, stream, part)
+      const end = at + part.length === block.length ? flags.endHeaders : 0
+      this.send(
+        at === 0
+          ? frame(types.headers, end | (isLast ? flags.endStream : 0), stream, part)
+          : frame(types.continuation, end, stream, part)
       )
     }
   }
 
-  #flush(): void {
-    for (const entry of this.#streams.values()) this.#flushStream(entry)
-  }
-
   /** Sends of a stream what both windows and the socket take. */
-  #flushStream(entry: Entry): void {
+  protected flushStream(entry: Entry): void {
     const { number } = entry
     if (number === undefined || entry.isSent) return
     for (let first = entry.pending[0]; first !== undefined; first = entry.pending[0]) {
@@ -341,85 +294,102 @@ export class Http2Connection {
       entry.pendingBytes -= part.length
       entry.sendWindow -= part.length
       this.#sendWindow -= part.length
-      entry.isSent = entry.isEnding && entry.pending.length === 0
-      this.#send(frame(types.data, entry.isSent ? flags.endStream : 0, number, part))
+      entry.isSent = entry.isEnding && entry.pending.length === 0 && entry.trailers === undefined
+      this.send(frame(types.data, entry.isSent ? flags.endStream : 0, number, part))
     }
     if (entry.isEnding && !entry.isSent && entry.pending.length === 0) {
       entry.isSent = true
-      this.#send(frame(types.data, flags.endStream, number, NOTHING))
+      if (entry.trailers === undefined) this.send(frame(types.data, flags.endStream, number, NOTHING))
+      else this.sendHeaders(number, entry.trailers, true)
     }
+    if (entry.pending.length > 0) this.#waiting.add(entry)
+    else this.#waiting.delete(entry)
     if (entry.isDrainAwaited && entry.pendingBytes === 0) {
       entry.isDrainAwaited = false
       entry.listener.onDrain()
     }
+    if (entry.isSent && this.isOpen(entry)) this.onSent(entry)
   }
 
-  #close(entry: Entry, reset: number | undefined): void {
-    if (!this.#isOpen(entry)) return
-    if (entry.number === undefined) this.#queue.delete(entry)
-    else this.#streams.delete(entry.number)
+  protected close(entry: Entry, reset: number | undefined): void {
+    if (entry.number === undefined || !this.streams.delete(entry.number)) return
+    this.#waiting.delete(entry)
     entry.listener.onClose(reset)
-    this.#admit()
-    if (this.#isLeaving && this.#streams.size === 0) this.destroy(LEFT)
+    this.onClosed()
+  }
+
+  #end(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#problem ??= "the connection was closed"
+    const entries = [...this.streams.values()]
+    this.streams.clear()
+    this.#waiting.clear()
+    for (const entry of entries) entry.listener.onClose(undefined)
+    this.onOver()
+    for (const onAnswer of this.#pings.splice(0)) onAnswer()
+    this.#onClose(this.#problem)
+  }
+
+  #flush(): void {
+    for (const entry of this.#waiting) this.flushStream(entry)
   }
 
   #read(chunk: Buffer): void {
-    let unread = this.#unread.length === 0 ? chunk : Buffer.concat([this.#unread, chunk])
+    this.#reader.add(chunk)
     try {
-      while (unread.length >= FRAME_HEADER_BYTES) {
-        const length = unread.readUIntBE(0, 3)
-        if (length > DEFAULT_MAX_FRAME_BYTES) throw new ProtocolError(`a frame of ${length} bytes`)
-        const end = FRAME_HEADER_BYTES + length
-        if (unread.length < end) break
-        const header = unread
-        unread = unread.subarray(end)
-        this.#frame(
-          header.readUInt8(3),
-          header.readUInt8(4),
-          header.readUInt32BE(5) & THIRTY_ONE_BITS,
-          header.subarray(FRAME_HEADER_BYTES, end)
-        )
+      if (!this.readPreface(this.#reader)) return
+      for (let next = this.#reader.next(); next !== undefined; next = this.#reader.next()) {
+        this.#onFrame(next)
         if (this.#isOver) return
       }
-      this.#unread = unread
     } catch (cause) {
       if (!(cause instanceof ProtocolError || cause instanceof Hpack.MalformedBlock)) throw cause
-      this.destroy(`the server does not speak HTTP/2: ${cause.message}`)
+      this.fail(`${this.peer} does not speak HTTP/2: ${cause.message}`, resets.protocolError)
     }
   }
 
-  #frame(type: number, flag: number, stream: number, payload: Buffer): void {
+  /** Ends it and tells the peer why, as far as that still reads. */
+  protected fail(problem: string, code: number): void {
+    this.sendGoAway(code)
+    this.#socket.uncork()
+    this.destroy(problem)
+  }
+
+  #onFrame(next: Frame): void {
+    const { flag, payload, stream, type } = next
     if (this.#block !== undefined && type !== types.continuation) throw new ProtocolError("a block of headers is torn")
-    if (payload.length < (shortest[type] ?? 0)) throw new ProtocolError(`a frame of type ${type} is too short`)
     switch (type) {
       case types.data:
-        return this.#onData(flag, stream, payload)
+        return this.#onData(next)
       case types.headers: {
-        const body = unpadded(flag, payload).subarray((flag & flags.priority) === 0 ? 0 : PRIORITY_BYTES)
-        this.#block = { stream, isLast: (flag & flags.endStream) !== 0, bytes: body }
-        return this.#onBlock(flag)
+        this.#block = { stream, isLast: (flag & flags.endStream) !== 0, parts: [], bytes: 0 }
+        return this.#onBlockPart(flag, blockOf(next))
       }
       case types.continuation: {
         if (this.#block === undefined || this.#block.stream !== stream) {
           throw new ProtocolError("a block of headers without a beginning")
         }
-        this.#block.bytes = Buffer.concat([this.#block.bytes, payload])
-        return this.#onBlock(flag)
+        return this.#onBlockPart(flag, payload)
       }
       case types.resetStream: {
-        const entry = this.#streams.get(stream)
-        if (entry !== undefined) this.#close(entry, payload.readUInt32BE())
-        return
+        const entry = this.streams.get(stream)
+        if (entry === undefined) return
+        this.onReset(entry)
+        return this.close(entry, payload.readUInt32BE())
       }
       case types.settings:
         return (flag & flags.acknowledged) === 0 ? this.#onSettings(payload) : undefined
       case types.ping: {
-        if ((flag & flags.acknowledged) === 0) this.#send(frame(types.ping, flags.acknowledged, 0, payload))
+        if ((flag & flags.acknowledged) === 0) this.send(frame(types.ping, flags.acknowledged, 0, payload))
         else this.#pings.shift()?.()
         return
       }
-      case types.goAway:
-        return this.#onGoAway(payload)
+      case types.goAway: {
+        const code = payload.readUInt32BE(4)
+        if (code !== resets.none) this.#problem ??= `${this.peer} ended the connection with code ${code}`
+        return this.onGoAway(payload.readUInt32BE() & THIRTY_ONE_BITS)
+      }
       case types.windowUpdate:
         return this.#onWindowUpdate(stream, payload.readUInt32BE() & THIRTY_ONE_BITS)
       case types.pushPromise:
@@ -427,76 +397,56 @@ export class Http2Connection {
     }
   }
 
-  #onData(flag: number, stream: number, payload: Buffer): void {
+  #onData(next: Frame): void {
+    const { flag, payload, stream } = next
     this.#received += payload.length
-    if (this.#received >= WINDOW_UPDATE_BYTES) {
-      this.#send(frame(types.windowUpdate, 0, 0, uint32(this.#received)))
+    if (this.#received >= WINDOW_BYTES / 2) {
+      this.send(frame(types.windowUpdate, 0, 0, uint32(this.#received)))
       this.#received = 0
     }
-    const entry = this.#streams.get(stream)
+    const entry = this.streams.get(stream)
     if (entry === undefined) return
+    if (entry.isHeard) throw new ProtocolError("data after the end of a stream")
     entry.received += payload.length
-    const data = unpadded(flag, payload)
+    if (entry.received > this.#streamWindow) throw new ProtocolError("more data than a stream had room for")
+    const data = unpadded(next)
     if (data.length > 0) entry.listener.onData(data)
     if ((flag & flags.endStream) !== 0) this.#onEnd(entry)
   }
 
-  #onBlock(flag: number): void {
+  #onBlockPart(flag: number, part: Buffer): void {
     const block = this.#block
     if (block === undefined) return
-    if (block.bytes.length > MAX_BLOCK_BYTES) throw new ProtocolError(`headers of more than ${MAX_BLOCK_BYTES} bytes`)
+    block.bytes += part.length
+    if (block.bytes > MAX_BLOCK_BYTES) throw new ProtocolError(`headers of more than ${MAX_BLOCK_BYTES} bytes`)
+    if (part.length > 0) block.parts.push(part)
     if ((flag & flags.endHeaders) === 0) return
     this.#block = undefined
-    const entry = this.#streams.get(block.stream)
-    if (entry === undefined) return
-    const headers = Hpack.decode(block.bytes)
-    // what comes before the answer, such as 100, is no answer
-    if (headers.get(":status")?.startsWith("1") !== true) entry.listener.onHeaders(headers)
-    if (block.isLast) this.#onEnd(entry)
+    const [first = NOTHING] = block.parts
+    this.onBlock(block.stream, block.parts.length > 1 ? Buffer.concat(block.parts) : first, block.isLast)
+    const entry = this.streams.get(block.stream)
+    if (block.isLast && entry !== undefined) this.#onEnd(entry)
   }
 
   #onEnd(entry: Entry): void {
-    if (entry.number === undefined || !this.#isOpen(entry)) return
+    entry.isHeard = true
     entry.listener.onEnd()
-    // the server has said everything, so nobody reads what is still to be sent
-    if (!entry.isSent) this.#send(frame(types.resetStream, 0, entry.number, uint32(resets.cancel)))
-    this.#close(entry, resets.none)
+    if (this.isOpen(entry)) this.onHeard(entry)
   }
 
   #onSettings(payload: Buffer): void {
-    for (let at = 0; at + SETTING_BYTES <= payload.length; at += SETTING_BYTES) {
-      const value = payload.readUInt32BE(at + 2)
-      switch (payload.readUInt16BE(at)) {
-        case settings.maxConcurrentStreams:
-          this.#maxStreams = value
-          break
-        case settings.maxFrameSize:
-          this.#maxFrameBytes = value
-          break
-        case settings.initialWindowSize: {
-          for (const entry of this.#streams.values()) entry.sendWindow += value - this.#initialSendWindow
-          this.#initialSendWindow = value
-          break
-        }
-      }
+    const values = settingsOf(payload)
+    const maxFrameBytes = values.get(settings.maxFrameSize) ?? this.#maxFrameBytes
+    if (maxFrameBytes < DEFAULT_MAX_FRAME_BYTES) throw new ProtocolError("frames that are too small")
+    this.#maxFrameBytes = maxFrameBytes
+    const window = values.get(settings.initialWindowSize)
+    if (window !== undefined) {
+      for (const entry of this.streams.values()) widen(entry, window - this.#initialSendWindow)
+      this.#initialSendWindow = window
     }
-    this.#send(frame(types.settings, flags.acknowledged, 0, NOTHING))
-    this.#admit()
+    this.send(frame(types.settings, flags.acknowledged, 0, NOTHING))
+    this.onSettings(values)
     this.#flush()
-  }
-
-  #onGoAway(payload: Buffer): void {
-    const code = payload.readUInt32BE(4)
-    if (code !== resets.none) this.#problem ??= `the server ended the connection with code ${code}`
-    this.#leave(payload.readUInt32BE() & THIRTY_ONE_BITS)
-  }
-
-  /** Goes on with the streams up to the last one that is served, and takes no others. */
-  #leave(last: number): void {
-    this.#isLeaving = true
-    const refused = [...this.#streams.values()].filter(({ number }) => number !== undefined && number > last)
-    for (const entry of [...refused, ...this.#queue]) this.#close(entry, resets.refusedStream)
-    if (this.#streams.size === 0) this.destroy(LEFT)
   }
 
   #onWindowUpdate(stream: number, bytes: number): void {
@@ -505,17 +455,35 @@ export class Http2Connection {
       if (this.#sendWindow > MAX_WINDOW_BYTES) throw new ProtocolError("the window is too large")
       return this.#flush()
     }
-    const entry = this.#streams.get(stream)
+    const entry = this.streams.get(stream)
     if (entry === undefined) return
-    entry.sendWindow += bytes
-    this.#flushStream(entry)
+    widen(entry, bytes)
+    this.flushStream(entry)
   }
 }
 
-/** Without the padding that data and headers may have. */
-const unpadded = (flag: number, payload: Buffer): Buffer => {
-  if ((flag & flags.padded) === 0) return payload
-  const padding = payload[0] ?? 0
-  if (padding >= payload.length) throw new ProtocolError("a frame of nothing but padding")
-  return payload.subarray(1, payload.length - padding)
+const widen = (entry: Entry, bytes: number): void => {
+  entry.sendWindow += bytes
+  if (entry.sendWindow > MAX_WINDOW_BYTES) throw new ProtocolError("the window is too large")
+}
+
+/**
+ * Ends a connection whose peer hangs or vanished without a word, while anything is under way on it. Call the timer off
+ * when the connection is over.
+ */
+export const keepAlive = (
+  connection: Http2Connection,
+  { everyMillis, problem, timeoutMillis }: {
+    readonly everyMillis: number
+    readonly timeoutMillis: number
+    readonly problem: string
+  }
+): NodeJS.Timeout => {
+  const timer = setInterval(() => {
+    if (!connection.isBusy) return
+    const limit = setTimeout(() => connection.destroy(problem), timeoutMillis)
+    connection.ping(() => clearTimeout(limit))
+  }, everyMillis)
+  timer.unref()
+  return timer
 }

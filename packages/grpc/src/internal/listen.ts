@@ -1,20 +1,18 @@
 /**
- * Opens the listeners of a gRPC server: TCP ports and unix sockets.
- *
- * TCP connections are accepted, counted and decrypted here and handed to grpc-js as they are ready for HTTP/2: it offers
- * neither a bound for connections nor one for handshakes.
+ * Opens the listeners of a gRPC server: TCP ports and unix sockets. Connections are accepted, counted and decrypted here
+ * and handed on as they are ready for HTTP/2.
  */
-import * as Grpc from "@grpc/grpc-js"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import * as Tls from "node:tls"
+import type { Peer } from "../GrpcCaller.ts"
 import type { Pem } from "../GrpcClient.ts"
 
 /** The server can't listen at `address`. */
@@ -44,8 +42,8 @@ export interface ServerTls extends Certificates {
 }
 
 /**
- * TCP connections that are open at once: a thousand idle ones are no reason to turn anybody away, and each costs some
- * 50 KiB. What comes beyond is closed at once.
+ * Connections that one listener has open at once: a thousand idle ones are no reason to turn anybody away, and each costs
+ * some 50 KiB. What comes beyond is closed at once.
  */
 export const MAX_CONNECTIONS = 4096
 
@@ -61,19 +59,14 @@ export type Listener =
 export interface Open {
   /** As a client takes it: `unix:/path` or `host:port`. */
   readonly address: string
-  /** Done when it takes no more and the last of its connections has ended, as far as grpc-js does not tell itself. */
+  /** Done when it takes no more and the last of its connections has ended. */
   readonly closed: Effect.Effect<void>
 }
 
 const pemBuffer = (pem: Pem): Buffer => typeof pem === "string" ? Buffer.from(pem) : Buffer.from(pem)
 
-/** Encryption, where there is any, is done before grpc-js sees a connection. */
-const credentials = (interceptor: Grpc.ServerInterceptor | undefined): Grpc.ServerCredentials => {
-  const plain = Grpc.ServerCredentials.createInsecure()
-  return interceptor === undefined
-    ? plain
-    : Grpc.experimental.createServerCredentialsWithInterceptors(plain, [interceptor])
-}
+/** Takes a connection that is ready for HTTP/2. */
+export type Ready = (socket: Net.Socket, peer: Peer) => void
 
 const secureContext = ({ certificate, clientCa }: Certificates): Tls.SecureContextOptions => ({
   cert: pemBuffer(certificate.chain),
@@ -82,20 +75,6 @@ const secureContext = ({ certificate, clientCa }: Certificates): Tls.SecureConte
 })
 
 const problemOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
-
-const bind = (
-  server: Grpc.Server,
-  address: string,
-  credentials: Grpc.ServerCredentials
-): Effect.Effect<number, BindError> =>
-  Effect.callback((resume) => {
-    server.bindAsync(address, credentials, (cause, port) =>
-      resume(
-        cause === null
-          ? Effect.succeed(port)
-          : Effect.fail(new BindError({ address, problem: problemOf(cause) }))
-      ))
-  })
 
 const attempt = <A>(address: string, work: () => A): Effect.Effect<A, BindError> =>
   Effect.try({ try: work, catch: (cause) => new BindError({ address, problem: problemOf(cause) }) })
@@ -127,45 +106,84 @@ const removeStale = Effect.fnUntraced(function*(address: string, path: string) {
   yield* attempt(address, () => Fs.rmSync(path, { force: true }))
 })
 
+/** An acceptor that listens, until the scope closes: then it takes no more connections. */
+const start = (
+  acceptor: Net.Server,
+  address: string,
+  options: Net.ListenOptions
+): Effect.Effect<{ readonly port: number; readonly closed: Effect.Effect<void> }, BindError, Scope.Scope> => {
+  const closed = Deferred.makeUnsafe<void>()
+  acceptor.maxConnections = MAX_CONNECTIONS
+  acceptor.once("close", () => Deferred.doneUnsafe(closed, Effect.void))
+  return Effect.acquireRelease(
+    Effect.callback<{ readonly port: number; readonly closed: Effect.Effect<void> }, BindError>((resume) => {
+      acceptor.once("error", (cause) => resume(Effect.fail(new BindError({ address, problem: problemOf(cause) }))))
+      acceptor.listen(options, () => {
+        const bound = acceptor.address()
+        const port = typeof bound === "object" && bound !== null ? bound.port : 0
+        resume(Effect.succeed({ port, closed: Deferred.await(closed) }))
+      })
+    }),
+    () => Effect.sync(() => acceptor.close())
+  )
+}
+
+/** Whoever reaches a unix socket has no address. */
+const unixPeer: Peer = { transport: "unix", address: "unknown", certificate: undefined }
+
 /**
  * A socket file has the mode of the process's umask until it is changed. So the socket is made in a folder that nobody
  * else can enter and moved to its place with the right mode.
  */
 const listenUnix = Effect.fnUntraced(function*(
-  server: Grpc.Server,
   { mode, path }: Extract<Listener, { readonly _tag: "Unix" }>,
-  credentials: Grpc.ServerCredentials
+  ready: Ready
 ) {
   const address = `unix:${path}`
   yield* removeStale(address, path)
+  const scope = yield* Effect.scope
+  const acceptor = Net.createServer((socket) => ready(socket, unixPeer))
   const place = Effect.acquireUseRelease(
     attempt(address, () => Fs.mkdtempSync(Path.join(Path.dirname(path), ".fsb-"))),
     (folder) => {
       const nascent = Path.join(folder, "s")
-      return Effect.andThen(
-        bind(server, `unix:${nascent}`, credentials),
-        attempt(address, () => {
-          Fs.chmodSync(nascent, mode)
-          const { ino } = Fs.statSync(nascent)
-          Fs.renameSync(nascent, path)
-          return ino
-        })
+      return Effect.flatMap(
+        Scope.provide(start(acceptor, address, { path: nascent }), scope),
+        ({ closed }) =>
+          attempt(address, () => {
+            Fs.chmodSync(nascent, mode)
+            const { ino } = Fs.statSync(nascent)
+            Fs.renameSync(nascent, path)
+            return { inode: ino, closed }
+          })
       )
     },
     (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
   )
-  yield* Effect.acquireRelease(place, (inode) =>
+  const { closed } = yield* Effect.acquireRelease(place, ({ inode }) =>
     Effect.sync(() => {
       // a successor may already listen at the same path
       if (Fs.lstatSync(path, { throwIfNoEntry: false })?.ino === inode) Fs.rmSync(path, { force: true })
     }))
-  return { address, closed: Effect.void }
+  return { address, closed }
 })
 
+/** The certificate that a caller proved to own. */
+const certificateOf = (socket: Net.Socket): Tls.PeerCertificate | undefined => {
+  const shown = socket instanceof Tls.TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined
+  return shown?.raw === undefined ? undefined : shown
+}
+
 /** Accepts connections, encrypted ones after their handshake, and hands them on. */
-const accept = (tls: ServerTls | undefined, ready: (socket: Net.Socket) => void): Net.Server =>
-  tls === undefined
-    ? Net.createServer({ noDelay: true }, ready)
+const accept = (tls: ServerTls | undefined, ready: Ready): Net.Server => {
+  const hand = (socket: Net.Socket) =>
+    ready(socket, {
+      transport: "tcp",
+      address: `${socket.remoteAddress}:${socket.remotePort}`,
+      certificate: certificateOf(socket)
+    })
+  return tls === undefined
+    ? Net.createServer({ noDelay: true }, hand)
     : Tls.createServer({
       ...secureContext(tls),
       ALPNProtocols: ["h2"],
@@ -173,16 +191,8 @@ const accept = (tls: ServerTls | undefined, ready: (socket: Net.Socket) => void)
       requestCert: tls.clientCa !== undefined,
       rejectUnauthorized: tls.clientCa !== undefined,
       noDelay: true
-    }, ready)
-
-const start = (acceptor: Net.Server, address: string, host: string, port: number): Effect.Effect<number, BindError> =>
-  Effect.callback((resume) => {
-    acceptor.once("error", (cause) => resume(Effect.fail(new BindError({ address, problem: problemOf(cause) }))))
-    acceptor.listen({ host, port }, () => {
-      const bound = acceptor.address()
-      resume(Effect.succeed(typeof bound === "object" && bound !== null ? bound.port : port))
-    })
-  })
+    }, hand)
+}
 
 const endOf = ({ remoteAddress, remotePort }: Net.Socket): string => `${remoteAddress} ${remotePort}`
 
@@ -196,23 +206,18 @@ const rotate = (acceptor: Net.Server, certificates: Certificates): Effect.Effect
     : Effect.void
 
 const listenTcp = Effect.fnUntraced(function*(
-  server: Grpc.Server,
   { host, port, tls }: Extract<Listener, { readonly _tag: "Tcp" }>,
-  credentials: Grpc.ServerCredentials
+  ready: Ready
 ) {
   const literal = Net.isIPv6(host) ? `[${host}]` : host
   const address = `${literal}:${port}`
-  const { injectConnection } = server.createConnectionInjector(credentials)
-  /** Connections of which grpc-js does not know yet, by their other end. */
+  /** Connections whose handshake goes on, by their other end: nobody else knows of them yet. */
   const nascent = new Map<string, Net.Socket>()
   const acceptor = yield* attempt(address, () =>
-    accept(tls, (socket) => {
+    accept(tls, (socket, peer) => {
       nascent.delete(endOf(socket))
-      injectConnection(socket)
+      ready(socket, peer)
     }))
-  acceptor.maxConnections = MAX_CONNECTIONS
-  const closed = Deferred.makeUnsafe<void>()
-  acceptor.once("close", () => Deferred.doneUnsafe(closed, Effect.void))
   if (acceptor instanceof Tls.Server) {
     acceptor.on("connection", (socket) => {
       const end = endOf(socket)
@@ -220,26 +225,18 @@ const listenTcp = Effect.fnUntraced(function*(
       socket.once("close", () => nascent.delete(end))
     })
   }
-  const bound = yield* Effect.acquireRelease(
-    start(acceptor, address, host, port),
-    () =>
-      Effect.sync(() => {
-        acceptor.close()
-        for (const socket of nascent.values()) socket.destroy()
-      })
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      for (const socket of nascent.values()) socket.destroy()
+    })
   )
+  const { closed, port: bound } = yield* start(acceptor, address, { host, port })
   if (tls?.rotations !== undefined) {
     yield* Effect.forkScoped(Stream.runForEach(tls.rotations, (certificates) => rotate(acceptor, certificates)))
   }
-  return { address: `${literal}:${bound}`, closed: Deferred.await(closed) }
+  return { address: `${literal}:${bound}`, closed }
 })
 
 /** Opens a listener for the lifetime of the scope. */
-export const listen = (
-  server: Grpc.Server,
-  listener: Listener,
-  interceptor: Grpc.ServerInterceptor | undefined
-): Effect.Effect<Open, BindError, Scope.Scope> =>
-  listener._tag === "Tcp"
-    ? listenTcp(server, listener, credentials(interceptor))
-    : listenUnix(server, listener, credentials(interceptor))
+export const listen = (listener: Listener, ready: Ready): Effect.Effect<Open, BindError, Scope.Scope> =>
+  listener._tag === "Tcp" ? listenTcp(listener, ready) : listenUnix(listener, ready)

@@ -1,5 +1,5 @@
 /**
- * Messages between Effect streams and the Node streams of grpc-js calls, with back-pressure in both directions.
+ * Messages between Effect streams and calls, with back-pressure in both directions.
  */
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"

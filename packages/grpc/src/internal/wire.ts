@@ -16,7 +16,7 @@ import * as Tracer from "effect/Tracer"
 /** The path of a method in a request's headers. */
 export const path = (method: DescMethod): string => `/${method.parent.typeName}/${method.name}`
 
-/** A Buffer over the same memory, because grpc-js wants Buffers. */
+/** A Buffer over the same memory. */
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 /** Encodes what a user gave for a message. Throws when it does not fit the message: a bug of the caller. */

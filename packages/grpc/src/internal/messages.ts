@@ -1,0 +1,108 @@
+/**
+ * Messages in the data of an HTTP/2 stream, each behind one byte that says whether it is compressed and four with its
+ * length: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+ */
+import { codeNumbers } from "./channel.ts"
+
+const HEADER_BYTES = 5
+
+/** What was received is copied into a buffer that has room for more, twice as much each time. */
+const GROWTH = 2
+
+const NOTHING = Buffer.alloc(0)
+
+/** A message as it is sent. */
+export const frame = (message: Buffer): Buffer => {
+  const framed = Buffer.allocUnsafe(HEADER_BYTES + message.length)
+  framed[0] = 0
+  framed.writeUInt32BE(message.length, 1)
+  message.copy(framed, HEADER_BYTES)
+  return framed
+}
+
+/** What was received is no message that is read here; `code` is one of gRPC's numbers. */
+export class Unreadable extends Error {
+  override readonly name = "Unreadable"
+  readonly code: number
+
+  constructor(code: number, message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+/** Finds the messages in what is received. */
+export class MessageReader {
+  readonly #maxBytes: number
+  /** Messages that were taken are parts of it: nothing of it is written twice. */
+  #buffer: Buffer = NOTHING
+  #begin = 0
+  #end = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** Whether what is left is the beginning of a message. */
+  get isWithinMessage(): boolean {
+    return this.#begin < this.#end
+  }
+
+  add(chunk: Buffer): void {
+    const unread = this.#end - this.#begin
+    if (unread === 0) {
+      this.#buffer = chunk
+      this.#begin = 0
+      this.#end = chunk.length
+      return
+    }
+    // a chunk that was kept as it came has no room behind it
+    if (this.#buffer.length - this.#end < chunk.length) {
+      const larger = Buffer.allocUnsafeSlow(GROWTH * (unread + chunk.length))
+      this.#buffer.copy(larger, 0, this.#begin, this.#end)
+      this.#buffer = larger
+      this.#begin = 0
+      this.#end = unread
+    }
+    this.#end += chunk.copy(this.#buffer, this.#end)
+  }
+
+  /** Takes the next message that is there as a whole. Throws an {@link Unreadable}. */
+  next(): Buffer | undefined {
+    const unread = this.#end - this.#begin
+    if (unread < HEADER_BYTES) return undefined
+    const length = this.#buffer.readUInt32BE(this.#begin + 1)
+    if (length > this.#maxBytes) {
+      throw new Unreadable(
+        codeNumbers.resourceExhausted,
+        `a message of ${length} bytes is larger than the ${this.#maxBytes} that are accepted`
+      )
+    }
+    if (this.#buffer[this.#begin] !== 0) {
+      throw new Unreadable(codeNumbers.internal, "a message is compressed, which nobody asked for")
+    }
+    if (unread < HEADER_BYTES + length) return undefined
+    const begin = this.#begin + HEADER_BYTES
+    this.#begin = begin + length
+    return this.#buffer.subarray(begin, this.#begin)
+  }
+}
+
+/** Who waits for something to happen; each is told once. */
+export class Waiters {
+  readonly #listeners = new Set<() => void>()
+
+  add(listener: () => void): void {
+    this.#listeners.add(listener)
+  }
+
+  remove(listener: () => void): void {
+    this.#listeners.delete(listener)
+  }
+
+  wake(): void {
+    const listeners = [...this.#listeners]
+    this.#listeners.clear()
+    for (const listener of listeners) listener()
+  }
+}
