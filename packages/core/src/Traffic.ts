@@ -13,7 +13,7 @@ const quietMillis = 20
 const nanosPerMilli = 1e6
 
 /** Not the time of day: whoever sets that back must not make background work wait. */
-const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / nanosPerMilli)
+const nowMillis = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / nanosPerMilli
 
 /**
  * - `during` runs a request.
@@ -28,29 +28,31 @@ export class Traffic extends Context.Service<Traffic, {
     let lastEnd = -Infinity
     let idle = Deferred.makeUnsafe<void>()
 
-    const begin = Effect.sync(() => {
-      running++
-    })
-    const end = Effect.map(now, (nowMillis) => {
+    const end = Clock.clockWith((clock) => {
       running--
-      lastEnd = nowMillis
+      lastEnd = nowMillis(clock)
       if (running === 0) {
         Deferred.doneUnsafe(idle, Effect.void)
         idle = Deferred.makeUnsafe()
       }
+      return Effect.void
     })
 
-    const quiet: Effect.Effect<void> = Effect.flatMap(now, (nowMillis) => {
+    const quiet: Effect.Effect<void> = Clock.clockWith((clock) => {
       if (running > 0) {
         return Effect.andThen(Deferred.await(idle), quiet)
       }
-      const left = lastEnd + quietMillis - nowMillis
+      const left = lastEnd + quietMillis - nowMillis(clock)
       // whole ones, as timers have them: what is left of one would be waited for again and again
       return left > 0 ? Effect.andThen(Effect.sleep(Math.ceil(left)), quiet) : Effect.void
     })
 
     return Traffic.of({
-      during: (request) => Effect.acquireUseRelease(begin, () => request, () => end),
+      during: (request) =>
+        Effect.uninterruptibleMask((restore) => {
+          running++
+          return Effect.ensuring(restore(request), end)
+        }),
       quiet
     })
   })

@@ -85,17 +85,19 @@ export const make = Effect.fnUntraced(function*<K extends string = string>(optio
   const retries = Metric.withAttributes(metrics.retries, label)
 
   const state = QueueState.empty<K>()
+  const context = yield* Effect.context<never>()
   const changed = yield* Queue.sliding<void>(1)
   const drained = yield* Deferred.make<void>()
 
   const step = <A>(f: (now: number) => A): Effect.Effect<A> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const result = f(now)
-      return Metric.update(depth, state.ready.size).pipe(
-        Effect.andThen(QueueState.isDrained(state) ? Deferred.succeed(drained, undefined) : Effect.void),
-        Effect.andThen(Queue.offer(changed, undefined)),
-        Effect.as(result)
-      )
+    Clock.clockWith((clock) => {
+      const result = f(clock.currentTimeMillisUnsafe())
+      depth.updateUnsafe(state.ready.size, context)
+      if (QueueState.isDrained(state)) {
+        Deferred.doneUnsafe(drained, Effect.void)
+      }
+      Queue.offerUnsafe(changed, undefined)
+      return Effect.succeed(result)
     })
 
   const run = <E, R>(

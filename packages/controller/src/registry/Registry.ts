@@ -266,18 +266,20 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.map(Effect.contex
    * The names follow an agent's cell: those of instances that are no longer there come back, those that nobody has are
    * held. One that comes back at this very moment is seen with the agent's next view.
    */
-  const followNames = Effect.fnUntraced(function*(before: AgentSlots.AgentSlots, after: AgentSlots.AgentSlots) {
+  const followNames = (before: AgentSlots.AgentSlots, after: AgentSlots.AgentSlots): Effect.Effect<void> => {
+    const changes: Array<Effect.Effect<unknown>> = []
     for (const [instanceId, key] of AgentSlots.held(before)) {
       if (!AgentSlots.holds(after, instanceId)) {
-        yield* names.drop(key, instanceId)
+        changes.push(names.drop(key, instanceId))
       }
     }
     for (const [instanceId, key] of after.live) {
       if (names.isFree(key)) {
-        yield* names.take(key, instanceId)
+        changes.push(names.take(key, instanceId))
       }
     }
-  })
+    return changes.length === 0 ? Effect.void : Effect.all(changes, { discard: true })
+  }
 
   /** A new agent is taken in empty, so that its first view arrives like every later one. */
   const join = (view: AgentView): Agent => {
@@ -292,12 +294,10 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.map(Effect.contex
   const upsertAgent = (view: AgentView): Effect.Effect<void> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const agent = agents.get(view.uid) ?? join(view)
-      return Effect.gen(function*() {
-        const before = yield* TxRef.get(agent.cell)
+      return TxRef.modify(agent.cell, (before) => {
         const after = AgentSlots.observe(before, view, now)
-        yield* TxRef.set(agent.cell, after)
-        yield* followNames(before, after)
-      }).pipe(Effect.tx, Effect.map(() => follow(agent)))
+        return [followNames(before, after), after]
+      }).pipe(Effect.flatten, Effect.tx, Effect.map(() => follow(agent)))
     })
 
   const removeAgent = (uid: string): Effect.Effect<void> =>
@@ -309,13 +309,11 @@ export const make: Effect.Effect<Registry["Service"]> = Effect.map(Effect.contex
       agents.delete(uid)
       agent.pool.index.remove(agent.ordinal)
       forgetUnusedPool(agent.poolKey, agent.pool)
-      return Effect.gen(function*() {
-        const before = yield* TxRef.get(agent.cell)
+      // Written, so that a reservation that has read the cell and is not committed yet looks again.
+      return TxRef.modify(agent.cell, (before) => {
         const after = AgentSlots.withoutAgent(before)
-        // Written, so that a reservation that has read the cell and is not committed yet looks again.
-        yield* TxRef.set(agent.cell, after)
-        yield* followNames(before, after)
-      }).pipe(Effect.tx)
+        return [followNames(before, after), after]
+      }).pipe(Effect.flatten, Effect.tx)
     })
 
   return Registry.of({

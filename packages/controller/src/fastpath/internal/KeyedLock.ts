@@ -14,21 +14,17 @@ export const make = (): KeyedLock => {
   const locks = new Map<string, { readonly semaphore: Semaphore.Semaphore; users: number }>()
   return {
     withKey: (key) => (self) =>
-      Effect.acquireUseRelease(
-        Effect.sync(() => {
-          const lock = locks.get(key) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
-          lock.users++
-          locks.set(key, lock)
-          return lock
-        }),
-        ({ semaphore }) => semaphore.withPermit(self),
-        (lock) =>
-          Effect.sync(() => {
-            lock.users--
-            if (lock.users === 0) {
-              locks.delete(key)
-            }
-          })
-      )
+      Effect.uninterruptibleMask((restore) => {
+        const lock = locks.get(key) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+        lock.users++
+        locks.set(key, lock)
+        const leave = Effect.sync(() => {
+          lock.users--
+          if (lock.users === 0) {
+            locks.delete(key)
+          }
+        })
+        return Effect.ensuring(restore(lock.semaphore.withPermit(self)), leave)
+      })
   }
 }
