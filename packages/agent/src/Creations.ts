@@ -268,10 +268,10 @@ const make = Effect.gen(function*() {
         startedAt,
         startup: { $typeName: "agent.v1.Startup", tier, steps }
       })
+      const seconds = secondsSince(begun)
       yield* endings.follow(entry)
-      yield* instances.saveLater(entry)
       // The answer goes first.
-      yield* Effect.forkIn(record(tier, secondsSince(begun), steps), scope)
+      yield* Effect.forkIn(Effect.andThen(instances.saveLater(entry), record(tier, seconds, steps)), scope)
       return instance
     }).pipe(
       Effect.onError((cause) =>
