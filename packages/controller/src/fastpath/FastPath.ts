@@ -298,7 +298,7 @@ export const make: Effect.Effect<
         problem: `${depth} sandboxes wait for their resource to be written; try again later`
       })
     }
-    const { assignment, manifest } = yield* placement.start(wanted, pool, {
+    const { assignment, instance, manifest } = yield* placement.start(wanted, pool, {
       limit: fastLimit,
       prepare: () => Effect.succeed("")
     })
@@ -314,7 +314,7 @@ export const make: Effect.Effect<
     yield* directory.admit(unwritten)
     yield* placement.settled(assignment.instanceId)
     yield* writeBehind.enqueue(unwritten)
-    return yield* shown(manifest, assignment)
+    return FirstStatus.started(manifest, assignment, instance)
   })
 
   /** The sandbox as the agent's view shows it now. */

@@ -13,7 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { AgentView } from "../agents/Agents.ts"
 import { announce } from "../sandbox/Announcement.ts"
-import { observe } from "../sandbox/Observation.ts"
+import { observe, startupOf } from "../sandbox/Observation.ts"
 
 /**
  * The status of a sandbox that has none yet; absent when the instance does not tell enough. What to do about a failure
@@ -33,6 +33,30 @@ export const of = (sandbox: Sandbox, agent: AgentView, instance: Instance, now: 
     now
   })
   return Decision.Action.$is("ReportStatus")(action) ? action.status : undefined
+}
+
+/**
+ * The sandbox as its create answers it: where its program runs and how it was started, as its agent has just said. The
+ * rest of a status is decided for those who ask for it.
+ */
+export const started = (
+  sandbox: Sandbox,
+  { instanceId, node, pod, podUid }: Assignment.Assignment,
+  instance: Instance
+): Sandbox => {
+  const startup = startupOf(instance)
+  return {
+    ...sandbox,
+    status: {
+      phase: "Running",
+      sandboxID: instanceId,
+      assignedPod: pod,
+      assignedPodUID: podUid,
+      nodeName: node,
+      endpoints: instance.endpoints,
+      ...(startup === undefined ? {} : { startup })
+    }
+  }
 }
 
 /** With what a first status is written. */

@@ -92,7 +92,8 @@ export const later = (a: Instance, b: Instance): Instance => ages.indexOf(stateO
 const instant = (timestamp: Timestamp | undefined): string | undefined =>
   timestamp === undefined ? undefined : Instant.format(timestampMs(timestamp))
 
-const startupOf = ({ startup }: Instance): Startup | undefined => {
+/** How an instance was started. */
+export const startupOf = ({ startup }: Instance): Startup | undefined => {
   const tier = startup?.tier
   return startup !== undefined && (tier === "parked" || tier === "prepared" || tier === "cold")
     ? { tier, steps: startup.steps.map(({ millis, name }) => ({ name, millis })) }
