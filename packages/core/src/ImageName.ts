@@ -54,8 +54,25 @@ const isRegistry = (component: string): boolean =>
   component === "localhost" || component.includes(".") || component.includes(":") ||
   component.toLowerCase() !== component
 
+/** Names that were read lately. A node has few images, and each start names one some times. */
+const known = new Map<string, Result.Result<ImageName, InvalidImageName>>()
+const maxKnown = 256
+
 /** Reads a name, filling in docker's defaults. */
 export const parse = (name: string): Result.Result<ImageName, InvalidImageName> => {
+  const before = known.get(name)
+  if (before !== undefined) {
+    return before
+  }
+  if (known.size >= maxKnown) {
+    known.clear()
+  }
+  const parsed = read(name)
+  known.set(name, parsed)
+  return parsed
+}
+
+const read = (name: string): Result.Result<ImageName, InvalidImageName> => {
   const fail = (problem: string) => Result.fail(new InvalidImageName({ name, problem }))
   if (name === "") {
     return fail("it is empty")

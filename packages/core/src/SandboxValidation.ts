@@ -32,6 +32,14 @@ const rfc3339 = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:
 
 const encoder = new TextEncoder()
 
+/** A character of UTF-16 is at most so many bytes of UTF-8. */
+const maxBytesPerCharacter = 3
+
+/** Whether texts have more bytes together. Most are so short that nothing has to be encoded to see it. */
+const exceed = (texts: ReadonlyArray<string>, maxBytes: number): boolean =>
+  texts.reduce((length, text) => length + text.length, 0) * maxBytesPerCharacter > maxBytes &&
+  texts.reduce((bytes, text) => bytes + encoder.encode(text).byteLength, 0) > maxBytes
+
 const wordProblem = (text: string): string | undefined =>
   text.length > maxLabelLength || !labelWord.test(text)
     ? `must be at most ${maxLabelLength} letters, digits, '-', '_' or '.', with a letter or digit at both ends`
@@ -102,8 +110,7 @@ function* envProblems(envs: ReadonlyArray<EnvVar>): Problems {
   if (envs.length > limits.envs) {
     yield { field: "spec.envs", problem: `must not have more than ${limits.envs} items` }
   }
-  const bytes = envs.reduce((sum, { name, value = "" }) => sum + encoder.encode(name + value).byteLength, 0)
-  if (bytes > limits.argsBytes) {
+  if (exceed(envs.map(({ name, value = "" }) => name + value), limits.argsBytes)) {
     yield { field: "spec.envs", problem: `must not have more than ${limits.argsBytes} bytes together` }
   }
   for (const [index, { name, value, valueFrom }] of envs.entries()) {
@@ -200,7 +207,7 @@ function* specProblems(spec: SandboxSpec): Problems {
   yield* nameProblems("spec.poolRef", spec.poolRef)
   yield* wordsProblems("spec.command", command)
   yield* wordsProblems("spec.args", args)
-  if ([...command, ...args].reduce((bytes, word) => bytes + encoder.encode(word).byteLength, 0) > limits.argsBytes) {
+  if (exceed([...command, ...args], limits.argsBytes)) {
     yield { field: "spec.args", problem: `command and args must not have more than ${limits.argsBytes} bytes together` }
   }
   yield* envProblems(envs)
