@@ -55,14 +55,14 @@ const record = Effect.fnUntraced(function*(
 })
 
 /**
- * Writes the line when the change has ended. `operation` is a verb; `subject` is what it was about: `namespace/name` of a
+ * Writes the line when the change has ended; whoever waits for that does not wait for the line, too. `operation` is a verb; `subject` is what it was about: `namespace/name` of a
  * sandbox, an image; `requestId` is what the caller calls its request.
  */
 export const mutation =
   (operation: string, subject: string, requestId = "") => <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.flatMap(
       Clock.currentTimeMillis,
-      (since) => Effect.onExit(self, (exit) => record(operation, subject, requestId, since, exit))
+      (since) => Effect.onExit(self, (exit) => Effect.forkDetach(record(operation, subject, requestId, since, exit)))
     )
 
 /** Writes the line when a change that goes on for a while, such as a session in a sandbox, has ended. */
