@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import * as Http2 from "node:http2"
 import * as Net from "node:net"
 import { duplexPair } from "node:stream"
+import * as Hpack from "../src/internal/hpack.ts"
 import { Http2ClientConnection } from "../src/internal/http2ClientConnection.ts"
 import type { Stream } from "../src/internal/http2Connection.ts"
 
@@ -25,7 +26,7 @@ const call = (
     const chunks: Array<Buffer> = []
     let status: string | undefined
     let trailer: string | undefined
-    const stream = connection.open(headers, {
+    const stream = connection.open(Hpack.encode(headers), {
       onHeaders: (headers) => {
         status ??= headers.get(":status")
         trailer = headers.get("trailer-of-it")
@@ -71,7 +72,7 @@ const confronted = (hex: string) =>
     const [ours, theirs] = duplexPair()
     theirs.resume()
     const connection = new Http2ClientConnection(ours, (problem) => resume(Effect.succeed(problem)))
-    connection.open(request, {
+    connection.open(Hpack.encode(request), {
       onHeaders: () => {},
       onData: () => {},
       onEnd: () => {},

@@ -301,40 +301,63 @@ export const decode = (block: Buffer, table: Table): Headers => {
   return headers
 }
 
-const encodeNumber = (bytes: Array<number>, { bits, pattern }: { bits: number; pattern: number }, number: number) => {
-  const most = 2 ** bits - 1
-  if (number < most) {
-    bytes.push(pattern | number)
-    return
-  }
-  bytes.push(pattern | most)
-  let rest = number - most
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes.push(rest % 0x80 + 0x80)
-  bytes.push(rest)
-}
+/** Numbers take no more bytes than this. */
+const MAX_NUMBER_BYTES = 6
 
-const encodeText = (bytes: Array<number>, text: string) => {
-  encodeNumber(bytes, { bits: LENGTH_BITS, pattern: 0 }, text.length)
-  for (let at = 0; at < text.length; at++) bytes.push(text.charCodeAt(at) & 0xff)
+/** Writes a block into a buffer that is large enough. */
+class Writer {
+  readonly #block: Buffer
+  #at = 0
+
+  constructor(bytes: number) {
+    this.#block = Buffer.allocUnsafe(bytes)
+  }
+
+  get block(): Buffer {
+    return this.#block.subarray(0, this.#at)
+  }
+
+  number({ bits, pattern }: { readonly bits: number; readonly pattern: number }, number: number): void {
+    const most = 2 ** bits - 1
+    if (number < most) {
+      this.#block[this.#at++] = pattern | number
+      return
+    }
+    this.#block[this.#at++] = pattern | most
+    let rest = number - most
+    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) this.#block[this.#at++] = rest % 0x80 + 0x80
+    this.#block[this.#at++] = rest
+  }
+
+  text(text: string): void {
+    this.number({ bits: LENGTH_BITS, pattern: 0 }, text.length)
+    this.#at += this.#block.write(text, this.#at, "latin1")
+  }
 }
 
 /** The values of these are secrets. */
 const secrets = new Set(["authorization", "cookie"])
 
-/** The block of some headers, in their order: those whose names begin with a colon must come first. */
+/**
+ * The block of some headers, in their order: those whose names begin with a colon must come first. Blocks that follow each
+ * other are one block.
+ */
 export const encode = (headers: Readonly<Record<string, string>>): Buffer => {
-  const bytes: Array<number> = []
-  for (const [key, value] of Object.entries(headers)) {
+  const entries = Object.entries(headers)
+  const writer = new Writer(
+    entries.reduce((bytes, [name, value]) => bytes + name.length + value.length + 3 * MAX_NUMBER_BYTES, 0)
+  )
+  for (const [key, value] of entries) {
     const name = key.toLowerCase()
     const number = numbers.headers.get(`${name}: ${value}`)
     if (number !== undefined && value !== "") {
-      encodeNumber(bytes, forms.indexed, number)
+      writer.number(forms.indexed, number)
       continue
     }
     const named = numbers.names.get(name)
-    encodeNumber(bytes, secrets.has(name) ? forms.neverIndexed : forms.withoutIndexing, named ?? 0)
-    if (named === undefined) encodeText(bytes, name)
-    encodeText(bytes, value)
+    writer.number(secrets.has(name) ? forms.neverIndexed : forms.withoutIndexing, named ?? 0)
+    if (named === undefined) writer.text(name)
+    writer.text(value)
   }
-  return Buffer.from(bytes)
+  return writer.block
 }

@@ -27,7 +27,7 @@ import {
   type Settle,
   type Status
 } from "./channel.ts"
-import type { Headers } from "./hpack.ts"
+import * as Hpack from "./hpack.ts"
 import { Http2ClientConnection } from "./http2ClientConnection.ts"
 import { keepAlive, type Stream, type StreamListener } from "./http2Connection.ts"
 import { resets } from "./http2Frames.ts"
@@ -68,14 +68,14 @@ const decodeText = (text: string): string => {
 }
 
 /** Values whose names end with `-bin` are bytes. */
-const metadataOf = (headers: Headers): NonNullable<Status["metadata"]> => ({
+const metadataOf = (headers: Hpack.Headers): NonNullable<Status["metadata"]> => ({
   get: (key) => {
     const value = headers.get(key)
     return value === undefined ? [] : [key.endsWith("-bin") ? Buffer.from(value, "base64") : value]
   }
 })
 
-const statusOf = (headers: Headers): Status | undefined => {
+const statusOf = (headers: Hpack.Headers): Status | undefined => {
   const code = headers.get("grpc-status")
   return code === undefined
     ? undefined
@@ -100,7 +100,8 @@ class Call implements Incoming, Outgoing, StreamListener {
   #isAbandoned = false
 
   constructor(connection: Http2ClientConnection, options: {
-    readonly headers: Readonly<Record<string, string>>
+    /** As a block. */
+    readonly headers: Buffer
     readonly deadline: number | undefined
     readonly maxMessageBytes: number
   }) {
@@ -115,7 +116,7 @@ class Call implements Incoming, Outgoing, StreamListener {
     this.#stream = connection.open(options.headers, this)
   }
 
-  onHeaders(headers: Headers): void {
+  onHeaders(headers: Hpack.Headers): void {
     const http = headers.get(":status")
     const status = statusOf(headers)
     if (status !== undefined) this.#settle(status)
@@ -328,10 +329,24 @@ export const make = (options: Options): Channel => {
   const maxMessageBytes = options.maxMessageBytes ?? MAX_MESSAGE_BYTES
   const isLocal = unixPathOf(options.address) !== undefined
   const probeMillis = options.probeMillis ?? (isLocal ? undefined : KEEPALIVE_TIME_MILLIS)
-  const base = {
-    ":method": "POST",
-    ":scheme": options.credentials?.tls === undefined ? "http" : "https",
-    ":authority": isLocal ? "localhost" : options.address
+  const scheme = options.credentials?.tls === undefined ? "http" : "https"
+  const authority = isLocal ? "localhost" : options.address
+  /** What all calls of one method begin with, by its path. */
+  const beginnings = new Map<string, Buffer>()
+  const beginningOf = (path: string): Buffer => {
+    const known = beginnings.get(path)
+    if (known !== undefined) return known
+    const block = Hpack.encode({
+      ":method": "POST",
+      ":scheme": scheme,
+      ":authority": authority,
+      ":path": path,
+      "content-type": "application/grpc+proto",
+      te: "trailers",
+      "user-agent": "fast-sandbox"
+    })
+    beginnings.set(path, block)
+    return block
   }
   let current: Http2ClientConnection | undefined
 
@@ -342,15 +357,7 @@ export const make = (options: Options): Channel => {
 
   const open = ({ deadline, headers, path }: Opening): Call =>
     new Call(connectionNow(), {
-      headers: {
-        ...base,
-        ":path": path,
-        "content-type": "application/grpc+proto",
-        te: "trailers",
-        "user-agent": "fast-sandbox",
-        ...timeoutHeader(deadline),
-        ...headers
-      },
+      headers: Buffer.concat([beginningOf(path), Hpack.encode({ ...timeoutHeader(deadline), ...headers })]),
       deadline,
       maxMessageBytes
     })

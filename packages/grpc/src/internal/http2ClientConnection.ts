@@ -55,10 +55,10 @@ export class Http2ClientConnection extends Http2Connection {
     return super.isBusy || this.#queue.size > 0
   }
 
-  /** Begins a request, or lets it wait until the server allows one more. */
-  open(headers: Readonly<Record<string, string>>, listener: StreamListener): Stream {
+  /** Begins a request with a block of headers, or lets it wait until the server allows one more. */
+  open(block: Buffer, listener: StreamListener): Stream {
     const entry = this.newEntry(listener, undefined)
-    this.#queue.set(entry, Hpack.encode(headers))
+    this.#queue.set(entry, block)
     this.#admit()
     return this.streamOf(entry)
   }
