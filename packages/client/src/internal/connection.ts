@@ -75,15 +75,18 @@ const resume = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced
 /** The typed calls that the service is made of. */
 type Api = GrpcConnection.GrpcClient<typeof FastPathService, BoundaryError>
 
-const REQUEST_ID_BYTES = 16
+const ORIGIN_BYTES = 16
 
 /**
- * Not `randomUUID`: Node keeps the numbers of its next UUIDs in stock, and a program that starts from a snapshot, as
- * fsb-ctl does, would take the same ones every time.
+ * Request ids that nobody else has: a number of the connection's own, which no create has to wait for, and one that
+ * counts. Not by `randomUUID`: Node keeps the numbers of its next UUIDs in stock, and a program that starts from a
+ * snapshot, as fsb-ctl does, would take the same ones every time.
  */
-const newRequestId = Effect.sync(() =>
-  Buffer.from(crypto.getRandomValues(new Uint8Array(REQUEST_ID_BYTES))).toString("hex")
-)
+const makeRequestIds = (): () => string => {
+  const origin = Buffer.from(crypto.getRandomValues(new Uint8Array(ORIGIN_BYTES))).toString("hex")
+  let count = 0
+  return () => `${origin}-${++count}`
+}
 
 const within = (options: CallOptions | undefined, deadline?: Duration.Input): GrpcConnection.CallOptions => ({
   deadline: options?.deadline ?? deadline
@@ -221,9 +224,11 @@ const make = (
     }
   }, (effect) => Effect.ignore(effect))
 
-  const create = Effect.fn("Sandboxes.create")(function*(options: CreateOptions) {
+  const newRequestId = makeRequestIds()
+
+  const create = Effect.fnUntraced(function*(options: CreateOptions) {
     const namespace = namespaceOf(options)
-    const requestId = options.requestId ?? (yield* newRequestId)
+    const requestId = options.requestId ?? newRequestId()
     const request = Wire.createRequest(options, namespace, requestId)
     let askedAt = 0
     const ask = Effect.flatMap(Clock.currentTimeMillis, (now) => {
@@ -240,7 +245,7 @@ const make = (
       Effect.onInterrupt(() => undo(options, requestId))
     )
     return Wire.created(response, namespace)
-  })
+  }, (effect) => Effect.withSpan(effect, "Sandboxes.create", { captureStackTrace: false }))
 
   const direct = DirectCopy.make(api, connection.address)
 

@@ -32,6 +32,9 @@ const PING_BYTES = 8
 /** Bytes that may be under way to this side on the whole connection: a round trip at a gigabyte a second. */
 export const WINDOW_BYTES = 4 * 1024 * 1024
 
+/** Data that leaves in one write; there may be more of headers and statuses. */
+const MAX_WRITE_BYTES = 128 * 1024
+
 /** Largest window there is: more is the peer's mistake. */
 const MAX_WINDOW_BYTES = 2 ** 31 - 1
 
@@ -102,7 +105,9 @@ export abstract class Http2Connection {
   readonly #pings: Array<() => void> = []
   #problem: string | undefined
   #isOver = false
-  #isCorked = false
+  /** Frames of this turn of the event loop, and their bytes. */
+  #outgoing: Array<Buffer> = []
+  #outgoingBytes = 0
   /** A block of headers that goes on in the next frame. */
   #block:
     | { readonly stream: number; readonly isLast: boolean; readonly parts: Array<Buffer>; bytes: number }
@@ -249,16 +254,15 @@ export abstract class Http2Connection {
   /** In one write with all else that this turn of the event loop sends. */
   protected send(bytes: Buffer): void {
     if (!this.#socket.writable) return
-    if (!this.#isCorked) {
-      this.#isCorked = true
-      this.#socket.cork()
-      process.nextTick(() => {
-        this.#isCorked = false
-        this.#socket.uncork()
-      })
-    }
-    this.#socket.write(bytes)
-    if (this.#socket.writableLength > MAX_UNREAD_BYTES) this.destroy(`${this.peer} does not read its answers`)
+    if (this.#outgoing.length === 0) process.nextTick(() => this.#write())
+    this.#outgoing.push(bytes)
+    this.#outgoingBytes += bytes.length
+  }
+
+  /** Ends what this side says; all that was said still goes out. */
+  protected endWriting(): void {
+    this.#write()
+    this.#socket.end()
   }
 
   protected sendReset(stream: number, code: number): void {
@@ -287,7 +291,7 @@ export abstract class Http2Connection {
     if (number === undefined || entry.isSent) return
     for (let first = entry.pending[0]; first !== undefined; first = entry.pending[0]) {
       const room = Math.min(this.#sendWindow, entry.sendWindow, this.#maxFrameBytes)
-      if (first.length > 0 && room <= 0 || this.#socket.writableNeedDrain) break
+      if (first.length > 0 && room <= 0 || this.#isFull) break
       const part = first.subarray(0, room)
       if (part.length === first.length) entry.pending.shift()
       else entry.pending[0] = first.subarray(room)
@@ -331,6 +335,25 @@ export abstract class Http2Connection {
     this.#onClose(this.#problem)
   }
 
+  /** Whether what is to be sent has to wait for what was sent. */
+  get #isFull(): boolean {
+    return this.#socket.writableNeedDrain || this.#outgoingBytes >= MAX_WRITE_BYTES
+  }
+
+  /** One write costs a sleeping process less than several that are put together by its socket. */
+  #write(): void {
+    const [first] = this.#outgoing
+    if (first === undefined) return
+    const bytes = this.#outgoing.length === 1 ? first : Buffer.concat(this.#outgoing, this.#outgoingBytes)
+    const wasFull = this.#outgoingBytes >= MAX_WRITE_BYTES
+    this.#outgoing = []
+    this.#outgoingBytes = 0
+    if (!this.#socket.writable) return
+    this.#socket.write(bytes)
+    if (this.#socket.writableLength > MAX_UNREAD_BYTES) this.destroy(`${this.peer} does not read its answers`)
+    else if (wasFull && !this.#socket.writableNeedDrain) this.#flush()
+  }
+
   #flush(): void {
     for (const entry of this.#waiting) this.flushStream(entry)
   }
@@ -352,7 +375,7 @@ export abstract class Http2Connection {
   /** Ends it and tells the peer why, as far as that still reads. */
   protected fail(problem: string, code: number): void {
     this.sendGoAway(code)
-    this.#socket.uncork()
+    this.#write()
     this.destroy(problem)
   }
 

@@ -60,7 +60,6 @@ export interface Options {
 /** A connection on which requests are served. */
 export class Http2ServerConnection extends Http2Connection {
   protected override readonly peer = "the client"
-  readonly #socket: Duplex
   readonly #options: Options
   readonly #table = new Hpack.Table(TABLE_BYTES)
   readonly #idle: NodeJS.Timeout
@@ -72,7 +71,6 @@ export class Http2ServerConnection extends Http2Connection {
 
   constructor(socket: Duplex, options: Options) {
     super(socket, DEFAULT_WINDOW_BYTES, options.onClose)
-    this.#socket = socket
     this.#options = options
     this.#idle = setTimeout(() => {
       if (this.isBusy) this.#idle.refresh()
@@ -159,7 +157,7 @@ export class Http2ServerConnection extends Http2Connection {
   /** What was said last still reaches the peer. */
   #endWhenIdle(): void {
     if (this.isBusy || this.isOver || this.#linger !== undefined) return
-    this.#socket.end()
+    this.endWriting()
     this.#linger = setTimeout(() => this.destroy("the server has ended the connection"), LINGER_MILLIS)
     this.#linger.unref()
   }

@@ -90,19 +90,19 @@ export class MessageReader {
 
 /** Who waits for something to happen; each is told once. */
 export class Waiters {
-  readonly #listeners = new Set<() => void>()
+  #listeners: ReadonlyArray<() => void> = []
 
   add(listener: () => void): void {
-    this.#listeners.add(listener)
+    this.#listeners = [...this.#listeners, listener]
   }
 
   remove(listener: () => void): void {
-    this.#listeners.delete(listener)
+    this.#listeners = this.#listeners.filter((other) => other !== listener)
   }
 
   wake(): void {
-    const listeners = [...this.#listeners]
-    this.#listeners.clear()
+    const listeners = this.#listeners
+    this.#listeners = []
     for (const listener of listeners) listener()
   }
 }
