@@ -12,14 +12,8 @@ import type { ObjectMeta } from "./ObjectMeta.ts"
 import * as Quantity from "./Quantity.ts"
 import { type EnvVar, limits, type SandboxResources, type SandboxSpec } from "./Sandbox.ts"
 
-/** What is wrong with one field. */
-interface Problem {
-  readonly field: string
-  readonly problem: string
-}
-
-/** A rule: nothing when it holds. */
-type Problems = Iterable<Problem>
+/** What is wrong with one field; nothing where all is right. */
+type Problem = { readonly field: string; readonly problem: string } | undefined
 
 /** Lengths that Kubernetes gives to names, in characters. */
 const maxNameLength = 253
@@ -45,114 +39,114 @@ const wordProblem = (text: string): string | undefined =>
     ? `must be at most ${maxLabelLength} letters, digits, '-', '_' or '.', with a letter or digit at both ends`
     : undefined
 
-function* nameProblems(field: string, name: string | undefined): Problems {
+const nameProblem = (field: string, name: string | undefined): Problem => {
   if (name === undefined || name === "") {
-    yield { field, problem: "must not be empty" }
-  } else if (name.length > maxNameLength || !dnsSubdomain.test(name)) {
-    yield {
-      field,
-      problem:
-        `${JSON.stringify(name)} is no DNS-1123 name: use at most ${maxNameLength} lower-case letters, digits, ` +
-        "'-' and '.', with a letter or digit at both ends of each part"
-    }
+    return { field, problem: "must not be empty" }
+  }
+  return name.length <= maxNameLength && dnsSubdomain.test(name) ? undefined : {
+    field,
+    problem: `${JSON.stringify(name)} is no DNS-1123 name: use at most ${maxNameLength} lower-case letters, digits, ` +
+      "'-' and '.', with a letter or digit at both ends of each part"
   }
 }
 
-function* namespaceProblems(field: string, namespace: string | undefined): Problems {
-  if (namespace === undefined || namespace.length > maxLabelLength || !dnsLabel.test(namespace)) {
-    yield {
-      field,
-      problem: `${JSON.stringify(namespace ?? "")} is no DNS-1123 label: use at most ${maxLabelLength} lower-case ` +
-        "letters, digits and '-', with a letter or digit at both ends"
-    }
+const namespaceProblem = (field: string, namespace: string | undefined): Problem =>
+  namespace !== undefined && namespace.length <= maxLabelLength && dnsLabel.test(namespace) ? undefined : {
+    field,
+    problem: `${JSON.stringify(namespace ?? "")} is no DNS-1123 label: use at most ${maxLabelLength} lower-case ` +
+      "letters, digits and '-', with a letter or digit at both ends"
   }
-}
 
-function* labelProblems(labels: { readonly [key: string]: string }): Problems {
+const labelsProblem = (labels: { readonly [key: string]: string }): Problem => {
   if (Object.keys(labels).length > limits.labels) {
-    yield { field: "metadata.labels", problem: `must not be more than ${limits.labels}` }
+    return { field: "metadata.labels", problem: `must not be more than ${limits.labels}` }
   }
   for (const [key, value] of Object.entries(labels)) {
     const field = `metadata.labels[${key}]`
     const slash = key.indexOf("/")
     const prefix = slash === -1 ? undefined : key.slice(0, slash)
     if (key.startsWith(reservedPrefix)) {
-      yield { field, problem: `the prefix ${reservedPrefix} is reserved for Fast Sandbox itself` }
-    } else if (prefix !== undefined && (prefix.length > maxNameLength || !dnsSubdomain.test(prefix))) {
-      yield { field, problem: "the part before the slash must be a DNS-1123 name" }
+      return { field, problem: `the prefix ${reservedPrefix} is reserved for Fast Sandbox itself` }
+    }
+    if (prefix !== undefined && (prefix.length > maxNameLength || !dnsSubdomain.test(prefix))) {
+      return { field, problem: "the part before the slash must be a DNS-1123 name" }
     }
     const name = wordProblem(key.slice(slash + 1))
     if (name !== undefined) {
-      yield { field, problem: `the key ${name}` }
+      return { field, problem: `the key ${name}` }
     }
     const problem = value === "" ? undefined : wordProblem(value)
     if (problem !== undefined) {
-      yield { field, problem: `the value ${problem}` }
+      return { field, problem: `the value ${problem}` }
     }
   }
+  return undefined
 }
 
-function* wordsProblems(field: string, words: ReadonlyArray<string>): Problems {
+const wordsProblem = (field: string, words: ReadonlyArray<string>): Problem => {
   if (words.length > limits.args) {
-    yield { field, problem: `must not have more than ${limits.args} items` }
+    return { field, problem: `must not have more than ${limits.args} items` }
   }
   const broken = words.findIndex((word) => word.includes("\0"))
   if (broken !== -1) {
-    yield { field: `${field}[${broken}]`, problem: "must not hold a NUL character" }
+    return { field: `${field}[${broken}]`, problem: "must not hold a NUL character" }
   }
   const long = words.findIndex((word) => word.length > limits.wordLength)
-  if (long !== -1) {
-    yield { field: `${field}[${long}]`, problem: `must not be longer than ${limits.wordLength} characters` }
-  }
+  return long === -1
+    ? undefined
+    : { field: `${field}[${long}]`, problem: `must not be longer than ${limits.wordLength} characters` }
 }
 
-function* envProblems(envs: ReadonlyArray<EnvVar>): Problems {
+const envsProblem = (envs: ReadonlyArray<EnvVar>): Problem => {
   if (envs.length > limits.envs) {
-    yield { field: "spec.envs", problem: `must not have more than ${limits.envs} items` }
+    return { field: "spec.envs", problem: `must not have more than ${limits.envs} items` }
   }
   if (exceed(envs.map(({ name, value = "" }) => name + value), limits.argsBytes)) {
-    yield { field: "spec.envs", problem: `must not have more than ${limits.argsBytes} bytes together` }
+    return { field: "spec.envs", problem: `must not have more than ${limits.argsBytes} bytes together` }
   }
   for (const [index, { name, value, valueFrom }] of envs.entries()) {
     const field = `spec.envs[${index}]`
     if (name === "" || name.includes("=") || name.includes("\0")) {
-      yield { field: `${field}.name`, problem: "must not be empty, nor hold '=' or a NUL character" }
+      return { field: `${field}.name`, problem: "must not be empty, nor hold '=' or a NUL character" }
     }
     if (name.length + (value?.length ?? 0) >= limits.wordLength) {
-      yield {
+      return {
         field: `${field}.value`,
         problem: `must not be longer than ${limits.wordLength} characters with its name`
       }
     }
     if (value?.includes("\0") === true) {
-      yield { field: `${field}.value`, problem: "must not hold a NUL character" }
+      return { field: `${field}.value`, problem: "must not hold a NUL character" }
     }
     if (valueFrom !== undefined) {
       if (value !== undefined && value !== "") {
-        yield { field: `${field}.valueFrom`, problem: "can't be given together with value" }
+        return { field: `${field}.valueFrom`, problem: "can't be given together with value" }
       }
       if ((valueFrom.secretKeyRef === undefined) === (valueFrom.configMapKeyRef === undefined)) {
-        yield { field: `${field}.valueFrom`, problem: "must have one of secretKeyRef and configMapKeyRef" }
+        return { field: `${field}.valueFrom`, problem: "must have one of secretKeyRef and configMapKeyRef" }
       }
     }
   }
+  return undefined
 }
 
-function* portProblems(ports: ReadonlyArray<number>): Problems {
+const portsProblem = (ports: ReadonlyArray<number>): Problem => {
   if (ports.length > limits.exposedPorts) {
-    yield { field: "spec.exposedPorts", problem: `must not have more than ${limits.exposedPorts} items` }
+    return { field: "spec.exposedPorts", problem: `must not have more than ${limits.exposedPorts} items` }
   }
   for (const [index, port] of ports.entries()) {
     const field = `spec.exposedPorts[${index}]`
     if (!Number.isInteger(port) || port < 1 || port > 65535) {
-      yield { field, problem: `${port} is no port: use 1 to 65535` }
-    } else if (ports.indexOf(port) !== index) {
-      yield { field, problem: `${port} is there twice` }
+      return { field, problem: `${port} is no port: use 1 to 65535` }
+    }
+    if (ports.indexOf(port) !== index) {
+      return { field, problem: `${port} is there twice` }
     }
   }
+  return undefined
 }
 
-function* resourceProblems({ cpu, ephemeralStorage, memory, pids, shm }: SandboxResources): Problems {
+const resourcesProblem = ({ cpu, ephemeralStorage, memory, pids, shm }: SandboxResources): Problem => {
   const quantities = [
     ["cpu", cpu, "500m"],
     ["memory", memory, "128Mi"],
@@ -164,117 +158,112 @@ function* resourceProblems({ cpu, ephemeralStorage, memory, pids, shm }: Sandbox
       text !== undefined &&
       !Option.exists(Quantity.parse(text), (value) => value > 0 && value <= Number.MAX_SAFE_INTEGER)
     ) {
-      yield {
+      return {
         field: `spec.resources.${name}`,
         problem: `${JSON.stringify(text)} is no quantity above 0 such as ${example}`
       }
     }
   }
-  if (pids !== undefined && (!Number.isInteger(pids) || pids < 1)) {
-    yield { field: "spec.resources.pids", problem: "must be at least 1" }
-  }
+  return pids !== undefined && (!Number.isInteger(pids) || pids < 1)
+    ? { field: "spec.resources.pids", problem: "must be at least 1" }
+    : undefined
 }
 
-function* instantProblems(field: string, text: string | undefined): Problems {
-  if (text !== undefined && !(rfc3339.test(text) && Option.isSome(Instant.parseMillis(text)))) {
-    yield { field, problem: `${JSON.stringify(text)} is no RFC 3339 time such as 2026-01-31T12:00:00Z` }
-  }
-}
+const instantProblem = (field: string, text: string | undefined): Problem =>
+  text === undefined || (rfc3339.test(text) && Option.isSome(Instant.parseMillis(text)))
+    ? undefined
+    : { field, problem: `${JSON.stringify(text)} is no RFC 3339 time such as 2026-01-31T12:00:00Z` }
 
-function* integerProblems(field: string, value: number | undefined, minimum: number, maximum = Infinity): Problems {
-  if (value !== undefined && !(Number.isSafeInteger(value) && value >= minimum && value <= maximum)) {
-    yield {
-      field,
-      problem: `${value} must be ${
-        maximum === Infinity ? `a whole number of at least ${minimum}` : `between ${minimum} and ${maximum}`
-      }`
-    }
+const integerProblem = (field: string, value: number | undefined, minimum: number, maximum = Infinity): Problem =>
+  value === undefined || (Number.isSafeInteger(value) && value >= minimum && value <= maximum) ? undefined : {
+    field,
+    problem: `${value} must be ${
+      maximum === Infinity ? `a whole number of at least ${minimum}` : `between ${minimum} and ${maximum}`
+    }`
   }
-}
 
-function* specProblems(spec: SandboxSpec): Problems {
-  const { args = [], command = [], envs = [], exposedPorts = [], image, workingDir } = spec
+const imageProblem = (image: string): Problem => {
+  const field = "spec.image"
   if (image === "") {
-    yield { field: "spec.image", problem: "must not be empty" }
-  } else if (image.length > limits.imageLength) {
-    yield { field: "spec.image", problem: `must not be longer than ${limits.imageLength} characters` }
-  } else {
-    const parsed = ImageName.parse(image)
-    if (Result.isFailure(parsed)) {
-      yield { field: "spec.image", problem: `${JSON.stringify(image)}: ${parsed.failure.problem}` }
-    }
+    return { field, problem: "must not be empty" }
   }
-  yield* nameProblems("spec.poolRef", spec.poolRef)
-  yield* wordsProblems("spec.command", command)
-  yield* wordsProblems("spec.args", args)
-  if (exceed([...command, ...args], limits.argsBytes)) {
-    yield { field: "spec.args", problem: `command and args must not have more than ${limits.argsBytes} bytes together` }
+  if (image.length > limits.imageLength) {
+    return { field, problem: `must not be longer than ${limits.imageLength} characters` }
   }
-  yield* envProblems(envs)
-  if (workingDir !== undefined && workingDir !== "") {
-    if (!workingDir.startsWith("/") || workingDir.includes("\0")) {
-      yield { field: "spec.workingDir", problem: "must be an absolute path" }
-    }
-    if (workingDir.length > limits.pathLength) {
-      yield { field: "spec.workingDir", problem: `must not be longer than ${limits.pathLength} characters` }
-    }
-  }
-  yield* portProblems(exposedPorts)
-  yield* integerProblems("spec.recoveryTimeoutSeconds", spec.recoveryTimeoutSeconds, 1)
-  yield* instantProblems("spec.expireTime", spec.expireTime)
-  yield* integerProblems("spec.ttlSeconds", spec.ttlSeconds, 1)
-  if (spec.expireTime !== undefined && spec.ttlSeconds !== undefined) {
-    yield { field: "spec.ttlSeconds", problem: "can't be given together with expireTime" }
-  }
-  yield* instantProblems("spec.resetRevision", spec.resetRevision)
-  yield* integerProblems(
-    "spec.terminationGracePeriodSeconds",
-    spec.terminationGracePeriodSeconds,
-    0,
-    limits.gracePeriodSeconds
-  )
-  yield* resourceProblems(spec.resources ?? {})
-  const { runAsGroup, runAsNonRoot, runAsUser } = spec.securityContext ?? {}
-  yield* integerProblems("spec.securityContext.runAsUser", runAsUser, 0, limits.userId)
-  yield* integerProblems("spec.securityContext.runAsGroup", runAsGroup, 0, limits.userId)
-  if (runAsNonRoot === true && runAsUser === 0) {
-    yield { field: "spec.securityContext.runAsUser", problem: "is root, which runAsNonRoot forbids" }
-  }
+  const parsed = ImageName.parse(image)
+  return Result.isFailure(parsed)
+    ? { field, problem: `${JSON.stringify(image)}: ${parsed.failure.problem}` }
+    : undefined
 }
 
-const first = (problems: Problems): Result.Result<void, InvalidArgument> => {
-  for (const problem of problems) {
-    return Result.fail(new InvalidArgument(problem))
-  }
-  return Result.succeed(undefined)
+const workingDirProblem = (path: string): Problem => {
+  const field = "spec.workingDir"
+  return path !== "" && (!path.startsWith("/") || path.includes("\0"))
+    ? { field, problem: "must be an absolute path" }
+    : path.length > limits.pathLength
+    ? { field, problem: `must not be longer than ${limits.pathLength} characters` }
+    : undefined
 }
+
+const specProblem = (spec: SandboxSpec): Problem => {
+  const { args = [], command = [], securityContext: { runAsGroup, runAsNonRoot, runAsUser } = {} } = spec
+  return imageProblem(spec.image) ??
+    nameProblem("spec.poolRef", spec.poolRef) ??
+    wordsProblem("spec.command", command) ??
+    wordsProblem("spec.args", args) ??
+    (exceed([...command, ...args], limits.argsBytes)
+      ? { field: "spec.args", problem: `command and args must not have more than ${limits.argsBytes} bytes together` }
+      : undefined) ??
+    envsProblem(spec.envs ?? []) ??
+    workingDirProblem(spec.workingDir ?? "") ??
+    portsProblem(spec.exposedPorts ?? []) ??
+    integerProblem("spec.recoveryTimeoutSeconds", spec.recoveryTimeoutSeconds, 1) ??
+    instantProblem("spec.expireTime", spec.expireTime) ??
+    integerProblem("spec.ttlSeconds", spec.ttlSeconds, 1) ??
+    (spec.expireTime !== undefined && spec.ttlSeconds !== undefined
+      ? { field: "spec.ttlSeconds", problem: "can't be given together with expireTime" }
+      : undefined) ??
+    instantProblem("spec.resetRevision", spec.resetRevision) ??
+    integerProblem(
+      "spec.terminationGracePeriodSeconds",
+      spec.terminationGracePeriodSeconds,
+      0,
+      limits.gracePeriodSeconds
+    ) ??
+    resourcesProblem(spec.resources ?? {}) ??
+    integerProblem("spec.securityContext.runAsUser", runAsUser, 0, limits.userId) ??
+    integerProblem("spec.securityContext.runAsGroup", runAsGroup, 0, limits.userId) ??
+    (runAsNonRoot === true && runAsUser === 0
+      ? { field: "spec.securityContext.runAsUser", problem: "is root, which runAsNonRoot forbids" }
+      : undefined)
+}
+
+const refusalOf = (problem: Problem): Result.Result<void, InvalidArgument> =>
+  problem === undefined ? Result.succeed(undefined) : Result.fail(new InvalidArgument(problem))
 
 /** Checks a Sandbox that is to be created; fails with its first problem. */
 export const validate = (
   { metadata, spec }: { readonly metadata: ObjectMeta; readonly spec: SandboxSpec }
 ): Result.Result<void, InvalidArgument> =>
-  first((function*() {
-    yield* nameProblems("metadata.name", metadata.name)
-    yield* namespaceProblems("metadata.namespace", metadata.namespace)
-    yield* labelProblems(metadata.labels ?? {})
-    yield* specProblems(spec)
-  })())
+  refusalOf(
+    nameProblem("metadata.name", metadata.name) ??
+      namespaceProblem("metadata.namespace", metadata.namespace) ??
+      labelsProblem(metadata.labels ?? {}) ??
+      specProblem(spec)
+  )
 
 /** Checks labels that are to be added; an empty value, which removes a label, is right. */
 export const validateLabels = (labels: { readonly [key: string]: string }): Result.Result<void, InvalidArgument> =>
-  first(labelProblems(labels))
+  refusalOf(labelsProblem(labels))
 
 /** Checks the name that a request gives for an existing sandbox. */
 export const validateRef = (namespace: string, name: string): Result.Result<void, InvalidArgument> =>
-  first((function*() {
-    yield* nameProblems("metadata.name", name)
-    yield* namespaceProblems("metadata.namespace", namespace)
-  })())
+  refusalOf(nameProblem("metadata.name", name) ?? namespaceProblem("metadata.namespace", namespace))
 
 /** Checks an instant that is to be written as RFC 3339. */
 export const validateInstant = (field: string, text: string): Result.Result<void, InvalidArgument> =>
-  first(instantProblems(field, text))
+  refusalOf(instantProblem(field, text))
 
 /** Checks a recovery timeout, in seconds. */
 export const validateRecoveryTimeout = (seconds: number): Result.Result<void, InvalidArgument> =>
-  first(integerProblems("spec.recoveryTimeoutSeconds", seconds, 1))
+  refusalOf(integerProblem("spec.recoveryTimeoutSeconds", seconds, 1))
