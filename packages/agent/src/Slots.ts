@@ -19,8 +19,9 @@ import { WatchHub } from "./WatchHub.ts"
 const retryAfterMillis = 1000
 
 /**
- * - `admit` takes a slot and the ports, all or nothing, until `release`. RESOURCE_EXHAUSTED when there is no room, UNAVAILABLE when the
- *   agent is going away, FAILED_PRECONDITION `RuntimeMissing` on a node that can't run sandboxes: its agent has no slots.
+ * - `admit` takes a slot and the ports, all or nothing, until `release`. RESOURCE_EXHAUSTED when there is no room,
+ *   UNAVAILABLE when the agent is going away, FAILED_PRECONDITION `RuntimeMissing` on a node that can't run sandboxes: its
+ *   agent has no slots.
  * - `restore` takes them for an instance that was found running; it always succeeds, because what runs, runs.
  * - `release` gives back what an instance holds; safe to repeat.
  * - `drain` refuses everybody from now on.

@@ -54,9 +54,10 @@ const isRegistry = (component: string): boolean =>
   component === "localhost" || component.includes(".") || component.includes(":") ||
   component.toLowerCase() !== component
 
-/** Names that were read lately. A node has few images, and each start names one some times. */
+/** Names that were read lately: a node has few images, and each start names one some times. Strangers choose names, too. */
 const known = new Map<string, Result.Result<ImageName, InvalidImageName>>()
 const maxKnown = 256
+const maxKnownLength = 512
 
 /** Reads a name, filling in docker's defaults. */
 export const parse = (name: string): Result.Result<ImageName, InvalidImageName> => {
@@ -68,7 +69,9 @@ export const parse = (name: string): Result.Result<ImageName, InvalidImageName> 
     known.clear()
   }
   const parsed = read(name)
-  known.set(name, parsed)
+  if (name.length <= maxKnownLength) {
+    known.set(name, parsed)
+  }
   return parsed
 }
 

@@ -55,8 +55,9 @@ const record = Effect.fnUntraced(function*(
 })
 
 /**
- * Writes the line when the change has ended; whoever waits for that does not wait for the line, too. `operation` is a verb; `subject` is what it was about: `namespace/name` of a
- * sandbox, an image; `requestId` is what the caller calls its request.
+ * Writes the line when the change has ended; whoever waits for that does not wait for the line, too. `operation` is a
+ * verb; `subject` is what it was about: `namespace/name` of a sandbox, an image; `requestId` is what the caller calls its
+ * request.
  */
 export const mutation =
   (operation: string, subject: string, requestId = "") => <A, E, R>(self: Effect.Effect<A, E, R>) =>
