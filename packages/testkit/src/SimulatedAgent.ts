@@ -65,6 +65,8 @@ export interface SimulatedAgent {
   readonly setGate: (gate: Gate) => void
   /** Ends a program by itself. */
   exit(instanceId: string, exitCode: number): Effect.Effect<void>
+  /** Forgets an instance without a word, as an agent does that is killed while it starts it. */
+  lose(instanceId: string): Effect.Effect<void>
   /** Cuts all connections and listens no more. */
   readonly disconnect: Effect.Effect<void>
   /** Listens again. */
@@ -290,6 +292,7 @@ export const make = Effect.fn("SimulatedAgent.make")(
           Effect.orDie(known(instanceId)),
           (instance) => Effect.asVoid(ended(instance, { reason: exitCode === 0 ? "Completed" : "Error", exitCode }))
         ),
+      lose: (instanceId) => Effect.sync(() => instances.delete(instanceId)),
       disconnect,
       connect
     }

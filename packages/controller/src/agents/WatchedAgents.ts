@@ -64,8 +64,8 @@ interface Connection {
   /** Present with the client. */
   sessions: Option.Option<SessionClient>
   saidDraining: boolean
-  /** Removed instances. */
-  readonly removed: RecentSet<string>
+  /** Instances that were removed since the stream began. */
+  removed: RecentSet<string>
   /** Done when the agent has synced or could not be reached once. */
   readonly tried: Deferred.Deferred<void>
 }
@@ -143,15 +143,19 @@ export const make: Effect.Effect<
       const failure = yield* messages.pipe(
         Stream.runForEachArray((batch) =>
           Effect.flatMap(Clock.currentTimeMillis, (now) => {
-            synced = true
+            if (!synced) {
+              // No answer from before comes any more, and what the agent did not finish is started again by its old id.
+              connection.removed = new RecentSet(maxRemoved)
+            }
             connection.client = Option.some(client)
             connection.sessions = Option.some(sessions)
             const followed = AgentViews.follow(connection.view, batch, now, connection.removed)
             for (const instanceId of connection.view.instances.keys()) {
-              if (!followed.view.instances.has(instanceId)) {
+              if (synced && !followed.view.instances.has(instanceId)) {
                 connection.removed.add(instanceId)
               }
             }
+            synced = true
             connection.saidDraining = followed.saidDraining ?? connection.saidDraining
             setView(connection, followed.view)
             return Effect.andThen(tell(connection, followed.changes), Deferred.succeed(connection.tried, undefined))

@@ -98,6 +98,30 @@ describe("WatchedAgents", () => {
   )
 
   run(
+    "an instance that its agent lost is followed again once it is started anew",
+    Effect.scoped(Effect.gen(function*() {
+      const fleet = yield* Fleet
+      const agents = yield* Agents
+      const agent = yield* fleet.add("one")
+      const { uid } = agent.options
+      yield* synced(uid)
+      yield* agents.create(uid, { instanceId: "i", claim: claim("x") })
+      yield* agent.disconnect
+      yield* agent.lose("i")
+      yield* agent.connect
+      yield* eventually(Effect.gen(function*() {
+        assert.isFalse((yield* synced(uid)).instances.has("i"))
+      }))
+      yield* agents.create(uid, { instanceId: "i", claim: claim("x") })
+      yield* agent.exit("i", 3)
+      yield* eventually(Effect.gen(function*() {
+        const { instance } = Option.getOrThrow(yield* agents.findInstance("i"))
+        assert.strictEqual(instance.exitCode, 3)
+      }))
+    }))
+  )
+
+  run(
     "changes tell what moved, and when an agent is gone",
     Effect.scoped(Effect.gen(function*() {
       const fleet = yield* Fleet
