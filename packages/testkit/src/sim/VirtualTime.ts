@@ -239,8 +239,13 @@ export class VirtualTime {
         throw new Stuck("nothing is left to happen; something waits for what never comes")
       }
       if (timer.fire !== undefined) {
-        steps = 0
-        this.nowMillis = Math.max(this.nowMillis, timer.at)
+        // a wait that is too short to move the clock is no time that passes
+        if (timer.at > this.nowMillis) {
+          steps = 0
+          this.nowMillis = timer.at
+        } else {
+          steps++
+        }
         timer.fire()
       }
     }
