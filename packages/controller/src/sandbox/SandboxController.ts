@@ -618,6 +618,9 @@ export const run: Effect.Effect<never, never, KubeClient | Caches | Agents | Reg
         seen.delete(uid)
         yield* Effect.forEach(before?.instances.values() ?? [], (instance) => lookAt(instance, uid), { discard: true })
         yield* lookAtAssigned(uid)
+        // also those that wait for its answer about an instance that no status names any more
+        const waiting = [...memories].filter(([, { homes }]) => homes.has(uid))
+        yield* Effect.forEach(waiting, ([key]) => queue.add(key), { discard: true })
         return
       }
       const view = found.value
