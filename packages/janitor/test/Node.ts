@@ -115,5 +115,5 @@ export const sandbox = Effect.fnUntraced(function*(name: string) {
 export const eventually = <A, E, R>(effect: Effect.Effect<A, E, R>, holds: (value: A) => boolean) =>
   effect.pipe(
     Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: holds }),
-    Effect.timeout("10 seconds")
+    Effect.timeout("30 seconds")
   )
