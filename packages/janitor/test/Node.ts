@@ -111,7 +111,7 @@ export const sandbox = Effect.fnUntraced(function*(name: string) {
   return metadata.uid ?? ""
 })
 
-/** Waits until something holds, for at most ten seconds. */
+/** Waits until something holds, for at most thirty seconds: a shim that was interrupted may need ten. */
 export const eventually = <A, E, R>(effect: Effect.Effect<A, E, R>, holds: (value: A) => boolean) =>
   effect.pipe(
     Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: holds }),
