@@ -151,10 +151,7 @@ export const placed = (
   complete(sandbox, {
     ...draft,
     phase: "Scheduled",
-    sandboxID: assignment.instanceId,
-    assignedPod: assignment.pod,
-    assignedPodUID: assignment.podUid,
-    nodeName: assignment.node,
+    ...fieldsOf(assignment),
     ...accepted(sandbox)
   }, { now })
 
@@ -717,7 +714,8 @@ const lostOrSettled = (self: Case, assignment: Assignment.Assignment): Action =>
   )
 }
 
-const fieldsOf = (assignment: Assignment.Assignment): SandboxStatus => ({
+/** How a status names an assignment. */
+export const fieldsOf = (assignment: Assignment.Assignment): SandboxStatus => ({
   sandboxID: assignment.instanceId,
   assignedPod: assignment.pod,
   assignedPodUID: assignment.podUid,

@@ -213,31 +213,32 @@ const makeMethod = <R>(
     attributes: { "rpc.system": "grpc", "rpc.service": service.descriptor.typeName, "rpc.method": method.name }
   }
   const work = <A>(
-    { metadata, peer }: ServerCall,
+    call: ServerCall,
     caller: Caller,
-    parent: Option.Option<Tracer.ExternalSpan>,
     self: Effect.Effect<A, HandlerError, R>
-  ): Effect.Effect<A, HandlerError, R> =>
-    Effect.withSpan(
+  ): Effect.Effect<A, HandlerError, R> => {
+    const parent = parentSpan(call)
+    return Effect.withSpan(
       Effect.provideContext(
         hideDefects(self, path),
-        Context.make(GrpcMetadata, metadata).pipe(
+        Context.make(GrpcMetadata, call.metadata).pipe(
           Context.add(GrpcCaller, caller),
-          Context.add(GrpcPeerAddress, peer.address)
+          Context.add(GrpcPeerAddress, call.peer.address)
         )
       ),
       path,
       Option.isNone(parent) ? spanOptions : { ...spanOptions, parent: parent.value }
     )
+  }
   /** Nothing of a call but its headers is looked at before it is known who makes it. */
   const admitted = <A>(
     call: ServerCall,
     self: Effect.Effect<A, HandlerError, R>
   ): Effect.Effect<A, HandlerError, R> => {
-    if (authenticate === undefined || service.access === "open") return work(call, anonymous, parentSpan(call), self)
+    if (authenticate === undefined || service.access === "open") return work(call, anonymous, self)
     return Effect.flatMap(
       hideDefects(Effect.suspend(() => authenticate(call.metadata, call.peer)), path),
-      (caller) => work(call, caller, parentSpan(call), self)
+      (caller) => work(call, caller, self)
     )
   }
   return {
@@ -348,7 +349,7 @@ const serveMethod = <R>(
 }
 
 const unknownMethod: Serve = (call) =>
-  call.end({ code: codeNumbers.unimplemented, details: `there is no method ${call.path} here`, metadata: new Map() })
+  call.end({ code: codeNumbers.unimplemented, details: `there is no method ${call.path} here` })
 
 /** Lets running calls end by themselves, then ends them with UNAVAILABLE, then cuts what is left. */
 const drain = (

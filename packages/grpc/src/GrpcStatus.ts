@@ -127,7 +127,7 @@ export interface ServerStatus {
   readonly code: number
   readonly details: string
   /** Further trailers, all binary. */
-  readonly metadata: ReadonlyMap<string, readonly [Buffer]>
+  readonly metadata?: ReadonlyMap<string, readonly [Buffer]> | undefined
 }
 
 /** A failure as the status that a server sends. Never UNKNOWN: a foreign status without a meaning is INTERNAL. */

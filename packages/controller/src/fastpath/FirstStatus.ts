@@ -41,7 +41,7 @@ export const of = (sandbox: Sandbox, agent: AgentView, instance: Instance, now: 
  */
 export const started = (
   sandbox: Sandbox,
-  { instanceId, node, pod, podUid }: Assignment.Assignment,
+  assignment: Assignment.Assignment,
   instance: Instance
 ): Sandbox => {
   const startup = startupOf(instance)
@@ -49,10 +49,7 @@ export const started = (
     ...sandbox,
     status: {
       phase: "Running",
-      sandboxID: instanceId,
-      assignedPod: pod,
-      assignedPodUID: podUid,
-      nodeName: node,
+      ...Decision.fieldsOf(assignment),
       endpoints: instance.endpoints,
       ...(startup === undefined ? {} : { startup })
     }

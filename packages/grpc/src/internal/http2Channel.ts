@@ -31,7 +31,7 @@ import * as Hpack from "./hpack.ts"
 import { Http2ClientConnection } from "./http2ClientConnection.ts"
 import { keepAlive, type Stream, type StreamListener } from "./http2Connection.ts"
 import { resets } from "./http2Frames.ts"
-import { frame, MessageReader, Unreadable, Waiters } from "./messages.ts"
+import { excessOf, frame, Halves, MessageReader, Unreadable } from "./messages.ts"
 
 /** The largest `grpc-timeout`: it has eight digits. */
 const MAX_TIMEOUT_MILLIS = 99_999_999
@@ -83,13 +83,11 @@ const statusOf = (headers: Hpack.Headers): Status | undefined => {
 }
 
 /** One call, of whatever kind. */
-class Call implements Incoming, Outgoing, StreamListener {
+class Call extends Halves implements Incoming, Outgoing, StreamListener {
   readonly #connection: Http2ClientConnection
   readonly #stream: Stream
   readonly #maxMessageBytes: number
   readonly #messages: MessageReader
-  readonly #readers = new Waiters()
-  readonly #writers = new Waiters()
   readonly #statusListeners: Array<(status: Status) => void> = []
   readonly #deadline: NodeJS.Timeout | undefined
   #needsDrain = false
@@ -105,6 +103,7 @@ class Call implements Incoming, Outgoing, StreamListener {
     readonly deadline: number | undefined
     readonly maxMessageBytes: number
   }) {
+    super()
     this.#connection = connection
     this.#maxMessageBytes = options.maxMessageBytes
     this.#messages = new MessageReader(options.maxMessageBytes)
@@ -131,7 +130,7 @@ class Call implements Incoming, Outgoing, StreamListener {
   onData(chunk: Buffer): void {
     if (this.#isAbandoned) return
     this.#messages.add(chunk)
-    this.#readers.wake()
+    this.readers.wake()
   }
 
   onEnd(): void {
@@ -140,7 +139,7 @@ class Call implements Incoming, Outgoing, StreamListener {
 
   onDrain(): void {
     this.#needsDrain = false
-    this.#writers.wake()
+    this.writers.wake()
   }
 
   onClose(reset: number | undefined): void {
@@ -153,7 +152,7 @@ class Call implements Incoming, Outgoing, StreamListener {
           details: `the server reset the call with code ${reset}`
         }
     )
-    this.#readers.wake()
+    this.readers.wake()
   }
 
   get status(): Status | undefined {
@@ -205,16 +204,6 @@ class Call implements Incoming, Outgoing, StreamListener {
     else listener(this.#status)
   }
 
-  once(event: "readable" | "end" | "close" | "drain", listener: () => void): void {
-    if (event !== "drain") this.#readers.add(listener)
-    if (event === "drain" || event === "close") this.#writers.add(listener)
-  }
-
-  off(_event: "readable" | "end" | "close" | "drain", listener: () => void): void {
-    this.#readers.remove(listener)
-    this.#writers.remove(listener)
-  }
-
   /** The next whole message of what was received, if there is one. */
   #message(): Buffer | undefined {
     try {
@@ -228,12 +217,9 @@ class Call implements Incoming, Outgoing, StreamListener {
 
   /** Whether a request may be sent; one that may not ends the call. */
   #fits(message: Buffer): boolean {
-    if (message.length <= this.#maxMessageBytes) return true
-    this.#abandon({
-      code: codeNumbers.resourceExhausted,
-      details: `a message of ${message.length} bytes is larger than the ${this.#maxMessageBytes} that may be sent`
-    })
-    return false
+    const excess = excessOf(message, this.#maxMessageBytes)
+    if (excess !== undefined) this.#abandon(excess)
+    return excess === undefined
   }
 
   #abandon(status: Status): void {
@@ -241,7 +227,7 @@ class Call implements Incoming, Outgoing, StreamListener {
     this.#isAbandoned = true
     this.#settle(status)
     this.#stream.reset(resets.cancel)
-    this.#readers.wake()
+    this.readers.wake()
   }
 
   #settle(status: Status): void {
@@ -249,7 +235,7 @@ class Call implements Incoming, Outgoing, StreamListener {
     this.#status = status
     clearTimeout(this.#deadline)
     for (const listener of this.#statusListeners) listener(status)
-    this.#writers.wake()
+    this.writers.wake()
   }
 }
 

@@ -57,7 +57,7 @@ export class Http2ClientConnection extends Http2Connection {
 
   /** Begins a request with a block of headers, or lets it wait until the server allows one more. */
   open(block: Buffer, listener: StreamListener): Stream {
-    const entry = this.newEntry(listener, undefined)
+    const entry = this.newEntry(listener)
     this.#queue.set(entry, block)
     this.#admit()
     return this.streamOf(entry)

@@ -190,10 +190,10 @@ export abstract class Http2Connection {
   // ---------------------------------------------------------------------------------------------------------------------
   // what they share
 
-  protected newEntry(listener: StreamListener, number: number | undefined): Entry {
+  protected newEntry(listener: StreamListener): Entry {
     return {
       listener,
-      number,
+      number: undefined,
       pending: [],
       pendingBytes: 0,
       trailers: undefined,

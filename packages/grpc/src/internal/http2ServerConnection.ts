@@ -112,7 +112,7 @@ export class Http2ServerConnection extends Http2Connection {
       return this.sendReset(stream, resets.refusedStream)
     }
     const listener = this.#options.onRequest(headers)
-    const entry = this.newEntry(listener, stream)
+    const entry = this.newEntry(listener)
     this.start(entry, stream)
     listener.onOpen({
       ...this.streamOf(entry),

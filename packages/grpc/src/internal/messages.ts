@@ -88,8 +88,18 @@ export class MessageReader {
   }
 }
 
+/** Why a message may not be sent, if so. */
+export const excessOf = (
+  message: Buffer,
+  maxBytes: number
+): { readonly code: number; readonly details: string } | undefined =>
+  message.length <= maxBytes ? undefined : {
+    code: codeNumbers.resourceExhausted,
+    details: `a message of ${message.length} bytes is larger than the ${maxBytes} that may be sent`
+  }
+
 /** Who waits for something to happen; each is told once. */
-export class Waiters {
+class Waiters {
   #listeners: ReadonlyArray<() => void> = []
 
   add(listener: () => void): void {
@@ -104,5 +114,21 @@ export class Waiters {
     const listeners = this.#listeners
     this.#listeners = []
     for (const listener of listeners) listener()
+  }
+}
+
+/** The two halves of a call, for those who wait until there is something to read or room to write. */
+export abstract class Halves {
+  protected readonly readers = new Waiters()
+  protected readonly writers = new Waiters()
+
+  once(event: "readable" | "end" | "close" | "drain", listener: () => void): void {
+    if (event !== "drain") this.readers.add(listener)
+    if (event === "drain" || event === "close") this.writers.add(listener)
+  }
+
+  off(_event: "readable" | "end" | "close" | "drain", listener: () => void): void {
+    this.readers.remove(listener)
+    this.writers.remove(listener)
   }
 }

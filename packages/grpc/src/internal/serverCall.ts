@@ -11,7 +11,7 @@ import { type ServerStatus, toStatus } from "../GrpcStatus.ts"
 import { codeNumbers } from "./channel.ts"
 import * as Hpack from "./hpack.ts"
 import type { ServerStream, ServerStreamListener } from "./http2ServerConnection.ts"
-import { frame, MessageReader, Unreadable, Waiters } from "./messages.ts"
+import { excessOf, frame, Halves, MessageReader, Unreadable } from "./messages.ts"
 import type * as Pump from "./pump.ts"
 
 const CONTENT_TYPE = "application/grpc"
@@ -40,7 +40,7 @@ const encodeText = (text: string): string => text.replaceAll(/[^\x20-\x24\x26-\x
 const trailersOf = ({ code, details, metadata }: ServerStatus): Record<string, string> => ({
   "grpc-status": String(code),
   ...(details === "" ? {} : { "grpc-message": encodeText(details) }),
-  ...Object.fromEntries(Array.from(metadata, ([name, [value]]) => [name, value?.toString("base64") ?? ""]))
+  ...Object.fromEntries(Array.from(metadata ?? [], ([name, [value]]) => [name, value?.toString("base64") ?? ""]))
 })
 
 /** The answer to what is no gRPC at all, if it is none. */
@@ -61,7 +61,7 @@ export interface Options {
 }
 
 /** One call, of whatever kind. */
-export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, ServerStreamListener {
+export class ServerCall extends Halves implements Pump.Source<Buffer>, Pump.Sink<Buffer>, ServerStreamListener {
   readonly path: string
   readonly peer: Peer
   readonly metadata: Metadata
@@ -70,8 +70,6 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
   readonly #options: Options
   readonly #headers: Hpack.Headers
   readonly #messages: MessageReader
-  readonly #readers = new Waiters()
-  readonly #writers = new Waiters()
   readonly #leavers: Array<() => void> = []
   #stream: ServerStream | undefined
   #deadlineTimer: NodeJS.Timeout | undefined
@@ -87,6 +85,7 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
   #endedWith: number | undefined
 
   constructor(headers: Hpack.Headers, options: Options) {
+    super()
     const timeout = headers.get("grpc-timeout")
     this.path = headers.get(":path") ?? ""
     this.peer = options.peer
@@ -111,8 +110,7 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
     if (encoding !== "identity") {
       return this.end({
         code: codeNumbers.unimplemented,
-        details: `messages that are compressed (${encoding}) are not accepted`,
-        metadata: new Map()
+        details: `messages that are compressed (${encoding}) are not accepted`
       })
     }
     if (this.deadline !== undefined && Number.isNaN(this.deadline)) {
@@ -130,18 +128,18 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
   onData(chunk: Buffer): void {
     if (this.#isOver) return
     this.#messages.add(chunk)
-    this.#readers.wake()
+    this.readers.wake()
   }
 
   onEnd(): void {
     this.#isHeard = true
     clearTimeout(this.#requestTimer)
-    this.#readers.wake()
+    this.readers.wake()
   }
 
   onDrain(): void {
     this.#needsDrain = false
-    this.#writers.wake()
+    this.writers.wake()
   }
 
   onClose(): void {
@@ -194,7 +192,7 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
       if (message !== undefined) return message
     } catch (cause) {
       if (!(cause instanceof Unreadable)) throw cause
-      this.#giveUp({ code: cause.code, details: cause.message, metadata: new Map() })
+      this.#giveUp({ code: cause.code, details: cause.message })
       return null
     }
     // the rest of the next one may be larger than the window
@@ -236,24 +234,13 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
     this.#stream?.end(undefined, Hpack.encode(this.#hasAnswered ? trailers : { ...answerHeaders, ...trailers }))
   }
 
-  once(event: "readable" | "end" | "close" | "drain", listener: () => void): void {
-    if (event !== "drain") this.#readers.add(listener)
-    if (event === "drain" || event === "close") this.#writers.add(listener)
-  }
-
-  off(_event: "readable" | "end" | "close" | "drain", listener: () => void): void {
-    this.#readers.remove(listener)
-    this.#writers.remove(listener)
-  }
-
   // ---------------------------------------------------------------------------------------------------------------------
 
   #awaitDeadline(deadline: number): void {
     const left = deadline - Date.now()
     if (left > MAX_TIMER_MILLIS) return
     this.#deadlineTimer = setTimeout(
-      () =>
-        this.#giveUp({ code: codeNumbers.deadlineExceeded, details: "the deadline has passed", metadata: new Map() }),
+      () => this.#giveUp({ code: codeNumbers.deadlineExceeded, details: "the deadline has passed" }),
       Math.max(0, left)
     )
   }
@@ -266,14 +253,9 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
 
   /** Whether a message may be sent; one that may not ends the call. */
   #fits(message: Buffer): boolean {
-    const { maxMessageBytes } = this.#options
-    if (message.length <= maxMessageBytes) return true
-    this.#giveUp({
-      code: codeNumbers.resourceExhausted,
-      details: `a message of ${message.length} bytes is larger than the ${maxMessageBytes} that may be sent`,
-      metadata: new Map()
-    })
-    return false
+    const excess = excessOf(message, this.#options.maxMessageBytes)
+    if (excess !== undefined) this.#giveUp(excess)
+    return excess === undefined
   }
 
   /** Ends the call before its handler does. */
@@ -289,8 +271,8 @@ export class ServerCall implements Pump.Source<Buffer>, Pump.Sink<Buffer>, Serve
     this.#isOver = true
     if (this.#endedWith === undefined) return
     for (const leaver of this.#leavers.splice(0)) leaver()
-    this.#readers.wake()
-    this.#writers.wake()
+    this.readers.wake()
+    this.writers.wake()
   }
 }
 

@@ -27,6 +27,9 @@ const workerOptions = { resourceLimits: { maxYoungGenerationSizeMb: 128 } }
 /** Nobody waits longer than this for a simulation, in milliseconds: several times what one takes on a slow machine. */
 const limitOfEachMillis = 500
 
+/** One that is replayed tells every step. */
+const replayLimitMillis = 60_000
+
 const numberOf = (name: string): number | undefined => {
   const text = process.env[name]
   return text === undefined || text === "" ? undefined : Number(text)
@@ -108,6 +111,6 @@ if (replayed === undefined) {
       const result = run(replayed, { mostReplicas: numberOf("FSB_SIM_REPLICAS") ?? 1, verbose: true })
       say(explain(result, result.history.entries.length))
       assert.deepStrictEqual(result.violations, [])
-    }, 60_000)
+    }, replayLimitMillis)
   })
 }
